@@ -1,0 +1,137 @@
+"""The dispatcher's sockets: one for requests, one for events, and the descriptors that wake it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import zmq
+from typing_extensions import Self
+
+from qcg.pilotjob.executor_api._client import wire
+
+__all__ = ["Alarm", "Channel"]
+
+
+class Alarm:
+    """Wakes the dispatcher's thread. Setting it takes no lock, so it can be set anywhere, in a finalizer too."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = socket.socketpair()
+        self._read_end.setblocking(False)
+        self._write_end.setblocking(False)
+        self._set = False
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable while the alarm is set."""
+        return self._read_end.fileno()
+
+    def set(self) -> None:
+        """Wake the thread, now or when it next wants to sleep."""
+        if not self._set:
+            self._set = True
+            try:
+                self._write_end.send(b"\0")
+            except OSError:
+                return  # closed: nobody is left to be woken
+
+    def clear(self) -> None:
+        """Let the thread sleep again; it has to look at what it was woken for after this."""
+        try:
+            self._read_end.recv(4096)
+        except BlockingIOError:
+            return
+        self._set = False
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._set = True
+        self._read_end.close()
+        self._write_end.close()
+
+
+class Channel:
+    """The connection to a manager. Belongs to the dispatcher's thread alone."""
+
+    def __init__(self, address: str, events: str, alarm: Alarm, end_fd: Optional[int]) -> None:
+        self._alarm = alarm
+        self._end_fd = end_fd
+        self.awaits_reply = False
+        self.greeted = False
+        self.lost = False
+        with ExitStack() as stack:
+            self._context = stack.enter_context(zmq.Context())
+            self._context.setsockopt(zmq.LINGER, 0)
+            self._requests = stack.enter_context(self._context.socket(zmq.REQ))
+            self._events = stack.enter_context(self._context.socket(zmq.SUB))
+            self._events.setsockopt(zmq.RCVHWM, 0)
+            for topic in (wire.JOB_FINISHED, wire.HELLO):
+                self._events.setsockopt_string(zmq.SUBSCRIBE, topic)
+            self._poller = zmq.Poller()
+            self._monitor = self._watch_connection() if end_fd is None else None
+            self._requests.connect(address)
+            self._events.connect(events)
+            for source in (self._requests, self._events, alarm.fileno(), end_fd):
+                if source is not None:
+                    self._poller.register(source, zmq.POLLIN)
+            self._stack = stack.pop_all()
+
+    def _watch_connection(self) -> Any:
+        """Watch the connection to a manager that is not ours: its loss is all that tells of that manager's end."""
+        monitor = self._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._poller.register(monitor, zmq.POLLIN)
+        return monitor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._monitor is not None:
+            self._poller.unregister(self._monitor)
+            self._requests.disable_monitor()
+        self._stack.close()
+
+    def send(self, message: bytes) -> None:
+        """Send a request; its reply has to come before the next one can be sent."""
+        self._requests.send(message)
+        self.awaits_reply = True
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Sleep until there is something to read, or `timeout` seconds; return whether the manager has ended."""
+        ready = dict(self._poller.poll(None if timeout is None else max(0, int(timeout * 1000) + 1)))
+        if self._alarm.fileno() in ready:
+            self._alarm.clear()
+        if self._monitor is not None and self._monitor in ready:
+            # the first frame is the event's number, 16 bits, and its value, 32 bits
+            number = int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
+            self.lost = number == zmq.EVENT_DISCONNECTED
+        return self._end_fd is not None and self._end_fd in ready and not os.read(self._end_fd, 4096)
+
+    def reply(self) -> Optional[Dict[str, Any]]:
+        """Return the reply, if it is there."""
+        if not self.awaits_reply or not self._requests.poll(0):
+            return None
+        self.awaits_reply = False
+        return json.loads(self._requests.recv())  # type: ignore[no-any-return]  # the manager's replies are objects
+
+    def finished_jobs(self) -> Iterator[Tuple[str, str]]:
+        """Yield name and state from the events that are there."""
+        for message in self._unread_events():
+            topic, content = wire.event(message)
+            if topic == wire.HELLO:
+                self.greeted = True
+            else:
+                yield content["job"], content["state"]
+
+    def _unread_events(self) -> List[bytes]:
+        messages: List[bytes] = []
+        try:
+            while len(messages) < 1000:
+                messages.append(self._events.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return messages
+        return messages

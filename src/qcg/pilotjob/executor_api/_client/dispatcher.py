@@ -1,0 +1,408 @@
+"""The one thread between an executor and its manager.
+
+::
+
+    user's threads                     dispatcher's thread                       manager process
+    -----------------------------      -------------------------------------     -------------------
+    QCGPJExecutor --owns--> Dispatcher
+      .submit()  --Unit-------> inbox -+-> Submission (all that is queued) --REQ--> takes or refuses
+    QCGPJFuture --asks-> Dispatcher    |
+      .cancel()  --Question---> inbox -+-> one request at a time ------------REQ--> answers
+      .status()                        |
+                      Alarm wakes it --+<-- states of ended jobs ------------SUB--- publishes
+                                       |<-- end of the ready pipe --------------- process is gone
+                                       v
+                             pending: job name -> QCGPJFuture --> resolved, callbacks run here
+
+Who owns what: the thread alone touches the Channel (sockets), `_pending`, and the manager process once it is started;
+it alone resolves futures. The user's threads touch `_inbox`, `_names`, `_leaving` and `_broken`, under `_lock`, and
+set the Alarm. The thread holds the dispatcher, but nothing here holds the executor: when that is garbage, its
+finalizer calls `abandon`, which takes no lock.
+
+Its end: told to leave (shutdown, the executor's end, the interpreter's exit), the thread waits until nothing is
+pending, asks the manager to finish, and waits for the end of that process. When the process ends by itself, every
+pending future breaks at once. Should an event get lost, a slow, batched question for the states of the pending jobs
+finds out.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Set, Union
+
+from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api._client.calls import Call, Check, Question, Submission, Unit
+from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
+from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, JobUnknown, ManagerDied
+from qcg.pilotjob.executor_api.jobs import FINAL_STATES
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+
+__all__ = ["Dispatcher", "Leaving"]
+
+_BATCH = 500  # jobs in one request: the manager's loop stands still for about 0.1 ms a job
+_CHECK_BATCH = 1000  # names in one question for states
+_CHECK_SECONDS = 5.0
+_CANCEL_SECONDS = 1.7  # for the manager to end all jobs and itself, before it is killed
+_LOST_SECONDS = 0.9  # for a connection to come back, before the manager counts as dead
+
+
+class Leaving(enum.IntEnum):
+    """How the dispatcher leaves; a higher one overrides a lower one."""
+
+    NOT = 0
+    WHEN_DONE = 1
+    WITHOUT_QUEUED = 2  # jobs that have not started are cancelled
+    NOW = 3  # all jobs are cancelled
+
+
+class Dispatcher:
+    """Submits jobs, follows them and resolves their futures; see the module's picture."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._inbox: Deque[Union[Unit, Question]] = deque()
+        self._names: Set[str] = set()
+        self._leaving = Leaving.NOT
+        self._broken: Optional[BaseException] = None
+        self._abandoned = False
+        self._ended = threading.Event()
+        # the thread's own
+        self._pending: Dict[str, QCGPJFuture] = {}
+        self._urgent: Deque[Call] = deque()
+        self._call: Optional[Call] = None
+        self._suspects: List[str] = []
+        self._unchecked: Deque[str] = deque()
+        self._check_pause = link.first_check
+        self._next_check = time.monotonic() + self._check_pause
+        self._lost_since: Optional[float] = None
+        self._acted_on = Leaving.NOT
+        self._said_goodbye = False
+        self._kill_at: Optional[float] = None
+        self._thread = threading.Thread(target=self._run, name="qcgpj-dispatcher")
+        with _exit_lock:
+            if _exiting:
+                raise ExecutorClosed("the interpreter is shutting down: no executor can be started any more")
+            _dispatchers.add(self)
+        self._alarm = Alarm()
+        self._thread.start()
+
+    # ---- called by any thread
+
+    def submit(self, future: QCGPJFuture, jobs: List[Dict[str, Any]]) -> None:
+        """Queue the jobs of `future`.
+
+        Raises:
+            ExecutorClosed: after shutdown, at the interpreter's exit, or in a forked child.
+            ManagerDied: the manager has gone.
+            DuplicateJobName: one of the names was used before.
+        """
+        if os.getpid() != self._pid:
+            raise ExecutorClosed(f"this executor belongs to process {self._pid}; a forked child needs one of its own")
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            if self._leaving or self._abandoned:
+                raise ExecutorClosed("cannot submit a job after shutdown of the executor or the interpreter")
+            twice = [name for name in future.ids if name in self._names] or _repeated(future.ids)
+            if twice:
+                raise DuplicateJobName(f"a job named {twice[0]!r} was submitted before; give each job its own name")
+            self._names.update(future.ids)
+            self._inbox.append(Unit(future, jobs))
+        self._alarm.set()
+
+    def ask(self, message: bytes) -> Question:
+        """Queue a request, behind what was submitted before it, and return what will hold its reply."""
+        question = Question(message)
+        with self._lock:
+            if self._broken is not None:
+                question.failed(self._broken)
+            elif self._ended.is_set():
+                question.failed(ExecutorClosed("the executor was shut down"))
+            else:
+                self._inbox.append(question)
+        self._alarm.set()
+        return question
+
+    def forget(self, names: List[str]) -> None:
+        """Let names be used again."""
+        with self._lock:
+            self._names.difference_update(names)
+
+    def leave(self, how: Leaving) -> None:
+        """Take no more jobs, and end as `how` says."""
+        with self._lock:
+            self._leaving = max(self._leaving, how)
+        self._alarm.set()
+
+    def abandon(self) -> None:
+        """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
+        self._abandoned = True
+        self._alarm.set()
+
+    def join(self, timeout: Optional[float] = None) -> bool:
+        """Wait for the end of the thread, with that of a manager of ours; return whether it came."""
+        if self.is_current_thread or not self._ended.wait(timeout):
+            return False
+        self._thread.join()
+        return True
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs in the dispatcher's thread, as a future's callback does; it must not wait there."""
+        return threading.current_thread() is self._thread
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            with Channel(self.link.address, self.link.events, self._alarm, self.link.end_fd) as channel:
+                self._dispatch(channel)
+        except BaseException as error:  # noqa: BLE001  # every future gets it; nobody may wait for ever
+            self._break(error)
+        finally:
+            self._finish()
+
+    def _dispatch(self, channel: Channel) -> None:
+        while True:
+            self._act_on_leaving()
+            if not channel.awaits_reply and (channel.greeted or not self.link.greets):
+                self._call = self._next_call()
+                if self._call is not None:
+                    channel.send(self._call.message())
+                elif self._nothing_left():
+                    return
+            manager_ended = channel.wait(self._pause())
+            for name, state in channel.finished_jobs():
+                self._heard(name, state)
+            reply = channel.reply()
+            if reply is not None and self._call is not None:
+                self._urgent.extendleft(reversed(self._call.answered(reply)))
+                self._call = None
+            if manager_ended:
+                self._manager_ended()
+                return
+            if self._gives_up(channel):
+                return
+
+    def _next_call(self) -> Optional[Call]:
+        if self._urgent:
+            return self._urgent.popleft()
+        with self._lock:
+            units: List[Unit] = []
+            count = 0
+            while self._inbox and isinstance(self._inbox[0], Unit) and count < _BATCH:
+                unit = self._inbox.popleft()
+                assert isinstance(unit, Unit)
+                units.append(unit)
+                count += len(unit.jobs)
+            if not units and self._inbox:
+                question = self._inbox.popleft()
+                assert isinstance(question, Question)
+                return question
+        if units:
+            return self._submission(units)
+        if self._leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
+            self._said_goodbye = True
+            return Question(wire.request("control", command="finishAfterAllTasksDone"))
+        return self._check()
+
+    def _submission(self, units: List[Unit]) -> Submission:
+        for unit in units:
+            for name in unit.future.ids:
+                self._pending[name] = unit.future
+        if not self.link.trusted:
+            self._check_in(self.link.first_check)
+        return Submission(units, self._refuse)
+
+    def _check(self) -> Optional[Check]:
+        names: List[str] = []
+        if self._suspects:
+            names, self._suspects = self._suspects[:_CHECK_BATCH], self._suspects[_CHECK_BATCH:]
+        elif self._pending and time.monotonic() >= self._next_check:
+            if not self._unchecked:
+                self._unchecked.extend(self._pending)
+            names = [self._unchecked.popleft() for _ in range(min(_CHECK_BATCH, len(self._unchecked)))]
+            self._check_in(min(_CHECK_SECONDS, self._check_pause * 2))
+        names = [name for name in names if name in self._pending]
+        return Check(names, self._found, self._unknown) if names else None
+
+    def _check_in(self, seconds: float) -> None:
+        self._check_pause = seconds
+        self._next_check = time.monotonic() + seconds
+
+    def _heard(self, name: str, state: str) -> None:
+        if self.link.trusted:
+            self._job_ended(name, state)
+        elif name in self._pending:  # the core's event may carry the state of one iteration
+            self._suspects.append(name)
+
+    def _found(self, states: Dict[str, str]) -> None:
+        for name, state in states.items():
+            if state in FINAL_STATES:
+                self._job_ended(name, state)
+
+    def _unknown(self, name: str) -> None:
+        future = self._pending.get(name)
+        if future is not None:
+            self._refuse(future, JobUnknown(f"the manager does not know the job {name!r} any more: it was removed"))
+
+    def _job_ended(self, name: str, state: str) -> None:
+        future = self._pending.pop(name, None)
+        if future is not None:
+            if not self.link.trusted:
+                self.forget([name])  # its owner may remove it there
+            future._job_ended(name, state)
+
+    def _refuse(self, future: QCGPJFuture, error: BaseException) -> None:
+        for name in future.ids:
+            self._pending.pop(name, None)
+        self.forget(future.ids)
+        future._break(error)
+
+    # ---- the thread's way out
+
+    def _act_on_leaving(self) -> None:
+        if self._abandoned and not self._leaving:
+            self.leave(Leaving.WHEN_DONE)
+        how = self._leaving
+        if how <= self._acted_on:
+            return
+        self._acted_on = how
+        if how >= Leaving.WITHOUT_QUEUED:
+            self._drop_unsent()
+        if how == Leaving.WITHOUT_QUEUED:
+            for names in _chunks(list(self._pending)):
+                self._urgent.append(Check(names, self._cancel_queued, lambda _: None))
+        if how == Leaving.NOW:
+            self._kill_at = time.monotonic() + _CANCEL_SECONDS
+            if self.link.process is not None:
+                self._said_goodbye = True
+                self._urgent.append(Question(wire.request("finish")))
+            else:
+                self._urgent.extend(Question(wire.request("cancelJob", names)) for names in _chunks([*self._pending]))
+
+    def _drop_unsent(self) -> None:
+        with self._lock:
+            units = [item for item in self._inbox if isinstance(item, Unit)]
+            questions = [item for item in self._inbox if not isinstance(item, Unit)]
+            self._inbox.clear()
+            self._inbox.extend(questions)
+        for unit in units:
+            for name in unit.future.ids:
+                unit.future._job_ended(name, "CANCELED")
+
+    def _cancel_queued(self, states: Dict[str, str]) -> None:
+        self._found(states)
+        names = [name for name, state in states.items() if state == "QUEUED"]
+        if names:
+            self._urgent.append(Question(wire.request("cancelJob", names)))
+
+    def _nothing_left(self) -> bool:
+        """Whether the thread can end; with a manager of ours its end is still to come."""
+        return bool(self._leaving) and not self._pending and self.link.process is None
+
+    def _pause(self) -> Optional[float]:
+        moments = []
+        if self._pending:
+            moments.append(self._next_check)
+        if self._kill_at is not None:
+            moments.append(self._kill_at)
+        if self._lost_since is not None:
+            moments.append(self._lost_since + _LOST_SECONDS)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _gives_up(self, channel: Channel) -> bool:
+        """Whether to wait no longer: the connection is lost for good, or jobs that have to end do not."""
+        now = time.monotonic()
+        self._lost_since = (self._lost_since or now) if channel.lost else None
+        if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:
+            raise ManagerDied(f"the connection to the manager at {self.link.address} is lost")
+        if self._kill_at is None or now < self._kill_at:
+            return False
+        if self.link.process is not None:
+            self.link.process.kill()
+        for name in list(self._pending):
+            self._job_ended(name, "CANCELED")
+        return True
+
+    def _manager_ended(self) -> None:
+        process = self.link.process
+        assert process is not None
+        process.wait(1.0)
+        for name in list(self._pending):
+            state = self.link.recorded_state(name) or ("CANCELED" if self._acted_on == Leaving.NOW else "")
+            if state:
+                self._job_ended(name, state)
+        if self._pending or not self._said_goodbye:
+            directories = process.directories
+            self._break(
+                ManagerDied(
+                    f"the manager process {process.pid} {process.ending()}; jobs that had not ended were ended with "
+                    f"it\n  log:  {directories.log}\n  next: read its end; jobs that have ended are in "
+                    f"{directories.report}; a new executor can run the others"
+                )
+            )
+
+    def _break(self, error: BaseException) -> None:
+        with self._lock:
+            self._broken = error
+        for future in dict.fromkeys(self._pending.values()):
+            future._break(error)
+        self._pending.clear()
+
+    def _finish(self) -> None:
+        """Leave nothing behind: no process, no socket, nobody who waits."""
+        if self.link.process is not None:
+            if not self.link.process.wait(1.0):
+                self.link.process.kill()
+            self.link.process.clean_up()
+        with self._lock:
+            self._ended.set()
+            left = list(self._inbox)
+            self._inbox.clear()
+            error = self._broken or ExecutorClosed("the executor was shut down")
+        for item in [*left, *self._urgent, *([self._call] if self._call else [])]:
+            if isinstance(item, Unit):
+                item.future._break(error)
+            else:
+                item.failed(error)
+        self._alarm.close()
+        _dispatchers.discard(self)
+
+
+def _repeated(names: List[str]) -> List[str]:
+    seen: Set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]  # add gives None
+
+
+def _chunks(names: List[str]) -> List[List[str]]:
+    return [names[start : start + _CHECK_BATCH] for start in range(0, len(names), _CHECK_BATCH)]
+
+
+_exit_lock = threading.Lock()
+_exiting = False
+_dispatchers: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
+
+
+def _leave_at_exit() -> None:
+    """Wait for all jobs of executors that were never shut down, as ``concurrent.futures`` does at exit."""
+    global _exiting  # noqa: PLW0603  # the interpreter exits once
+    with _exit_lock:
+        _exiting = True
+        dispatchers = list(_dispatchers)
+    for dispatcher in dispatchers:
+        dispatcher.leave(Leaving.WHEN_DONE)
+    for dispatcher in dispatchers:
+        dispatcher.join()
+
+
+# The interpreter joins threads before it runs atexit's functions; this is the hook that concurrent.futures has too.
+threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]

@@ -1,0 +1,116 @@
+"""The executor's arguments, checked and turned into the manager's command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Union
+
+from typing_extensions import TypedDict, Unpack
+
+from qcg.pilotjob.executor_api.errors import InvalidOption
+
+__all__ = ["LOG_LEVELS", "Options", "command_line"]
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
+
+_NODE = re.compile(r"(?:(?P<name>[^:,\s]+):)?(?P<cores>[1-9]\d*)")
+_REFUSED = {
+    "--net-port": "the executor's manager listens on private sockets only",
+    "--net-port-min": "the executor's manager listens on private sockets only",
+    "--net-port-max": "the executor's manager listens on private sockets only",
+    "--net-pub-port": "the executor's manager listens on private sockets only",
+    "--disable-pub": "the executor follows jobs by the manager's events",
+    "--governor": "the executor has no governor mode; start the manager by hand and give it as manager=",
+    "--parent": "the executor's manager has no parent; start the manager by hand and give it as manager=",
+    "--slurm-partition-nodes": "it implies the governor mode, which the executor does not have",
+    "--resume": "the executor cannot take up an interrupted run",
+    "--wd": "give wd= to the executor",
+    "--log": "give log_level= to the executor",
+}
+
+
+class Options(TypedDict):
+    """The keyword arguments of ``QCGPJExecutor`` that the manager is started with."""
+
+    wd: Union[str, "os.PathLike[str]"]
+    resources: Union[int, str, None]
+    reserve_core: bool
+    enable_rt_stats: bool
+    wrapper_rt_stats: Union[str, "os.PathLike[str]", None]
+    log_level: str
+
+
+def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
+    """Return the manager's arguments.
+
+    Raises:
+        InvalidOption: an argument has no meaning.
+    """
+    arguments = ["--wd", str(working_directory(options["wd"])), "--log", _log_level(options["log_level"])]
+    if options["resources"] is not None:
+        arguments += ["--nodes", _nodes(options["resources"])]
+    for given, flag in (("reserve_core", "--system-core"), ("enable_rt_stats", "--enable-rt-stats")):
+        if options[given]:  # type: ignore[literal-required]  # both names are keys of Options
+            arguments.append(flag)
+    if options["wrapper_rt_stats"] is not None:
+        arguments += ["--wrapper-rt-stats", _wrapper(options["wrapper_rt_stats"])]
+    return arguments + [_extra(argument) for argument in extra if argument != "--net"]
+
+
+def working_directory(wd: Any) -> Path:
+    """Return `wd` as an absolute path."""
+    if wd == "" or not isinstance(wd, (str, os.PathLike)):
+        raise InvalidOption(f"wd is {wd!r}; give the path of a directory, '.' for the current one")
+    return Path(os.path.abspath(os.fspath(wd)))
+
+
+def value_of(name: str, arguments: Sequence[str]) -> str:
+    """Return the value of the option `name` in `arguments`, an empty string when it is not there."""
+    for number, argument in enumerate(arguments):
+        if argument == name and number + 1 < len(arguments):
+            return arguments[number + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return ""
+
+
+def _log_level(level: Any) -> str:
+    if not isinstance(level, str) or level.lower() not in LOG_LEVELS:
+        raise InvalidOption(f"log_level is {level!r}; the levels are {', '.join(LOG_LEVELS)}")
+    return level.lower()
+
+
+def _nodes(resources: Union[int, str]) -> str:
+    text = "" if isinstance(resources, bool) else str(resources).strip()
+    nodes = [_NODE.fullmatch(node.strip()) for node in text.split(",")]
+    if not all(nodes):
+        raise InvalidOption(
+            f"resources is {resources!r}; write a number of cores ('4'), or nodes with their cores ('n1:2,n2:4'); "
+            "leave it out for all that is here"
+        )
+    names: Dict[str, int] = {}
+    for node in nodes:
+        name = node["name"] if node else None
+        if name and names.setdefault(name, 0):
+            raise InvalidOption(f"resources is {resources!r}, which names the node {name!r} twice")
+        if name:
+            names[name] += 1
+    return ",".join(node.group() for node in nodes if node)
+
+
+def _wrapper(wrapper: Union[str, "os.PathLike[str]"]) -> str:
+    path = shutil.which(os.fspath(wrapper))
+    if path is None:
+        raise InvalidOption(f"wrapper_rt_stats is {os.fspath(wrapper)!r}, which is not an executable program")
+    return os.path.abspath(path)
+
+
+def _extra(argument: Any) -> str:
+    text = str(argument)
+    reason = _REFUSED.get(text.partition("=")[0])
+    if reason:
+        raise InvalidOption(f"the manager's option {text!r} cannot be given to the executor: {reason}")
+    return text

@@ -1,0 +1,261 @@
+"""The manager process, seen from the client: its start, its directories, its end.
+
+The client keeps two pipes to it. The manager's standard input carries its orders and is then the lifeline: its end
+tells the manager that the client has gone, however it went. The other one brings one line when the manager is ready,
+and its end tells the client that the manager has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Iterator, List, Sequence
+
+from qcg.pilotjob.executor_api._client.options import value_of, working_directory
+from qcg.pilotjob.executor_api.errors import ManagerStartError
+from qcg.pilotjob.executor_api.jobs import Capacity
+
+__all__ = ["ManagerProcess"]
+
+_LONGEST_SOCKET_PATH = 107  # sun_path has 108 bytes, one of them for the end
+_SOCKET_NAME = "/qcgpj-12345678/manager:0"
+_BOOT = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
+    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
+    "from qcg.pilotjob.executor_api._manager.__main__ import main; main(orders)"
+)
+
+
+@dataclass(frozen=True)
+class Directories:
+    """Where a manager keeps its files: `aux` in the working directory, `sockets` in one for short-lived files."""
+
+    aux: Path
+    sockets: Path
+
+    @property
+    def log(self) -> Path:
+        """The core's log."""
+        return self.aux / "service.log"
+
+    @property
+    def output(self) -> Path:
+        """What the manager process prints: next to nothing, unless it fails."""
+        return self.aux / "manager.out"
+
+    @property
+    def report(self) -> Path:
+        """A line of JSON for each job and iteration that has ended."""
+        return self.aux / "jobs.report"
+
+
+class ManagerProcess:
+    """A manager process of our own. Belongs to the thread that started it, and then to the dispatcher's."""
+
+    def __init__(self, arguments: Sequence[str], timeout: float) -> None:
+        """Start the process; `await_ready` has to follow.
+
+        Raises:
+            ManagerStartError: it cannot be started.
+            OSError: the working directory cannot be made.
+        """
+        arguments = list(arguments)
+        self._deadline = time.monotonic() + timeout
+        self._timeout = timeout
+        self.directories = _make_directories(arguments)
+        read_end, write_end = os.pipe()
+        try:
+            self._process = self._spawn(arguments, write_end)
+        except BaseException:
+            os.close(read_end)
+            self._remove_sockets()
+            raise
+        finally:
+            os.close(write_end)
+        self.end_fd = read_end
+        self.pid = self._process.pid
+
+    def _spawn(self, arguments: List[str], write_end: int) -> "subprocess.Popen[bytes]":
+        orders = {
+            "path": [os.path.abspath(entry) for entry in sys.path],
+            "arguments": arguments,
+            "sockets": str(self.directories.sockets),
+            "ready": write_end,
+        }
+        shows = "--show-progress" in arguments
+        with _private_file(self.directories.output) as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, "qcgpj-manager", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=None if shows else output,
+                stderr=output,
+                pass_fds=[write_end],
+                start_new_session=True,
+                bufsize=0,
+            )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # await_ready tells why it has ended
+            process.stdin.write(json.dumps(orders).encode() + b"\n")
+        return process
+
+    def await_ready(self) -> None:
+        """Wait until the manager takes requests; then `address`, `events` and `capacity` are known.
+
+        Raises:
+            ManagerStartError: it ended before, or was not ready in time; then nothing of it is left.
+        """
+        try:
+            description = json.loads(self._ready_line())
+            if "error" in description:
+                raise self._not_started(description["error"])
+        except BaseException:
+            self.kill()
+            raise
+        self.address: str = description["address"]
+        self.events: str = description["events"]
+        capacity = description["capacity"]
+        self.capacity = Capacity(
+            nodes=capacity["nodes"],
+            cores=capacity["cores"],
+            node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
+            resources=capacity["resources"],
+        )
+
+    def _ready_line(self) -> bytes:
+        line = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.end_fd, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, self._deadline - time.monotonic())):
+                    raise self._not_started(f"it was not ready within {self._timeout:g} s (start_timeout)")
+                read = os.read(self.end_fd, 65536)
+                if not read:
+                    raise self._not_started("it ended")
+                line += read
+        return line
+
+    def _not_started(self, reason: str) -> ManagerStartError:
+        said = tail(self.directories.output, 15)
+        return ManagerStartError(
+            f"the manager process did not start: {reason}\n"
+            + "".join(f"  | {line}\n" for line in said.splitlines())
+            + f"  log:  {self.directories.log}\n"
+            + f"  next: read {self.directories.output}; start it by hand with "
+            "'python -m qcg.pilotjob.service --net' to see what the core says"
+        )
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end of the process; return whether it came."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def ending(self) -> str:
+        """Return how the process ended, in words."""
+        code = self._process.poll()
+        if code is None:
+            return "is gone"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def kill(self) -> None:
+        """End the process and every job of it at once."""
+        self._process.kill()
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
+        if self._process.wait() != 0:
+            _kill_jobs_of(self.directories.sockets)
+        self.close_descriptors()
+        self._remove_sockets()
+
+    def close_descriptors(self) -> None:
+        """Close this process's ends of the pipes."""
+        if self.end_fd >= 0:
+            os.close(self.end_fd)
+            self.end_fd = -1
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def _remove_sockets(self) -> None:
+        shutil.rmtree(self.directories.sockets, ignore_errors=True)  # the manager may be removing it too
+
+
+def tail(path: Path, lines: int) -> str:
+    """Return the last lines of a file, as far as they are in its last 16 KiB; nothing when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 16384))
+            text = file.read().decode("utf-8", "backslashreplace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _make_directories(arguments: List[str]) -> Directories:
+    """Make the two directories, private; an ``--id`` is appended to `arguments` when there is none."""
+    wd = working_directory(value_of("--wd", arguments))
+    wd.mkdir(parents=True, exist_ok=True)
+    name = value_of("--id", arguments)
+    if not name:
+        name = f"{socket.gethostname()}.{secrets.token_hex(4)}"
+        arguments += ["--id", name]
+    aux = wd / f".qcgpjm-service-{name}"
+    try:
+        aux.mkdir(mode=0o700)
+    except FileExistsError:
+        raise ManagerStartError(
+            f"{aux} exists: another manager has or had this id; give another --id, or leave it out"
+        ) from None
+    return Directories(aux, _make_sockets_directory(aux))
+
+
+def _make_sockets_directory(aux: Path) -> Path:
+    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(aux)]):
+        if len(os.fsencode(parent)) + len(_SOCKET_NAME) > _LONGEST_SOCKET_PATH:
+            continue
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix="qcgpj-", dir=parent))
+    raise ManagerStartError(
+        f"no directory for the manager's sockets: none of {tempfile.gettempdir()}, /tmp, /dev/shm can be written to "
+        f"and has a path under {_LONGEST_SOCKET_PATH - len(_SOCKET_NAME)} bytes; set TMPDIR to one"
+    )
+
+
+@contextlib.contextmanager
+def _private_file(path: Path) -> Iterator[IO[bytes]]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+
+
+def _kill_jobs_of(sockets: Path) -> None:
+    """Kill the processes of the jobs of a manager that could not do so itself: their environment names its socket."""
+    mark = b"QCG_PM_ZMQ_ADDRESS=ipc://" + os.fsencode(sockets) + b"/"
+    while sum(_kill_if_marked(entry, mark) for entry in os.listdir("/proc") if entry.isdigit()):
+        continue  # what they forked meanwhile bears the mark too
+
+
+def _kill_if_marked(pid: str, mark: bytes) -> bool:
+    try:
+        if int(pid) == os.getpid() or mark not in Path("/proc", pid, "environ").read_bytes():
+            return False
+        os.kill(int(pid), signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # ended meanwhile, or another user's: not a job of ours
+    return True

@@ -1,0 +1,92 @@
+"""What the manager has put on record of the jobs that have ended: its file ``jobs.report``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import IO, Any, Dict, List, Tuple
+
+from qcg.pilotjob.executor_api.jobs import JobInfo
+
+__all__ = ["Report"]
+
+
+class Report:
+    """Reads the report, each line once, and keeps where a job's line stands. Any thread may ask."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._read = 0
+        self._places: Dict[str, Tuple[int, int]] = {}
+        self._numbers: Dict[str, List[int]] = {}
+
+    def state(self, name: str) -> str:
+        """Return the state in which a job or iteration has ended, an empty string when it is not on record."""
+        line = self._line(name)
+        return str(line["state"]) if line else ""
+
+    def info(self, name: str) -> JobInfo:
+        """Return what is on record of a job, in the form of the manager's ``jobInfo``.
+
+        Raises:
+            KeyError: it is not on record.
+        """
+        line = self._line(name)
+        if not line:
+            raise KeyError(name)
+        info = _info(name, line)
+        children = self._iterations(name)
+        if children:
+            info["childs"] = children
+            failed = sum(child["state"] != "SUCCEED" for child in children)
+            info["iterations"] = {"total": len(children), "finished": len(children), "failed": failed}
+        return info
+
+    def _iterations(self, name: str) -> List[Dict[str, Any]]:
+        children = []
+        for number in sorted(self._numbers.get(name, [])):
+            line = self._line(f"{name}:{number}")
+            child = {"iteration": number, "state": line["state"], "runtime": line.get("runtime", {})}
+            if "messages" in line:
+                child["messages"] = line["messages"]
+            children.append(child)
+        return children
+
+    def _line(self, name: str) -> Dict[str, Any]:
+        with self._lock:
+            try:
+                file = self.path.open("rb")
+            except FileNotFoundError:
+                return {}  # nothing has ended yet
+            with file:
+                return self._line_of(file, name)
+
+    def _line_of(self, file: IO[bytes], name: str) -> Dict[str, Any]:
+        self._index(file)
+        if name not in self._places:
+            return {}
+        start, length = self._places[name]
+        file.seek(start)
+        return dict(json.loads(file.read(length)))
+
+    def _index(self, file: IO[bytes]) -> None:
+        file.seek(self._read)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # torn: the manager is writing it, or was when it ended
+            name = json.loads(line)["name"]
+            self._places[name] = (self._read, len(line))
+            job, colon, number = name.partition(":")
+            if colon:
+                self._numbers.setdefault(job, []).append(int(number))
+            self._read += len(line)
+
+
+def _info(name: str, line: Dict[str, Any]) -> JobInfo:
+    info: JobInfo = {"jobName": name, "status": line["state"], "runtime": line.get("runtime", {})}
+    info["history"] = "\n".join(f"{entry['date'].replace('T', ' ')}: {entry['state']}" for entry in line["history"])
+    if "messages" in line:
+        info["messages"] = line["messages"]
+    return info

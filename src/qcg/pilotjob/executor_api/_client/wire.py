@@ -1,0 +1,31 @@
+"""The manager's messages: what is asked, how replies and events read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+__all__ = ["HELLO", "JOB_FINISHED", "event", "request", "states"]
+
+JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
+HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
+
+
+def request(name: str, jobs: Optional[Sequence[Any]] = None, **fields: Any) -> bytes:
+    """Return a request; `jobs` are descriptions for ``submit`` and names for the others."""
+    message: Dict[str, Any] = {"request": name, **fields}
+    if jobs is not None:
+        message["jobs" if name == "submit" else "jobNames"] = list(jobs)
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def event(message: bytes) -> Tuple[str, Dict[str, Any]]:
+    """Return an event's topic and its content."""
+    topic, _, content = message.decode().partition(" ")
+    return topic, json.loads(content)
+
+
+def states(reply: Dict[str, Any]) -> Dict[str, str]:
+    """Return the states in a ``jobStatus`` reply; jobs that the manager could not look up are left out."""
+    jobs = reply.get("data", {}).get("jobs", {})
+    return {name: answer["data"]["status"] for name, answer in jobs.items() if "data" in answer}

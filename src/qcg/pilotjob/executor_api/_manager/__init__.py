@@ -1,0 +1,20 @@
+"""What runs in the manager process: the core's manager, hardened by subclassing.
+
+::
+
+    user's process                       manager process, in a session of its own
+    --------------                       ----------------------------------------------------------------
+    stdin  (start, then a lifeline) ---> __main__: end of file here means that the client is gone
+    ready  (one JSON line, then EOF) <-- __main__: the end of file there means that this process is gone
+    ipc DIR/manager:0  REQ <-> REP  <--> sockets.RequestInterface -> receiver.Receiver -> handler.Handler
+    ipc DIR/events:0   SUB <-- XPUB <--- sockets.EventPublisher <--- manager.Manager
+                                                                       | execution.LocalJob
+                                                                       v
+                                                                     processes.Children -> the jobs' sessions
+
+One thread, one asyncio loop. service.Service owns all of it and ends it: after the last job (``control``), at once
+(``finish``, SIGTERM, SIGINT, SIGHUP, the client's end), or because a part of it failed. Whatever the way, no process
+of a job outlives it.
+
+Every class here names the faults of the core that it mends; when the core mends one, the override can go.
+"""

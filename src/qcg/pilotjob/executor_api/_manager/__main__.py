@@ -1,0 +1,54 @@
+"""The manager process: ``python -m qcg.pilotjob.executor_api._manager`` with its orders on standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any, Dict
+
+
+def main(orders: Dict[str, Any]) -> None:
+    """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
+
+    `orders` holds ``arguments`` (the core service's command line), ``sockets`` (a private directory), ``ready`` (a
+    file descriptor that takes one line of JSON) and ``umask`` is kept for the jobs.
+    """
+    lifeline = _take_standard_input()
+    # a blocked or ignored signal would be inherited by this process, and from here by every job
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    ready = os.fdopen(orders["ready"], "w", encoding="utf-8")
+    os.set_inheritable(ready.fileno(), False)
+    jobs_umask = os.umask(0o077)
+    try:
+        from qcg.pilotjob.executor_api._manager.service import Service
+
+        service = Service(orders["arguments"], sockets=orders["sockets"], lifeline=lifeline)
+    except BaseException as error:
+        _tell(ready, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    os.umask(jobs_umask)
+    _tell(ready, service.description())
+    service.start()
+    sys.exit(service.exit_code)
+
+
+def _take_standard_input() -> int:
+    """Move standard input out of the jobs' reach; they get end of file there."""
+    lifeline = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return lifeline
+
+
+def _tell(ready: Any, message: Dict[str, Any]) -> None:
+    ready.write(json.dumps(message) + "\n")
+    ready.flush()  # it stays open: its end tells the client that this process has ended
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.stdin.buffer.readline()))

@@ -1,0 +1,164 @@
+"""One job iteration on this machine: from its allocation to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import subprocess
+from datetime import datetime
+from typing import IO, Any, Dict, List, Optional
+
+from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
+from typing_extensions import override
+
+from qcg.pilotjob.executor_api._manager.processes import Children
+from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
+
+_logger = logging.getLogger(__name__)
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells have them
+_MPI_MODELS = ("openmpi", "intelmpi")
+
+
+class CannotStart(Exception):
+    """The job's process could not be started."""
+
+    def __init__(self, reason: str, exit_code: int = NOT_EXECUTABLE) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is untyped
+    """A job iteration as a session of processes on this machine.
+
+    Mends C13 (cancel reaches the direct child only, and is lost before there is one), C22 (arguments unquoted in a
+    shell's text), C23 (walltime and model ignored), and keeps standard input from the jobs. Can go when the core
+    starts jobs in sessions of their own and ends those.
+    """
+
+    children: Children
+    run_times: Optional[RunTimes] = None
+    grace: float = 5.0
+
+    _walltime_timer: Optional[asyncio.TimerHandle] = None
+    _over_walltime = False
+    _started: Optional[datetime] = None
+
+    @override
+    async def run(self) -> None:
+        manager = self._executor._manager
+        if manager.was_cancelled(self.job_iteration):
+            self.canceled = True
+            self._leave(-15)
+            return
+        try:
+            self.preprocess()
+            self.pre_start()
+            self._start()
+        except CannotStart as error:
+            self.postprocess(error.exit_code, str(error))
+        except Exception as error:
+            _logger.exception("job %s was not started", self.job_iteration.name)
+            self.postprocess(NOT_EXECUTABLE, f"cannot start: {error}")
+
+    @override
+    async def cancel(self) -> None:
+        self.canceled = True
+        self.children.end(self.process_pid, self.grace)
+
+    def _start(self) -> None:
+        execution = self.job_execution
+        command = [execution.exec, *execution.args]
+        if self.run_times is not None:
+            command = self.run_times.wrapped(command, self.env, self.job_iteration.name)
+        with contextlib.ExitStack() as files:
+            streams = self._streams(files)
+            try:
+                self.process_pid = self.children.start(
+                    command, self.jid, self._ended, cwd=self.wd_path, env=self.env, **streams
+                )
+            except FileNotFoundError as error:
+                missing = "working directory" if error.filename == self.wd_path else "program"
+                raise CannotStart(f"cannot start: no {missing} {error.filename!r}", NOT_FOUND) from error
+            except OSError as error:
+                raise CannotStart(f"cannot start {execution.exec!r}: {error.strerror}") from error
+        self._started = datetime.now()
+        walltime = self.job_iteration.resources.wt
+        if walltime:
+            loop = asyncio.get_running_loop()
+            self._walltime_timer = loop.call_later(walltime.total_seconds(), self._end_over_walltime)
+        _logger.info("job %s is process %d", self.job_iteration.name, self.process_pid)
+
+    def _streams(self, files: contextlib.ExitStack) -> Dict[str, Any]:
+        """Open the job's files; what has none reads end of file, or writes to nowhere."""
+        execution = self.job_execution
+        opened: Dict[str, Any] = {}
+        streams: Dict[str, Any] = {}
+        for name, mode in (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb")):
+            path = getattr(execution, name)
+            if not path:
+                streams[name] = subprocess.DEVNULL
+                continue
+            path = os.path.join(self.wd_path, path)
+            if path not in opened or mode == "rb":
+                opened[path] = files.enter_context(_open(name, path, mode))
+            streams[name] = opened[path]
+            self._note({name: path})
+        return streams
+
+    def _note(self, facts: Dict[str, str]) -> None:
+        self.job_iteration.job.append_runtime(facts, iteration=self.job_iteration.iteration)
+
+    def _end_over_walltime(self) -> None:
+        self._over_walltime = True
+        self.children.end(self.process_pid, self.grace)
+
+    def _ended(self, exit_code: int) -> None:
+        if self._walltime_timer is not None:
+            self._walltime_timer.cancel()
+        if self.run_times is not None and self._started is not None:
+            self.run_times.ended(self.job_iteration.name, self._started, datetime.now())
+        if self._over_walltime and not self.canceled:
+            walltime = self.job_iteration.resources.wt
+            self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")
+        else:
+            self.postprocess(exit_code)
+
+    def _leave(self, exit_code: int) -> None:
+        """End an iteration that never started."""
+        self.exit_code = exit_code
+        self._executor.job_iteration_finished(self)
+
+    @override
+    def _resolve_mods_venv(self) -> None:
+        execution = self.job_execution
+        command = self._modelled([execution.exec, *execution.args] if execution.exec else [])
+        preparation = [f"module load {shlex.quote(name)} || exit" for name in execution.modules or []]
+        if execution.venv:
+            preparation.append(f"source {shlex.quote(os.path.join(execution.venv, 'bin', 'activate'))} || exit")
+        if execution.script and command:
+            command += ["bash", "-l", "-c", execution.script]
+        if execution.script and not command:
+            command = ["bash", "-l", "-c", "\n".join([*preparation, execution.script])]
+        elif preparation:
+            command = ["bash", "-l", "-c", "\n".join([*preparation, f"exec {shlex.join(command)}"])]
+        execution.exec, execution.args = command[0], command[1:]
+
+    def _modelled(self, command: List[str]) -> List[str]:
+        """Return what starts `command` in the job's model; a job on one core needs no starter in any model."""
+        model, options = self.job_execution.model, self.job_execution.model_opts
+        if model == "srunmpi":
+            raise CannotStart("the model 'srunmpi' needs a Slurm allocation; use 'openmpi' here")
+        if model not in _MPI_MODELS or self.ncores == 1:
+            return command
+        return [options.get("mpirun", "mpirun"), "-n", str(self.ncores), *options.get("mpirun_args", []), *command]
+
+
+def _open(name: str, path: str, mode: str) -> IO[bytes]:
+    try:
+        return open(path, mode)
+    except OSError as error:
+        raise CannotStart(f"cannot open {name} {path!r}: {error.strerror}") from error

@@ -1,0 +1,126 @@
+"""What the manager answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Dict, List, Optional, Set
+
+from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
+from qcg.pilotjob.joblist import Job, JobList, JobState
+from qcg.pilotjob.manager import DirectManagerHandler
+from qcg.pilotjob.response import Response
+from typing_extensions import override
+
+_logger = logging.getLogger(__name__)
+
+FINISH_GRACE = 1.0  # seconds between SIGTERM and SIGKILL for jobs that are running when the manager has to finish
+
+
+class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untyped
+    """Answers requests.
+
+    Mends C9 and C10 (``finish`` sleeps and leaves running jobs behind), C17 (a job that cannot be queued burns its
+    name), C18 (the messages of an iteration cannot be asked for), C20 and C21 (jobs that can never run are accepted).
+    Can go when the core does.
+    """
+
+    _finish_task: Optional["asyncio.Task[None]"]
+
+    @override
+    async def handle_submit_req(self, iface: Any, request: Any) -> Response:
+        if self._manager.closing:
+            return Response.error("the manager is finishing and takes no more jobs")
+        try:
+            jobs: List[Job] = self._prepare_jobs(request.jobs)
+            self._refuse_hopeless(jobs)
+            self._manager.add(jobs)
+        except (InvalidRequest, JobAlreadyExist) as error:
+            return Response.error(str(error))
+        except Exception as error:
+            _logger.exception("a submission failed")
+            return Response.error(f"{type(error).__name__}: {error}")
+        self._manager.tracer.new_submited_jobs(jobs)
+        names = [job.name for job in jobs]
+        return Response.ok(f"{len(jobs)} jobs submitted", data={"submitted": len(jobs), "jobs": names})
+
+    def _refuse_hopeless(self, jobs: List[Job]) -> None:
+        arriving = {job.name for job in jobs}
+        for job in jobs:
+            if job.resources.get_min_num_cores() > self._manager.usable_cores:
+                raise InvalidRequest(
+                    f"job {job.name} asks for {job.resources.get_min_num_cores()} cores; jobs can use "
+                    f"{self._manager.usable_cores} here"
+                )
+            if job.has_iterations and job.iteration.iterations() < 1:
+                raise InvalidRequest(f"job {job.name} has no iterations and would never end")
+            if job.has_dependencies:
+                self._refuse_unknown_dependencies(job, arriving)
+
+    def _refuse_unknown_dependencies(self, job: Job, arriving: Set[str]) -> None:
+        for dependency in job.dependencies.after:
+            name = dependency.partition(":")[0]
+            if name == job.name:
+                raise InvalidRequest(f"job {job.name} depends on itself and would never start")
+            if name not in arriving and not self._manager.job_list.exist(name):
+                raise InvalidRequest(f"job {job.name} depends on {name!r}, which was not submitted here before it")
+
+    @override
+    async def handle_jobstatus_req(self, iface: Any, request: Any) -> Response:
+        response = await super().handle_jobstatus_req(iface, request)
+        for name, answer in (response.data or {}).get("jobs", {}).items():
+            if answer.get("data", {}).get("status") == JobState.QUEUED.name and self._has_begun(name):
+                answer["data"]["status"] = JobState.EXECUTING.name
+        return response
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether the array `name`, which the core calls QUEUED until it has ended, has an iteration under way."""
+        job = self._manager.job_list.get(name)
+        return bool(
+            job is not None
+            and job.has_iterations
+            and any(iteration.state() != JobState.QUEUED for iteration in job.iteration_states)
+        )
+
+    @override
+    async def handle_jobinfo_req(self, iface: Any, request: Any) -> Response:
+        response = await super().handle_jobinfo_req(iface, request)
+        for name, answer in (response.data or {}).get("jobs", {}).items():
+            if "data" in answer:
+                self._add_messages(name, answer["data"])
+        return response
+
+    def _add_messages(self, name: str, data: Dict[str, Any]) -> None:
+        job_name, iteration = JobList.parse_jobname(name)
+        job = self._manager.job_list.get(job_name)
+        data.pop("messages", None)
+        if job.messages(iteration):
+            data["messages"] = job.messages(iteration)
+        for child in data.get("childs", []):
+            messages = job.messages(child["iteration"])
+            if messages:
+                child["messages"] = messages
+
+    @override
+    async def handle_control_req(self, iface: Any, request: Any) -> Response:
+        if self._finish_task is not None:
+            return Response.error("finishing was requested before")
+        self._finish_task = asyncio.ensure_future(self._wait_for_all_jobs())
+        return Response.ok(f"{request.command} command accepted")
+
+    @override
+    async def _wait_for_all_jobs(self) -> None:
+        await self._manager.wait_until_idle()
+        self.stop_receiver()
+
+    @override
+    async def handle_finish_req(self, iface: Any, request: Any) -> Response:
+        if self._manager.closing:
+            return Response.error("finishing was requested before")
+        self._manager.closing = True
+        self._finish_task = asyncio.ensure_future(self._finish_now())
+        return Response.ok(data={"when": "0s"})
+
+    async def _finish_now(self) -> None:
+        await self._manager.end_all_jobs(FINISH_GRACE)
+        self.stop_receiver()

@@ -1,0 +1,159 @@
+"""The core's manager of jobs, with true states and a prompt, complete end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+from qcg.pilotjob.errors import InvalidResourceSpec, NotSufficientResources
+from qcg.pilotjob.executionjob import ExecutionJob
+from qcg.pilotjob.joblist import Job, JobState
+from qcg.pilotjob.manager import DirectManager, SchedulingJob
+from qcg.pilotjob.resources import ResourcesType
+from typing_extensions import override
+
+from qcg.pilotjob.executor_api._manager.execution import LocalJob
+from qcg.pilotjob.executor_api._manager.handler import Handler
+
+_logger = logging.getLogger(__name__)
+
+
+class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
+    """The manager of jobs on the nodes that this process was given.
+
+    Mends C1 (a job's last event carries the state of one iteration), C2 (one job's bad resources end all scheduling,
+    silently), C13 and C27 (a cancel that comes early is lost, or sleeps). Can go when the core publishes the job's own
+    state, survives a failed allocation and cancels what it has not started yet.
+    """
+
+    def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
+        self.on_failure: Callable[[BaseException], None] = lambda _: None
+        self.closing = False
+        self._changed = asyncio.Event()
+        self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
+        super().__init__(tracer, config, parent_manager)
+        self._allocate = self._scheduler.allocate_job
+        self._scheduler.allocate_job = self._allocate_or_refuse
+        self._schedule_loop_task.add_done_callback(self._schedule_loop_ended)
+        self.usable_cores: int = self.resources.free_cores
+
+    @override
+    def get_handler(self) -> Handler:
+        return Handler(self)
+
+    @property
+    def local(self) -> bool:
+        """Whether jobs are processes of this machine, not of an allocation's nodes."""
+        return bool(self.resources.rtype == ResourcesType.LOCAL)
+
+    def add(self, jobs: List[Job]) -> None:
+        """Take all `jobs`, or none of them.
+
+        Mends C17: a job that cannot be queued stays registered for good.
+        """
+        registered: List[Job] = []
+        try:
+            for job in jobs:
+                self.job_list.add(job)
+                registered.append(job)
+            queued = [SchedulingJob(self, job) for job in jobs]
+        except BaseException:
+            for job in registered:
+                self.job_list.remove(job.name)
+            raise
+        for scheduling_job in queued:
+            self._append_to_schedule_queue(self._schedule_queue, scheduling_job)
+        self.call_scheduler()
+
+    @override
+    def change_job_state(
+        self, job: Job, iteration: Optional[int], state: JobState, error_msg: Optional[str] = None
+    ) -> None:
+        if self.stop_processing:
+            return
+        state_of_all = job.set_state(state, iteration, error_msg)
+        self._fire_job_state_notifies(job.name, iteration, state)
+        if state_of_all:
+            self._fire_job_state_notifies(job.name, None, state_of_all)
+        self._changed.set()
+
+    @override
+    def _fire_job_state_notifies(self, job_id: str, iteration: Optional[int], state: JobState) -> None:
+        # what is published must be on record first: whoever hears of it may look there
+        for notified in self._job_states_cbs.values():
+            try:
+                notified.callback(job_id, iteration, state, *notified.args)
+            except Exception:
+                _logger.exception("job %s: its state %s could not be recorded", job_id, state.name)
+        self._publish_status_events(job_id, iteration, state)
+
+    async def wait_until_idle(self) -> None:
+        """Return when every job has ended."""
+        while not self.is_all_jobs_finished:
+            self._changed.clear()
+            await self._changed.wait()
+
+    @override
+    async def cancel_job(self, job: Job) -> None:
+        job.canceled = True
+        await self._remove_job_from_schedule_queue(job)
+        for iteration in job.iteration.iterations_gen() if job.has_iterations else (None,):
+            await self.cancel_iteration(job, iteration)
+
+    @override
+    async def cancel_iteration(self, job: Job, iteration: Optional[int]) -> None:
+        state = job.state(iteration)
+        if state == JobState.QUEUED:
+            if not job.canceled:
+                await self._remove_iteration_from_schedule_queue(job, iteration)
+            self.change_job_state(job, iteration, JobState.CANCELED)
+            self.call_scheduler()  # for the jobs that depend on it
+        elif state in (JobState.SCHEDULED, JobState.EXECUTING):
+            running = self._running(job, iteration)
+            if running is None:
+                self._cancelled_early.add((job.name, iteration))
+            else:
+                await running.cancel()
+
+    def was_cancelled(self, job_iteration: Any) -> bool:
+        """Whether the iteration was cancelled after it was scheduled and before it was started; asked once."""
+        key = (job_iteration.job.name, job_iteration.iteration)
+        if key not in self._cancelled_early:
+            return False
+        self._cancelled_early.remove(key)
+        return True
+
+    async def end_all_jobs(self, grace: float) -> None:
+        """Take no more jobs and cancel all that have not ended; return when none is left."""
+        self.closing = True
+        LocalJob.grace = grace
+        async with self._schedule_queue_lock:
+            self._schedule_queue.clear()
+        for name in list(self.job_list.jobs()):
+            job = self.job_list.get(name)
+            if not job.state().is_finished():
+                job.canceled = True
+                for iteration in job.iteration.iterations_gen() if job.has_iterations else (None,):
+                    await self.cancel_iteration(job, iteration)
+        await self.wait_until_idle()
+
+    def _running(self, job: Job, iteration: Optional[int]) -> Optional[ExecutionJob]:
+        for running in self._executor._not_finished.values():
+            if running.job_iteration.job is job and running.job_iteration.iteration == iteration:
+                return running
+        return None
+
+    def _allocate_or_refuse(self, wanted: Any) -> Any:
+        try:
+            return self._allocate(wanted)
+        except (NotSufficientResources, InvalidResourceSpec):
+            raise
+        except Exception as error:
+            _logger.exception("an allocation failed")
+            raise InvalidResourceSpec(f"these resources cannot be allocated: {error}") from error
+
+    def _schedule_loop_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.on_failure(error)

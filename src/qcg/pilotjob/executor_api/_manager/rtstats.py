@@ -1,0 +1,73 @@
+"""When each job's process really ran (``enable_rt_stats``), in the core's file format.
+
+On a node of an allocation the core's agent takes these times from a wrapper program. Here the manager starts the
+processes itself, so it knows the times; a wrapper that is named is run all the same, and its times are preferred.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Dict, List, Optional
+
+_logger = logging.getLogger(__name__)
+
+
+class RunTimes:
+    """Collects start and end of every job iteration, and writes them to ``rtimes_<host>_<date>_<pid>.log``."""
+
+    def __init__(self, directory: Path, pipe: Path, wrapper: Optional[str], loop: asyncio.AbstractEventLoop) -> None:
+        self._directory = directory
+        self._pipe = pipe
+        self._wrapper = wrapper
+        self._loop = loop
+        self._times: Dict[str, Dict[str, str]] = {}
+        self._descriptor = -1
+        self._unread = b""
+        if wrapper:
+            os.mkfifo(pipe, 0o600)
+            # open for writing too, so that the end of one wrapper is not the end of the file
+            self._descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+            loop.add_reader(self._descriptor, self._read)
+
+    def wrapped(self, command: List[str], env: Dict[str, str], name: str) -> List[str]:
+        """Return the command as it has to be run, and tell the wrapper in `env` where to write."""
+        if not self._wrapper:
+            return command
+        env["QCG_PM_RUNTIME_STATS_PIPE"] = str(self._pipe)
+        env["QCG_PM_RUNTIME_STATS_ID"] = name
+        return [self._wrapper, *command]
+
+    def ended(self, name: str, started: datetime, finished: datetime) -> None:
+        """Keep the times that the manager saw."""
+        self._times.setdefault(name, {"s": str(started), "f": str(finished)})
+
+    def close(self) -> None:
+        """Write the file."""
+        if self._descriptor >= 0:
+            self._read()
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+        host = socket.gethostname()
+        path = self._directory / f"rtimes_{host}_{datetime.now().isoformat()}_{os.getpid()}.log"
+        path.write_text(json.dumps({"node": host, "rt": self._times}, indent=2), encoding="utf-8")
+
+    def _read(self) -> None:
+        try:
+            self._unread += os.read(self._descriptor, 65536)
+        except BlockingIOError:
+            return
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            try:
+                name, started, finished = line.decode().rsplit(",", 2)
+                times = [str(datetime.fromtimestamp(float(text))) for text in (started, finished)]
+            except ValueError:
+                _logger.warning("the wrapper wrote something else than name,start,end: %r", line)
+                continue
+            self._times[name] = dict(zip("sf", times))

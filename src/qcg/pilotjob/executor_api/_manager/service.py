@@ -1,0 +1,167 @@
+"""The core's service in a process of its own: private files and sockets, prompt start, complete end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import qcg.pilotjob.executor
+import qcg.pilotjob.manager
+import qcg.pilotjob.service
+import zmq.asyncio
+from qcg.pilotjob.config import Config
+from qcg.pilotjob.logger import top_logger
+from qcg.pilotjob.service import QCGPMService
+from typing_extensions import override
+
+from qcg.pilotjob.executor_api._manager.execution import LocalJob
+from qcg.pilotjob.executor_api._manager.manager import Manager
+from qcg.pilotjob.executor_api._manager.processes import Children
+from qcg.pilotjob.executor_api._manager.receiver import Receiver
+from qcg.pilotjob.executor_api._manager.records import BufferedLog, write_environment
+from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
+from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, RequestInterface
+
+_logger = logging.getLogger(__name__)
+
+ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose client has gone
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
+    """The manager process's one owner.
+
+    Mends C6 (the environment is written for all to read), C8 (the event loop of whoever forked), C9 (seconds of sleep
+    at the end), C11 (nothing notices that the client has gone) and C12 (signals of the client's terminal). Can go when
+    the core's service can be given its loop, its files' mode and a lifeline.
+    """
+
+    def __init__(self, arguments: List[str], sockets: str, lifeline: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._sockets = Path(sockets)
+        self._lifeline = lifeline
+        self._ending: Optional["asyncio.Task[None]"] = None
+        self._failure: Optional[BaseException] = None
+        self._children: Optional[Children] = None
+        self._run_times: Optional[RunTimes] = None
+        RequestInterface.directory = EventPublisher.directory = self._sockets
+        qcg.pilotjob.service.ZMQInterface = RequestInterface
+        qcg.pilotjob.manager.StatusPublisher = EventPublisher
+        qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
+        super().__init__(["--net", *arguments])
+
+    def description(self) -> Dict[str, Any]:
+        """Return what the client has to know: addresses and capacity."""
+        resources = self._manager.resources
+        consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
+        return {
+            "address": self._receiver.zmq_address,
+            "events": self._manager.status_publisher.external_address,
+            "capacity": {
+                "nodes": resources.total_nodes,
+                "cores": self._manager.usable_cores,
+                "node_cores": [[node.free, node.used == 0] for node in resources.nodes],
+                "resources": consumables,
+            },
+        }
+
+    @override
+    def _setup_logging(self) -> None:
+        self._log_handler = BufferedLog(Path(self._aux_dir, "service.log"), self._loop)
+        top_logger.addHandler(self._log_handler)
+        top_logger.setLevel(Config.LOG_LEVEL.get(self._conf).upper())
+        _logger.info("manager %s starts at %s", Config.MANAGER_ID.get(self._conf), datetime.now())
+        _logger.info("arguments: %s", self._args)
+        write_environment(Path(self._aux_dir, "env.log"))
+
+    @override
+    def _setup_reports(self) -> None:
+        super()._setup_reports()
+        if self._job_reporter:
+            self._job_reporter.buffer_size = 0  # what has finished is on record, whatever happens next
+
+    @override
+    def _setup_signals(self) -> None:
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._end_because, f"it got {number.name}")
+
+    @override
+    def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
+        self._manager = Manager(self._tracer, self._conf, parent_manager)
+        self._manager.on_failure = self._fail
+        self._manager.register_notifier(self._job_status_change_notify, self._manager)
+        self._receiver = Receiver(self._manager.get_handler(), self._ifaces)
+        if self._manager.local:
+            self._children = LocalJob.children = Children(self._loop)
+            if Config.ENABLE_RT_STATS.get(self._conf):
+                self._run_times = LocalJob.run_times = self._make_run_times()
+
+    def _make_run_times(self) -> RunTimes:
+        wrapper = Config.WRAPPER_RT_STATS.get(self._conf)
+        if wrapper == Config.WRAPPER_RT_STATS.value["default"]:
+            wrapper = None
+        return RunTimes(Path(self._aux_dir), self._sockets / "rt.pipe", wrapper, self._loop)
+
+    @override
+    def start(self) -> None:
+        self._loop.add_reader(self._lifeline, self._read_lifeline)
+        try:
+            self._loop.run_until_complete(self._run_service())
+        finally:
+            self._clean_up()
+        if self._failure is not None:
+            self.exit_code = 1
+
+    @override
+    async def _stop_interfaces(self, receiver: Receiver) -> None:
+        await receiver.ended.wait()
+        await receiver.stop()
+
+    def _read_lifeline(self) -> None:
+        if not os.read(self._lifeline, 1024):
+            self._loop.remove_reader(self._lifeline)
+            self._end_because("its client has gone")
+
+    def _end_because(self, reason: str) -> None:
+        _logger.warning("the manager ends all jobs and itself: %s", reason)
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._end())
+
+    def _fail(self, error: BaseException) -> None:
+        _logger.error("the scheduler failed", exc_info=error)
+        self._failure = error
+        self._end_because(f"its scheduler failed: {error!r}")
+
+    async def _end(self) -> None:
+        await self._manager.end_all_jobs(ORPHAN_GRACE)
+        self._receiver.set_finish(True)
+
+    def _clean_up(self) -> None:
+        if self._children is not None:
+            self._children.kill_rest()
+        if self._run_times is not None:
+            self._run_times.close()
+        pending = asyncio.all_tasks(self._loop)
+        for task in pending:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        zmq.asyncio.Context.instance().term()
+        _logger.info("the manager has ended")
+        top_logger.removeHandler(self._log_handler)
+        self._log_handler.close()
+        self._loop.close()
+        _remove_sockets(self._sockets)
+
+
+def _remove_sockets(directory: Path) -> None:
+    # the client does this too; whoever comes second finds nothing
+    for path in [*directory.iterdir()] if directory.exists() else []:
+        path.unlink(missing_ok=True)
+    if directory.exists():
+        directory.rmdir()

@@ -1,0 +1,181 @@
+"""Everything that this package raises, in one tree.
+
+::
+
+    QCGPJError
+    ├── InvalidOption       ValueError      an argument of QCGPJExecutor
+    ├── TemplateError       ValueError      a template that cannot be filled in or read
+    │   └── MissingParameter  KeyError      a placeholder was left without a value
+    ├── InvalidJob          ValueError      a job description that can never run
+    │   └── DuplicateJobName                a name that this executor has used already
+    ├── JobRefused          ValueError      the manager did not take the job
+    ├── JobFailed           RuntimeError    raised by QCGPJFuture.raise_for_status() alone
+    ├── JobUnknown          LookupError     the manager does not know a job of that name
+    ├── JobTimeout          TimeoutError    result() or exception() waited in vain
+    ├── ExecutorClosed      RuntimeError    submit() after shutdown()
+    ├── ManagerStartError   RuntimeError    the manager process did not start
+    └── ManagerDied         BrokenExecutor  the manager process ended while it was needed
+
+Each class also derives from the builtin (or the ``concurrent.futures`` class) beside its name, so code that
+catches those keeps working.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Optional
+
+__all__ = [
+    "DuplicateJobName",
+    "ExecutorClosed",
+    "InvalidJob",
+    "InvalidOption",
+    "JobFailed",
+    "JobRefused",
+    "JobTimeout",
+    "JobUnknown",
+    "ManagerDied",
+    "ManagerStartError",
+    "MissingParameter",
+    "QCGPJError",
+    "TemplateError",
+]
+
+
+class QCGPJError(Exception):
+    """The root of the tree: catch it to catch everything that this package raises."""
+
+
+class InvalidOption(QCGPJError, ValueError):
+    """An argument of ``QCGPJExecutor`` has no meaning; nothing was started."""
+
+
+class TemplateError(QCGPJError, ValueError):
+    """A template could not be filled in, or what came out is neither JSON nor a Python literal; nothing was sent."""
+
+
+class MissingParameter(TemplateError, KeyError):
+    """A placeholder of the template has no value; nothing was sent.
+
+    Attributes:
+        name: the placeholder's name; also ``args[0]``, as with the ``KeyError`` of ``string.Template``.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"the template's placeholder {self.name!r} has no value: give {self.name}=... to submit(), or a default "
+            "in the template"
+        )
+
+
+class InvalidJob(QCGPJError, ValueError):
+    """A job description that the manager would refuse, or accept and never run; nothing was sent."""
+
+
+class DuplicateJobName(InvalidJob):
+    """A job of this name was submitted before: names are unique for the life of the manager."""
+
+
+class JobRefused(QCGPJError, ValueError):
+    """The manager did not take the job. It never ran, and its name is free again."""
+
+
+class JobUnknown(QCGPJError, LookupError):
+    """The manager has no job of this name: it was never submitted there, or it was removed."""
+
+
+# Before Python 3.11 these are two classes, and users catch either.
+_TIMEOUTS = tuple(dict.fromkeys((concurrent.futures.TimeoutError, TimeoutError)))
+
+
+class JobTimeout(QCGPJError, *_TIMEOUTS):  # type: ignore[misc]  # the bases differ between Python versions
+    """The time given to ``result()`` or ``exception()`` passed; the job goes on."""
+
+
+class ExecutorClosed(QCGPJError, RuntimeError):
+    """The executor was shut down, or the interpreter is shutting down: no job can be submitted any more."""
+
+
+class ManagerStartError(QCGPJError, RuntimeError):
+    """The manager process ended, or stayed silent, before it could take jobs."""
+
+
+class ManagerDied(QCGPJError, BrokenExecutor):
+    """The manager process ended while jobs were pending; every pending future carries this exception.
+
+    Jobs that the manager had recorded as finished keep their status; all others were ended with it.
+    """
+
+
+class JobFailed(QCGPJError, RuntimeError):
+    """A job did not succeed.
+
+    Attributes:
+        name: the job's name.
+        status: ``FAILED`` or ``OMITTED``.
+        exit_code: the exit code; negative for the number of the signal that ended the process, None when the
+            job never ran or the manager does not know.
+        message: what the manager says of the failure, or an empty string.
+        stdout: the file that holds the job's standard output, None when it was not kept.
+        stderr: the file that holds the job's standard error, None when it was not kept.
+        stderr_tail: the last lines of that file, an empty string when there are none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        status: str,
+        *,
+        exit_code: Optional[int] = None,
+        message: str = "",
+        stdout: Optional[Path] = None,
+        stderr: Optional[Path] = None,
+        stderr_tail: str = "",
+    ) -> None:
+        super().__init__(name, status)
+        self.name = name
+        self.status = status
+        self.exit_code = exit_code
+        self.message = message
+        self.stdout = stdout
+        self.stderr = stderr
+        self.stderr_tail = stderr_tail
+
+    def __str__(self) -> str:
+        lines = [f"job {self.name!r} {self.status}{_ending(self.exit_code)}"]
+        if self.message:
+            lines.append(f"  message: {self.message}")
+        if self.stdout:
+            lines.append(f"  stdout:  {self.stdout}")
+        if self.stderr:
+            lines.append(f"  stderr:  {self.stderr}")
+        lines.extend(f"    | {line}" for line in self.stderr_tail.splitlines())
+        lines.append(f"  next:    {self._advice()}")
+        return "\n".join(lines)
+
+    def _advice(self) -> str:
+        if self.status == "OMITTED":
+            return "a job that it depends on did not succeed; mend that one and submit both again under new names"
+        if self.exit_code == 127:
+            return "exit code 127 of a shell means that a command was not found; check PATH, modules and venv"
+        if self.stderr is None:
+            return "give the job an 'stderr' file to see what it says"
+        return "read the job's stderr, mend the cause and submit it again under a new name"
+
+
+def _ending(exit_code: Optional[int]) -> str:
+    if exit_code is None:
+        return ""
+    if exit_code >= 0:
+        return f" with exit code {exit_code}"
+    try:
+        return f", ended by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f", ended by signal {-exit_code}"

@@ -1,0 +1,234 @@
+"""The executor: its life, and the way of a submission through it.
+
+::
+
+    submit(template, *dicts, **parameters)
+        templates.read        the template's text and defaults
+        rendering.rendered    values in their places -> descriptions
+        validation.validated  checked against what the manager has -> typed jobs
+        rendering.encoded     as the manager must get them
+        Dispatcher.submit     -> the manager -> events -> QCGPJFuture
+
+The executor owns the Dispatcher (a thread, its sockets; see _client/dispatcher.py) and, through it, the manager
+process (see _manager/). Nothing of these holds the executor: one that is dropped without shutdown() is collected,
+and its jobs end in peace.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import Any, Dict, List, Mapping, Optional, Type, Union
+
+from typing_extensions import Self, override
+
+from qcg.pilotjob.executor_api._client.options import command_line
+from qcg.pilotjob.executor_api._client.process import ManagerProcess
+from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.rendering import encoded, rendered
+from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike, read
+from qcg.pilotjob.executor_api.validation import validated
+
+__all__ = ["QCGPJExecutor"]
+
+
+class QCGPJExecutor(Executor):
+    """Runs jobs on the nodes of an allocation, or on this machine, through a QCG-PilotJob manager.
+
+    It is a ``concurrent.futures.Executor`` whose `submit` takes a template instead of a function. When the constructor
+    returns, the manager takes jobs. `with` leaves when all jobs have ended, however long that takes; when it is left
+    by KeyboardInterrupt or SystemExit, the jobs that have not ended are cancelled.
+
+    Args:
+        manager_args: further options of the manager's command line.
+        wd: the working directory of the manager and, unless they name their own, of the jobs; made when missing. The
+            manager's log and its record of ended jobs are in ``<wd>/.qcgpjm-service-<id>``, for the owner only.
+        resources: what jobs may use: a number of cores, or nodes with their cores like ``n1:2,n2:4``. By default the
+            Slurm allocation when there is one, else all cores of this machine.
+        reserve_core: keep one core for the manager; jobs cannot use it.
+        enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` beside the log.
+        wrapper_rt_stats: the wrapper program that measures them, when not the manager itself shall.
+        log_level: of the manager: critical, error, warning, info, debug or notset.
+        manager: a ``Manager`` or ``LocalManager`` of the core that somebody else has started. It is used instead of a
+            manager process of the executor's own, and is not stopped; no other argument may be given then.
+        start_timeout: seconds within which the manager has to be ready.
+
+    Raises:
+        InvalidOption: (a ``ValueError``) an argument has no meaning.
+        ManagerStartError: (a ``RuntimeError``) the manager did not start; the message has the end of its log.
+    """
+
+    def __init__(
+        self,
+        *manager_args: str,
+        wd: Union[str, "os.PathLike[str]"] = ".",
+        resources: Union[int, str, None] = None,
+        reserve_core: bool = False,
+        enable_rt_stats: bool = False,
+        wrapper_rt_stats: Union[str, "os.PathLike[str]", None] = None,
+        log_level: str = "info",
+        manager: Any = None,
+        start_timeout: float = 120.0,
+    ) -> None:
+        self.finished = False
+        arguments = command_line(
+            manager_args,
+            wd=wd,
+            resources=resources,
+            reserve_core=reserve_core,
+            enable_rt_stats=enable_rt_stats,
+            wrapper_rt_stats=wrapper_rt_stats,
+            log_level=log_level,
+        )
+        if manager is not None and arguments != _default_arguments():
+            raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
+        process = None if manager is not None else ManagerProcess(arguments, start_timeout)
+        # imported while the manager process starts: half of the time until both are ready
+        from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+        from qcg.pilotjob.executor_api._client.link import Link
+        from qcg.pilotjob.executor_api._client.source import ExecutorSource
+
+        if process is not None:
+            process.await_ready()
+        link = Link.to_manager(manager) if process is None else Link.to_process(process)
+        try:
+            self._dispatcher = Dispatcher(link)
+        except BaseException:
+            if process is not None:
+                process.kill()
+            raise
+        self._managers = _Managers(self._dispatcher, manager)
+        self._source = ExecutorSource(self._dispatcher, self._managers.get)
+        self._finalizer = weakref.finalize(self, self._dispatcher.abandon)
+        self._finalizer.atexit = False  # the dispatchers' own hook waits for them
+
+    def __enter__(self) -> Self:
+        return self
+
+    @override
+    def __exit__(
+        self,
+        exc_type: Optional[Type[BaseException]],
+        exc_val: Optional[BaseException],
+        exc_tb: Optional[TracebackType],
+    ) -> None:
+        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+            self._cancel_all()
+        else:
+            self.shutdown()
+
+    @override
+    def submit(  # type: ignore[override]  # a template where other executors take a function
+        self, fn: TemplateLike, /, *args: Optional[Mapping[str, Any]], **kwargs: Any
+    ) -> QCGPJFuture:
+        """Submit the jobs of a template and return their future, at once; callable from every thread and callback.
+
+        Args:
+            fn: the template: a callable that returns the text of a description or ``(text, defaults)``, or a class or
+                an object whose ``template`` does.
+            args: dictionaries of parameters; later ones beat earlier ones, None is skipped.
+            kwargs: parameters; they beat those in `args`, which beat the defaults.
+
+        Raises:
+            MissingParameter: (a ``KeyError``) a placeholder has no value.
+            TemplateError: (a ``ValueError``) the template cannot be read, or a value not be written into it.
+            InvalidJob: (a ``ValueError``) the description cannot be run, or its name was used before.
+            ExecutorClosed: (a ``RuntimeError``) the executor is shut down.
+            ManagerDied: (a ``BrokenExecutor``) the manager has gone.
+
+        What only the manager can know, like a dependency on a job that it does not have, is a `JobRefused` on the
+        future.
+        """
+        text, defaults = read(fn)
+        parameters: Dict[str, Any] = {}
+        for given in args:
+            if given is not None:
+                parameters.update(_parameters(given))
+        parameters.update(kwargs)
+        jobs = [validated(job, self._dispatcher.link.capacity) for job in rendered(text, parameters, defaults)]
+        future = QCGPJFuture([job["name"] for job in jobs], self._source)
+        self._dispatcher.submit(future, [encoded(job) for job in jobs])
+        return future
+
+    @override
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs and, when those submitted have ended, stop the manager. Twice is harmless.
+
+        Args:
+            wait: return when the manager has ended; otherwise at once, and all goes on in the background.
+            cancel_futures: cancel the jobs that have not started.
+
+        A KeyboardInterrupt while it waits cancels all jobs that have not ended.
+        """
+        from qcg.pilotjob.executor_api._client.dispatcher import Leaving
+
+        self.finished = True
+        self._dispatcher.leave(Leaving.WITHOUT_QUEUED if cancel_futures else Leaving.WHEN_DONE)
+        if not wait:
+            return
+        try:
+            self._dispatcher.join()
+        except KeyboardInterrupt:
+            self._cancel_all()
+            raise
+        self._managers.close()
+
+    @property
+    def qcgpj_manager(self) -> Any:
+        """A ``Manager`` of the core, connected to the executor's manager; the given one when there is one.
+
+        For requests of your own, like ``resources()``. Threads may share it.
+        """
+        return self._managers.get()
+
+    def _cancel_all(self) -> None:
+        from qcg.pilotjob.executor_api._client.dispatcher import Leaving
+
+        self.finished = True
+        self._dispatcher.leave(Leaving.NOW)
+        self._dispatcher.join()
+        self._managers.close()
+
+
+class _Managers:
+    """Makes the core's client when it is first asked for."""
+
+    def __init__(self, dispatcher: Any, given: Any) -> None:
+        self._dispatcher = dispatcher
+        self._given = given
+        self._lock = threading.Lock()
+        self._connected: Any = None
+
+    def get(self) -> Any:
+        if self._given is not None:
+            return self._given
+        with self._lock:
+            if self._connected is None:
+                from qcg.pilotjob.executor_api._client.manager import ConnectedManager
+
+                self._connected = ConnectedManager(self._dispatcher.link.address, self._dispatcher.forget)
+            return self._connected
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connected is not None:
+                self._connected.close()
+
+
+def _default_arguments() -> List[str]:
+    return command_line(
+        [], wd=".", resources=None, reserve_core=False, enable_rt_stats=False, wrapper_rt_stats=None, log_level="info"
+    )
+
+
+def _parameters(given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"submit() takes dictionaries of parameters after the template, got {given!r}; write name='...' or "
+            "{'name': '...'}"
+        )
+    return given

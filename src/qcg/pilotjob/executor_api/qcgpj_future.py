@@ -1,0 +1,166 @@
+"""The future of a submission: one job, an array, or a list of jobs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, PENDING
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from typing_extensions import override
+
+from qcg.pilotjob.executor_api._client.failure import failure_of
+from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
+from qcg.pilotjob.executor_api.errors import JobTimeout
+from qcg.pilotjob.executor_api.jobs import JobInfo
+
+__all__ = ["QCGPJFuture"]
+
+
+class QCGPJFuture(Future[Dict[str, str]]):
+    """The jobs of one submission, as a ``concurrent.futures.Future``.
+
+    It means what Python's documentation says, with these differences: ``running()`` is true from the submission
+    until the end; ``result()`` is the dictionary of the jobs' final states, also when that is ``FAILED`` or
+    ``OMITTED``, and raises only when the jobs are cancelled, refused, or lost with their manager; ``cancel()`` ends
+    running jobs too.
+
+    One made by hand, ``QCGPJFuture(ids, manager)`` with a manager of the core, asks that manager whenever it is asked
+    itself; nothing resolves it in the background.
+
+    Attributes:
+        ids: the jobs' names, in the order of the description.
+    """
+
+    def __init__(self, ids: Union[str, Sequence[str]], qcgpjm: Any) -> None:
+        super().__init__()
+        self.ids: List[str] = [ids] if isinstance(ids, str) else list(ids)
+        self._states: Dict[str, str] = {}
+        self._source: Source = qcgpjm if isinstance(qcgpjm, ExecutorSource) else ManagerSource(qcgpjm)
+
+    @property
+    def qcgpjm(self) -> Any:
+        """The core manager that knows the jobs: for requests of your own."""
+        return self._source.manager
+
+    @override
+    def done(self) -> bool:
+        """Whether all jobs have ended, in whatever state, or were refused or lost."""
+        if not super().done():
+            self._source.refresh(self)
+        return super().done()
+
+    @override
+    def running(self) -> bool:
+        """Whether the jobs are submitted and not all have ended; `status` tells which of them are executing."""
+        return not self.done()
+
+    @override
+    def result(self, timeout: Optional[float] = None) -> Dict[str, str]:
+        """Wait for the end of all jobs and return ``{name: final state}``.
+
+        Args:
+            timeout: seconds to wait at the most; None waits for ever.
+
+        Raises:
+            JobTimeout: (a ``TimeoutError``) the jobs have not ended in time; they go on.
+            CancelledError: a job was cancelled; `status` tells the state of each.
+            JobRefused: the manager did not take the jobs.
+            ManagerDied: (a ``BrokenExecutor``) the manager has gone before the jobs had ended.
+        """
+        self._source.await_end(self, timeout)
+        try:
+            return dict(super().result(timeout))
+        except concurrent.futures.TimeoutError:
+            raise JobTimeout(f"{', '.join(self.ids)}: not finished after {timeout} s") from None
+
+    @override
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Wait for the end of all jobs and return what `result` would raise, None when it would return.
+
+        A job that has failed is a result, not an exception; see `raise_for_status`. Raises as `result` does for
+        cancelled jobs and at the end of `timeout` seconds.
+        """
+        self._source.await_end(self, timeout)
+        try:
+            return super().exception(timeout)
+        except concurrent.futures.TimeoutError:
+            raise JobTimeout(f"{', '.join(self.ids)}: not finished after {timeout} s") from None
+
+    @override
+    def cancel(self) -> bool:
+        """Cancel all jobs that have not ended, running ones too; return whether any was.
+
+        When it returns True, no process of the jobs is left, grandchildren included: it waits for their end, which
+        SIGKILL brings about 5 s after SIGTERM. In a done-callback, or in a thread that runs an asyncio loop, it does
+        not wait: True means there that the jobs end within that time. False means that all had ended before; their
+        states are untouched.
+        """
+        if self.done():
+            return self.cancelled()
+        return self._source.cancel(self)
+
+    @override
+    def cancelled(self) -> bool:
+        """Whether a job of this future was cancelled, by `cancel` or otherwise."""
+        if not super().done():
+            self._source.refresh(self)
+        return super().cancelled()
+
+    def status(self) -> Dict[str, str]:
+        """Return ``{name: state}`` as it is now.
+
+        The states are ``QUEUED``, ``SCHEDULED``, ``EXECUTING`` and the final ``SUCCEED``, ``FAILED``, ``CANCELED``
+        and ``OMITTED`` (a job that it depends on did not succeed). Jobs that were refused or lost have none.
+        """
+        states = dict(self._states)
+        names = [] if super().done() and not super().cancelled() else self._unfinished()
+        if names:
+            states.update(self._source.states(names))
+        return {name: states[name] for name in self.ids if name in states}
+
+    def info(self) -> Dict[str, JobInfo]:
+        """Return ``{name: what the manager knows}``, also after shutdown; see `JobInfo` for what that is."""
+        return self._source.infos(self.ids, ended=self.done())
+
+    def raise_for_status(self, timeout: Optional[float] = None) -> Dict[str, str]:
+        """Return `result` when every job has succeeded.
+
+        Raises:
+            JobFailed: a job has not; the exception tells exit code, message, files and the end of stderr.
+        """
+        result = self.result(timeout)
+        for name, state in result.items():
+            if state != "SUCCEED":
+                raise failure_of(name, state, self.info().get(name))
+        return result
+
+    # ---- for the source of the states
+
+    def _unfinished(self) -> List[str]:
+        return [name for name in self.ids if name not in self._states]
+
+    def _job_ended(self, name: str, state: str) -> None:
+        self._states[name] = state
+        if self._unfinished() or super().done():
+            return
+        if "CANCELED" in self._states.values():
+            self._cancel_now()
+        elif self._begins_to_end():
+            self.set_result({name: self._states[name] for name in self.ids})
+
+    def _cancel_now(self) -> bool:
+        cancelled = super().cancel()
+        with self._condition:
+            if self._state == CANCELLED:
+                self.set_running_or_notify_cancel()
+        return cancelled
+
+    def _break(self, error: BaseException) -> None:
+        if self._begins_to_end():
+            self.set_exception(error)
+
+    def _begins_to_end(self) -> bool:
+        """Leave the pending state, in which alone a future can be cancelled; whether this was the call that did."""
+        with self._condition:
+            return self._state == PENDING and self.set_running_or_notify_cancel()

@@ -1,0 +1,33 @@
+"""A template read from a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, Tuple, Union
+
+from qcg.pilotjob.executor_api.templates.qcgpj_template import QCGPJTemplate
+
+__all__ = ["JSONTemplate"]
+
+
+class JSONTemplate(QCGPJTemplate):
+    """The description in a file, with ``${placeholders}``; a ``defaults`` dictionary at its top gives defaults.
+
+    The file is read once, here. Keyword arguments are defaults too, and beat those in the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: Union[str, "os.PathLike[str]"], **defaults: Any) -> None:
+        self.path = Path(path)
+        self._text = self.path.read_text(encoding="utf-8")
+        self._defaults = defaults
+
+    def template(self) -> Tuple[str, Dict[str, Any]]:  # type: ignore[override]  # an object's template, not a class's
+        """Return the file's text and the defaults that were given for it."""
+        return self._text, self._defaults
+
+    def __repr__(self) -> str:
+        return f"JSONTemplate({str(self.path)!r})"

@@ -1,0 +1,61 @@
+"""The template for a program on several cores or nodes."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Tuple
+
+from typing_extensions import override
+
+from qcg.pilotjob.executor_api.templates.qcgpj_template import QCGPJTemplate
+
+__all__ = ["ParallelTemplate"]
+
+
+class ParallelTemplate(QCGPJTemplate):
+    """A program on several cores or nodes.
+
+    Parameters: `name` and `exec` are required. `args` (a list), `env` (a dictionary), `wd`, `stdout` and `stderr`
+    (by default ``<name>.out`` and ``<name>.err``), `after` (futures or names) as elsewhere. `cores` is the number of
+    cores, on each node when `nodes` is given; a number or ``{'min': 2, 'max': 8}``. `model` says how the program is
+    started: ``default`` runs it once, ``threads`` once with all cores, ``openmpi``, ``intelmpi`` and ``srunmpi`` once
+    for each core; `model_opts` are the model's options. `walltime` like ``1h30m``; `modules` a list; `venv` a path.
+    """
+
+    @staticmethod
+    @override
+    def template() -> Tuple[str, Dict[str, Any]]:
+        text = """
+        {
+            "name": "${name}",
+            "execution": {
+                "exec": "${exec}",
+                "args": ${args},
+                "env": ${env},
+                "wd": "${wd}",
+                "stdout": "${stdout}",
+                "stderr": "${stderr}",
+                "modules": ${modules},
+                "venv": "${venv}",
+                "model": "${model}",
+                "model_opts": ${model_opts}
+            },
+            "resources": {"numCores": ${cores}, "numNodes": ${nodes}, "wt": "${walltime}"},
+            "dependencies": {"after": ${after}}
+        }
+        """
+        defaults: Dict[str, Any] = {
+            "args": [],
+            "env": {},
+            "wd": ".",
+            "stdout": "${jname}.out",
+            "stderr": "${jname}.err",
+            "modules": [],
+            "venv": "",
+            "model": "default",
+            "model_opts": {},
+            "cores": None,
+            "nodes": None,
+            "walltime": "",
+            "after": [],
+        }
+        return text, defaults

@@ -1,0 +1,341 @@
+"""From a description that a user wrote to one that the manager will run, or a clear error.
+
+The manager accepts much that it can never run and says little about what it refuses; so every rule that can be
+known before sending is checked here, and each message says what is wrong, where, and what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import shlex
+import uuid
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
+
+from qcg.pilotjob.executor_api.errors import InvalidJob
+from qcg.pilotjob.executor_api.jobs import Capacity, Job
+
+__all__ = ["JOB_ID_VARIABLE", "MODELS", "validated"]
+
+JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
+MODELS = ("default", "threads", "openmpi", "intelmpi", "srunmpi")
+
+_NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f]")
+_WALLTIME = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_JOB_KEYS = ("name", "execution", "resources", "iteration", "dependencies", "attributes")
+_EXECUTION_KEYS = (
+    "exec", "args", "script", "env", "stdin", "stdout", "stderr", "modules", "venv", "wd", "model", "model_opts",
+)  # fmt: skip
+_SIZE_KEYS = ("exact", "min", "max", "scheduler")
+
+
+def validated(description: Any, capacity: Optional[Capacity]) -> Job:
+    """Return a copy of `description` that can be sent, with a name; raise `InvalidJob` for one that can never run.
+
+    `capacity` is what the manager has; without it the sizes are not compared.
+    """
+    job = _Where("the job").mapping(description, _JOB_KEYS)
+    name = _name(job.get("name"))
+    at = _Where(f"job {name!r}")
+    if "execution" not in job:
+        raise at.error("has no 'execution'", "write 'execution': {'exec': 'program', 'args': []}")
+    result: Dict[str, Any] = {"name": name, "execution": _execution(at / "execution", job["execution"], name)}
+    if "resources" in job:
+        result["resources"] = _resources(at / "resources", job["resources"], capacity)
+    if "iteration" in job:
+        result["iteration"] = _iteration(at / "iteration", job["iteration"])
+    if "dependencies" in job:
+        result["dependencies"] = _dependencies(at / "dependencies", job["dependencies"], name)
+    if "attributes" in job:
+        result["attributes"] = (at / "attributes").mapping(job["attributes"])
+    return cast("Job", result)
+
+
+class _Where:
+    """A place in the description: it reads values of the expected type, and makes the errors that name the place."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __truediv__(self, key: str) -> _Where:
+        return _Where(f"{self.path}: {key}")
+
+    def error(self, problem: str, instead: str) -> InvalidJob:
+        return InvalidJob(f"{self.path} {problem}; {instead}")
+
+    def mapping(self, value: Any, keys: Optional[Tuple[str, ...]] = None) -> Dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise self.error(f"is {_shown(value)}", "write a dictionary {'key': value}")
+        for key in value:
+            if not isinstance(key, str):
+                raise self.error(f"has the key {_shown(key)}", "write keys as text")
+            if keys is not None and key not in keys:
+                close = difflib.get_close_matches(key, keys, n=1)
+                raise self.error(
+                    f"has the unknown key {key!r}",
+                    f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(keys)}",
+                )
+        return dict(value)
+
+    def text(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise self.error(f"is {_shown(value)}", "write text in quotes")
+        if "\0" in value:
+            raise self.error("contains a NUL character", "no process can be given one; remove it")
+        return value
+
+    def path_text(self, value: Any) -> str:
+        text = self.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        if not text:
+            raise self.error("is empty", "leave the key out")
+        return text
+
+    def whole(self, value: Any, least: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.error(f"is {_shown(value)}", f"write a whole number, {least} or more")
+        return value
+
+    def items(self, value: Any) -> List[Any]:
+        if not isinstance(value, (list, tuple)):
+            raise self.error(f"is {_shown(value)}", "write a list [...]")
+        return list(value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _name(value: Any) -> str:
+    at = _Where("the job's name")
+    if value is None:
+        return str(uuid.uuid4())
+    name = at.text(value)
+    wrong = _NAME_FORBIDS.search(name)
+    if not name or wrong:
+        what = f"{name!r} contains {wrong.group()!r}" if wrong else "is empty"
+        raise at.error(what, "use letters, digits and - _ . / @ + (no blanks, quotes, brackets, ':' or '$')")
+    return name
+
+
+def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
+    execution = at.mapping(value, _EXECUTION_KEYS)
+    env = _environment(at / "env", execution.pop("env", {}))
+    env[JOB_ID_VARIABLE] = name
+    result: Dict[str, Any] = {}
+    if execution.get("script"):
+        for key in ("exec", "args"):
+            if execution.pop(key, None):
+                raise at.error(f"has both 'script' and {key!r}", "keep one: a script holds its own commands")
+        exports = "".join(f"export {key}={shlex.quote(text)}\n" for key, text in env.items())
+        result["script"] = exports + (at / "script").text(execution.pop("script"))
+    elif execution.get("exec"):
+        result["exec"] = (at / "exec").path_text(execution.pop("exec"))
+        result["args"] = _arguments(at / "args", execution.pop("args", []))
+        result["env"] = env
+    else:
+        raise at.error("has neither 'exec' nor 'script'", "name the program to run in 'exec'")
+    for key, given in execution.items():
+        cleaned = _EXECUTION_VALUES[key](at / key, given) if key in _EXECUTION_VALUES else None
+        if cleaned:  # an empty venv or list of modules means none
+            result[key] = cleaned
+    return result
+
+
+def _environment(at: _Where, value: Any) -> Dict[str, str]:
+    environment = {}
+    for key, text in at.mapping(value).items():
+        if not _VARIABLE_NAME.fullmatch(key):
+            raise at.error(f"has the variable {key!r}", "use letters, digits and _, not starting with a digit")
+        environment[key] = (at / key).text(text if isinstance(text, str) else _scalar(at / key, text))
+    return environment
+
+
+def _arguments(at: _Where, value: Any) -> List[str]:
+    if isinstance(value, str):
+        raise at.error(f"is the text {_shown(value)}", f"write a list: {shlex.split(value)!r}"
+                       if _splits(value) else "write a list with an item for each argument")  # fmt: skip
+    items = enumerate(at.items(value))
+    return [(at / f"[{number}]").text(_scalar(at / f"[{number}]", item)) for number, item in items]
+
+
+def _splits(text: str) -> bool:
+    try:
+        shlex.split(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _scalar(at: _Where, value: Any) -> str:
+    if value is None or not isinstance(value, (str, int, float, os.PathLike)):
+        raise at.error(f"is {_shown(value)}", "write text or a number")
+    return str(value)
+
+
+def _modules(at: _Where, value: Any) -> List[str]:
+    names = [value] if isinstance(value, str) else at.items(value)
+    return [at.text(name) for name in names if name != ""]
+
+
+def _optional_text(at: _Where, value: Any) -> str:
+    return at.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _model(at: _Where, value: Any) -> str:
+    model = at.text(value).lower()
+    if model and model not in MODELS:
+        raise at.error(f"is {value!r}", f"the models are {', '.join(MODELS)}")
+    return model
+
+
+_EXECUTION_VALUES: Dict[str, Callable[[_Where, Any], Any]] = {
+    "stdin": _Where.path_text,
+    "stdout": _Where.path_text,
+    "stderr": _Where.path_text,
+    "wd": _Where.path_text,
+    "modules": _modules,
+    "venv": _optional_text,
+    "model": _model,
+    "model_opts": _Where.mapping,
+}
+
+
+def _resources(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[str, Any]:
+    result = at.mapping(value, ("numCores", "numNodes", "wt", "nodeCrs"))
+    for key in ("numCores", "numNodes"):
+        if key in result:
+            result[key] = _size(at / key, result[key])
+    if "numCores" not in result and "numNodes" not in result:
+        result["numCores"] = {"exact": 1}
+    if result.pop("wt", "") != "":
+        result["wt"] = _walltime(at / "wt", value["wt"])
+    if "nodeCrs" in result:
+        result["nodeCrs"] = _consumables(at / "nodeCrs", result["nodeCrs"], capacity)
+        if not result["nodeCrs"]:
+            del result["nodeCrs"]
+    if capacity is not None:
+        _fits(at, result, capacity)
+    return result
+
+
+def _size(at: _Where, value: Any) -> Dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {"exact": at.whole(value, 1)}
+    size = at.mapping(value, _SIZE_KEYS)
+    for key in ("exact", "min", "max"):
+        if key in size:
+            at_key = at / key
+            at_key.whole(size[key], 1)
+    if "exact" in size and len(size) > 1:
+        raise at.error("has 'exact' beside a range", "keep 'exact', or 'min' and 'max'")
+    if not size or set(size) == {"scheduler"}:
+        raise at.error("has no number", "write {'exact': 4}, or {'min': 2, 'max': 4}")
+    if "exact" not in size:
+        size.setdefault("min", 1)
+        if size.get("max", math.inf) < size["min"]:
+            raise at.error(f"goes from {size['min']} to {size['max']}", "write the smaller number as 'min'")
+    if "scheduler" in size:
+        _scheduler(at / "scheduler", size)
+    return size
+
+
+def _scheduler(at: _Where, size: Dict[str, Any]) -> None:
+    scheduler = at.mapping(size["scheduler"], ("name", "params"))
+    names = ("maximum-iters", "split-into")
+    if scheduler.get("name") not in names:
+        raise at.error(f"has the name {_shown(scheduler.get('name'))}", f"the schedulers are {', '.join(names)}")
+    if "max" in size:
+        raise at.error("stands beside 'max'", "leave 'max' out: the scheduler chooses the size")
+
+
+def _walltime(at: _Where, value: Any) -> str:
+    text = at.text(value)
+    if not _WALLTIME.fullmatch(text) or not re.search(r"[1-9]", text):
+        raise at.error(f"is {text!r}", "write hours, minutes and seconds like '1h30m' or '90s', more than 0")
+    return text
+
+
+def _consumables(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[str, int]:
+    wanted = {key: (at / key).whole(number, 1) for key, number in at.mapping(value).items()}
+    for key, number in wanted.items():
+        if key.lower() not in ("gpu", "mem"):
+            raise at.error(f"names {key!r}", "the consumable resources are gpu and mem")
+        if capacity is not None and capacity.resources is not None:
+            most = capacity.resources.get(key.lower(), 0)
+            if number > most:
+                raise at.error(f"asks for {number} {key} on a node", f"no node has more than {most}")
+    return wanted
+
+
+def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity) -> None:
+    cores = _least(resources.get("numCores"))
+    nodes = _least(resources.get("numNodes"))
+    if nodes is None:
+        if cores is not None and cores > capacity.cores:
+            raise at.error(f"asks for {_count(cores, 'core')}", f"jobs can use {_count(capacity.cores, 'core')} here")
+        return
+    if nodes > capacity.nodes:
+        raise at.error(f"asks for {_count(nodes, 'node')}", f"there are {capacity.nodes} here")
+    if capacity.node_cores is None:
+        if (cores or 1) * nodes > capacity.cores:
+            raise at.error(f"asks for {nodes} x {cores} cores", f"jobs can use {capacity.cores} here")
+        return
+    if cores is None:
+        suitable = sum(whole for _, whole in capacity.node_cores)
+        asked = f"asks for {_count(nodes, 'whole node')}"
+    else:
+        suitable = sum(usable >= cores for usable, _ in capacity.node_cores)
+        asked = f"asks for {_count(nodes, 'node')} with {_count(cores, 'core')} each"
+    if suitable < nodes:
+        raise at.error(asked, f"{_count(suitable, 'node')} here can give that")
+
+
+def _least(size: Optional[Dict[str, Any]]) -> Optional[int]:
+    return None if size is None else cast("int", size.get("exact", size.get("min")))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _iteration(at: _Where, value: Any) -> Dict[str, Any]:
+    iteration = at.mapping(value, ("start", "stop", "values"))
+    if ("stop" in iteration) == ("values" in iteration):
+        raise at.error("needs either 'stop' or 'values'", "write {'stop': 4} or {'values': ['a', 'b']}")
+    if "values" in iteration:
+        if "start" in iteration:
+            raise at.error("has 'start' beside 'values'", "leave 'start' out")
+        return {"values": _iteration_values(at / "values", iteration["values"])}
+    start = (at / "start").whole(iteration.get("start", 0), 0)
+    stop = (at / "stop").whole(iteration["stop"], 0)
+    if start >= stop:
+        raise at.error(f"goes from {start} to {stop}", "'stop' must be greater than 'start': it is not itself run")
+    return {"start": start, "stop": stop}
+
+
+def _iteration_values(at: _Where, value: Any) -> List[str]:
+    values = [at.text(_scalar(at, item)) for item in at.items(value)]
+    if not values:
+        raise at.error("is empty", "the job would never end; give at least one value")
+    for text in values:
+        wrong = re.search(r'["\\\x00-\x1f]', text)
+        if wrong:
+            raise at.error(
+                f"contains {wrong.group()!r} in {_shown(text)}",
+                "the manager cannot pass quotes, backslashes and control characters in ${itval}; pass a file's name",
+            )
+    return values
+
+
+def _dependencies(at: _Where, value: Any, name: str) -> Dict[str, Any]:
+    dependencies = at.mapping(value, ("after",))
+    after = dependencies.get("after", [])
+    names = [after] if isinstance(after, str) else (at / "after").items(after)
+    for other in names:
+        if (at / "after").text(other).partition(":")[0] == name:
+            raise (at / "after").error("names the job itself", "it would wait for ever; name another job")
+    return {"after": names}

@@ -1,0 +1,98 @@
+"""Fixtures that look behind every test: no process, thread, socket or directory may be left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import QCGPJExecutor
+
+DEADLINE = 30.0
+
+
+def wait_until(condition, what="the condition", deadline=DEADLINE):
+    """Wait for a condition; its absence at the deadline fails the test."""
+    end = time.monotonic() + deadline
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not come within {deadline} s")
+        time.sleep(0.005)
+
+
+def _children():
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE or process.ppid() == os.getpid():
+                found.add((process.pid, process.create_time(), " ".join(process.cmdline())[:200]))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _socket_directories():
+    return set(Path(tempfile.gettempdir()).glob("qcgpj-*"))
+
+
+def _threads():
+    return {thread for thread in threading.enumerate() if thread.is_alive()}
+
+
+def _listening():
+    return {
+        connection.laddr for connection in psutil.Process().net_connections("tcp") if connection.status == "LISTEN"
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request):
+    """Fail the test that leaves something behind."""
+    before = {look: look() for look in (_children, _socket_directories, _threads, _listening)}
+    yield
+    gc.collect()  # what raises in a finalizer becomes a warning, and that an error
+    for look, found in before.items():
+        name = look.__name__.strip("_").replace("_", " ")
+        end = time.monotonic() + 5.0
+        while look() - found and time.monotonic() < end:
+            time.sleep(0.005)
+        left = look() - found
+        if left and not request.session.shouldstop:
+            pytest.fail(f"left behind: {name}: {left}")
+
+
+@pytest.fixture
+def executor(tmp_path):
+    """An executor on four cores in the test's directory."""
+    with QCGPJExecutor(wd=tmp_path, resources="4") as made:
+        yield made
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Run Python source in a process and a directory of its own, as a user would; returns the completed process."""
+
+    def run(source, *arguments, options=(), cwd=None, timeout=60, env=None, check=True):
+        completed = subprocess.run(
+            [sys.executable, *options, "-c", textwrap.dedent(source), *map(str, arguments)],
+            cwd=cwd or tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and completed.returncode != 0:
+            pytest.fail(f"exit code {completed.returncode}\n{completed.stdout}\n{completed.stderr}")
+        return completed
+
+    return run
