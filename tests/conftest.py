@@ -20,13 +20,18 @@ from qcg.pilotjob.executor_api import QCGPJExecutor
 DEADLINE = 30.0
 
 
-def wait_until(condition, what="the condition", deadline=DEADLINE):
-    """Wait for a condition; its absence at the deadline fails the test."""
-    end = time.monotonic() + deadline
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"{what} did not come within {deadline} s")
-        time.sleep(0.005)
+@pytest.fixture(name="wait_until", scope="session")
+def fixture_wait_until():
+    """A function that waits for a condition; its absence at the deadline fails the test."""
+
+    def wait_until(condition, what="the condition", deadline=DEADLINE):
+        end = time.monotonic() + deadline
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"{what} did not come within {deadline} s")
+            time.sleep(0.005)
+
+    return wait_until
 
 
 def _children():
@@ -40,8 +45,8 @@ def _children():
     return found
 
 
-def _socket_directories():
-    return set(Path(tempfile.gettempdir()).glob("qcgpj-*"))
+def _temporary_files():
+    return set(Path(tempfile.gettempdir()).iterdir()) - set(Path(tempfile.gettempdir()).glob("pytest-*"))
 
 
 def _threads():
@@ -49,15 +54,24 @@ def _threads():
 
 
 def _listening():
-    return {
-        connection.laddr for connection in psutil.Process().net_connections("tcp") if connection.status == "LISTEN"
-    }
+    return {connection.laddr for connection in psutil.Process().net_connections("tcp") if connection.status == "LISTEN"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_directory():
+    """Temporary files in a directory of our own: other programs on the machine make and remove theirs."""
+    with tempfile.TemporaryDirectory(prefix="qt-", dir="/tmp") as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", directory)
+        Path(directory, "home").mkdir()
+        patch.setenv("HOME", f"{directory}/home")  # scripts run in login shells: whose profile it is must not matter
+        patch.setattr(tempfile, "tempdir", directory)
+        yield
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request):
+def nothing_left(request, temporary_directory):
     """Fail the test that leaves something behind."""
-    before = {look: look() for look in (_children, _socket_directories, _threads, _listening)}
+    before = {look: look() for look in (_children, _temporary_files, _threads, _listening)}
     yield
     gc.collect()  # what raises in a finalizer becomes a warning, and that an error
     for look, found in before.items():
@@ -73,8 +87,9 @@ def nothing_left(request):
 @pytest.fixture
 def executor(tmp_path):
     """An executor on four cores in the test's directory."""
-    with QCGPJExecutor(wd=tmp_path, resources="4") as made:
-        yield made
+    made = QCGPJExecutor(wd=tmp_path, resources="4")
+    yield made
+    made.__exit__(KeyboardInterrupt, None, None)  # what a failed test left running must not be waited for
 
 
 @pytest.fixture

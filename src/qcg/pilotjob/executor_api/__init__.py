@@ -1,39 +1,47 @@
-"""A ``concurrent.futures.Executor`` over the QCG-PilotJob manager: many jobs inside one allocation."""
+"""A ``concurrent.futures.Executor`` over the QCG-PilotJob manager: many jobs inside one allocation.
 
-from qcg.pilotjob.executor_api.errors import (
-    DuplicateJobName,
-    ExecutorClosed,
-    InvalidJob,
-    InvalidOption,
-    JobFailed,
-    JobRefused,
-    JobTimeout,
-    JobUnknown,
-    ManagerDied,
-    ManagerStartError,
-    MissingParameter,
-    QCGPJError,
-    TemplateError,
-)
-from qcg.pilotjob.executor_api.jobs import (
-    Dependencies,
-    Execution,
-    Iteration,
-    Job,
-    JobInfo,
-    Resources,
-    Size,
-)
-from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
-from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.templates import (
-    BasicTemplate,
-    IterationTemplate,
-    JSONTemplate,
-    ParallelTemplate,
-    QCGPJTemplate,
-    ScriptTemplate,
-)
+The names are imported when they are first used: the manager process is part of this package too, and need not load
+the client's half to start.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.errors import (
+        DuplicateJobName,
+        ExecutorClosed,
+        InvalidJob,
+        InvalidOption,
+        JobFailed,
+        JobRefused,
+        JobTimeout,
+        JobUnknown,
+        ManagerDied,
+        ManagerStartError,
+        MissingParameter,
+        QCGPJError,
+        TemplateError,
+    )
+    from qcg.pilotjob.executor_api.jobs import (
+        Dependencies,
+        Execution,
+        Iteration,
+        Job,
+        JobInfo,
+        Resources,
+        Size,
+    )
+    from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
+    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+    from qcg.pilotjob.executor_api.templates import (
+        BasicTemplate,
+        IterationTemplate,
+        JSONTemplate,
+        ParallelTemplate,
+        QCGPJTemplate,
+        ScriptTemplate,
+    )
 
 __all__ = [
     "BasicTemplate",
@@ -65,3 +73,47 @@ __all__ = [
     "Size",
     "TemplateError",
 ]
+
+_HOMES = {
+    "BasicTemplate": "templates",
+    "Dependencies": "jobs",
+    "DuplicateJobName": "errors",
+    "Execution": "jobs",
+    "ExecutorClosed": "errors",
+    "InvalidJob": "errors",
+    "InvalidOption": "errors",
+    "Iteration": "jobs",
+    "IterationTemplate": "templates",
+    "JSONTemplate": "templates",
+    "Job": "jobs",
+    "JobFailed": "errors",
+    "JobInfo": "jobs",
+    "JobRefused": "errors",
+    "JobTimeout": "errors",
+    "JobUnknown": "errors",
+    "ManagerDied": "errors",
+    "ManagerStartError": "errors",
+    "MissingParameter": "errors",
+    "ParallelTemplate": "templates",
+    "QCGPJError": "errors",
+    "QCGPJExecutor": "qcgpj_executor",
+    "QCGPJFuture": "qcgpj_future",
+    "QCGPJTemplate": "templates",
+    "Resources": "jobs",
+    "ScriptTemplate": "templates",
+    "Size": "jobs",
+    "TemplateError": "errors",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -31,7 +31,7 @@ from qcg.pilotjob.executor_api.errors import InvalidOption
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.rendering import encoded, rendered
 from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike, read
-from qcg.pilotjob.executor_api.validation import validated
+from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
 
 __all__ = ["QCGPJExecutor"]
 
@@ -150,6 +150,8 @@ class QCGPJExecutor(Executor):
                 parameters.update(_parameters(given))
         parameters.update(kwargs)
         jobs = [validated(job, self._dispatcher.link.capacity) for job in rendered(text, parameters, defaults)]
+        if len(jobs) > 1:
+            refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
         self._dispatcher.submit(future, [encoded(job) for job in jobs])
         return future
@@ -210,7 +212,7 @@ class _Managers:
             if self._connected is None:
                 from qcg.pilotjob.executor_api._client.manager import ConnectedManager
 
-                self._connected = ConnectedManager(self._dispatcher.link.address, self._dispatcher.forget)
+                self._connected = ConnectedManager(self._dispatcher)
             return self._connected
 
     def close(self) -> None:

@@ -19,7 +19,6 @@ import json
 import numbers
 import os
 import re
-import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -38,8 +37,10 @@ _VARIABLES = frozenset({*_AT_START, *_ON_ARRIVAL})
 _OPEN, _CLOSE = "\ud800", "\ud801"
 _MARK = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
 
+_NAME = "[_a-zA-Z][_a-zA-Z0-9]*"
 _PLACEHOLDER = re.compile(
-    r"\$(?:(?P<dollar>\$)|(?P<named>[_a-zA-Z][_a-zA-Z0-9]*)|\{(?P<braced>[_a-zA-Z][_a-zA-Z0-9]*)\}|(?P<wrong>\{)|)"
+    rf"\$(?:\$\{{(?P<variable>{'|'.join(sorted(_VARIABLES))})\}}"
+    rf"|(?P<dollar>\$)|(?P<named>{_NAME})|\{{(?P<braced>{_NAME})\}}|(?P<wrong>\{{)|)"
 )
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(_VARIABLES)) + r")\}")
 _requests = itertools.count(1)
@@ -60,7 +61,7 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
     variables = _Variables(values)
     filling = [_value_of(hole, values, variables) for hole in template.holes]
     pasted = template.structure is None or any(isinstance(value, _Text) for value in filling)
-    structure = _parsed(template.source(filling)) if pasted else template.structure
+    structure = template.with_text(filling) if pasted else template.structure
     return _jobs_of(_fill(structure, filling, variables))
 
 
@@ -82,6 +83,12 @@ def _encode(value: Any, job_name: str, dollars: int) -> Any:
     return value
 
 
+def _unique() -> str:
+    import uuid  # it takes longer to import than most programs take to need it
+
+    return str(uuid.uuid4())
+
+
 class _Variables(Dict[str, str]):
     """The manager's variables that no parameter hides: those of the arrival by value, the others as marks."""
 
@@ -92,11 +99,15 @@ class _Variables(Dict[str, str]):
     def known(self, name: str) -> bool:
         return name in _VARIABLES and name not in self._hidden
 
+    def marked(self, name: str) -> str:
+        """Return what ``$${name}`` of a template's text becomes: the manager's variable, whatever is hidden."""
+        return f"{_OPEN}{name}{_CLOSE}" if name in (*_AT_START, "jname") else self[name]
+
     def __missing__(self, name: str) -> str:
         now = datetime.now()
         arrival: Dict[str, Callable[[], str]] = {
             "rcnt": lambda: str(next(_requests)),
-            "uniq": lambda: str(uuid.uuid4()),
+            "uniq": _unique,
             "sname": lambda: "local",
             "date": lambda: str(now),
             "dateTime": lambda: str(now),
@@ -130,6 +141,13 @@ class _Template:
     structure: Any = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_text(self, filling: List[Any]) -> Any:
+        """Return the structure of the text with pieces of text in its holes."""
+        structure = _parsed(self.source(filling))
+        if _take_defaults(structure) and self.structure is None:
+            raise TemplateError("the template's 'defaults' cannot be read before its other parameters are filled in")
+        return structure
+
     def source(self, filling: Optional[List[Any]] = None) -> str:
         """Return the text with marks in its holes; values that are pieces of the text go in as they are."""
         parts = []
@@ -146,18 +164,23 @@ class _Template:
 
 @lru_cache(maxsize=256)
 def _compiled(text: str) -> _Template:
-    template = _cut(text)
-    structure, defaults = None, {}
+    template = _cut(_without_marks(text))
+    structure = None
     try:
         structure = _parsed(template.source())
     except TemplateError:
         if all(hole.quoted for hole in template.holes):
             raise  # no value can mend it; otherwise a str outside quotes may bring what is missing
-    if isinstance(structure, dict) and "execution" in structure and isinstance(structure.get("defaults"), dict):
-        defaults = structure.pop("defaults")
-        if _MARK.search(json.dumps(defaults, ensure_ascii=False)):
-            raise TemplateError("the template's 'defaults' contain a placeholder; write plain values there")
+    defaults = _take_defaults(structure)
+    if _MARK.search(json.dumps(defaults, ensure_ascii=False)):
+        raise TemplateError("the template's 'defaults' contain a placeholder; write plain values there")
     return _Template(template.pieces, template.holes, structure, defaults)
+
+
+def _take_defaults(structure: Any) -> Dict[str, Any]:
+    if isinstance(structure, dict) and "execution" in structure and isinstance(structure.get("defaults"), dict):
+        return dict(structure.pop("defaults"))
+    return {}
 
 
 def _cut(text: str) -> _Template:
@@ -170,14 +193,18 @@ def _cut(text: str) -> _Template:
         pieces.append(before)
         quotes.read(before)
         end = match.end()
+        if quotes.comment:
+            continue
         name = match["named"] or match["braced"]
-        if match["wrong"]:
+        if match["variable"]:
+            pieces.append(f"\\ud800{match['variable']}\\ud801")
+        elif match["wrong"]:
             line = text.count("\n", 0, match.start()) + 1
             raise TemplateError(
                 f"line {line} of the template has '${{' that does not begin a placeholder: "
                 f"{text[match.start() : match.start() + 20]!r}; write ${{name}}, or $${{ for the characters themselves"
             )
-        if name is None:
+        elif name is None:
             pieces.append("\\ud800$\\ud801" if quotes.inside else match.group())
         else:
             if quotes.raw:
@@ -188,15 +215,20 @@ def _cut(text: str) -> _Template:
     return _Template(tuple(pieces), tuple(holes))
 
 
+def _without_marks(text: str) -> str:
+    if re.search(r"\\u[dD]80[01](?!\\u[dD][c-fC-F])", text):
+        raise TemplateError("the template contains half a surrogate pair, which no process can be given")
+    return text
+
+
 class _Quotes:
     """Follows the text of a JSON or Python literal: is this place inside quotes?"""
 
-    _TOKEN = re.compile(r"\\.|['\"]|#|\n", re.DOTALL)
+    _TOKEN = re.compile(r"\\(?:.|\Z)|'''|\"\"\"|['\"]|#|\n", re.DOTALL)
 
     def __init__(self) -> None:
         self._quote = ""
-        self._comment = False
-        self._before = ""
+        self.comment = False
         self.raw = False
 
     @property
@@ -206,16 +238,18 @@ class _Quotes:
     def read(self, text: str) -> None:
         for match in self._TOKEN.finditer(text):
             token = match.group()
-            if self._comment:
-                self._comment = token != "\n"
+            if self.comment:
+                self.comment = token != "\n"
             elif self._quote:
-                if token == self._quote:
+                if token == "\\":
+                    raise TemplateError("a backslash stands before a '$'; write two for the character itself")
+                if token in (self._quote, self._quote * 3):
                     self._quote, self.raw = "", False
-            elif token in "'\"":
+            elif token[0] in "'\"":
                 self._quote = token
                 self.raw = text[max(0, match.start() - 1) : match.start()] in ("r", "R")
             elif token == "#":
-                self._comment = True
+                self.comment = True
 
 
 def _parsed(source: str) -> Any:
@@ -268,7 +302,7 @@ def _value_of(hole: _Hole, values: Mapping[str, Any], variables: _Variables) -> 
         raise MissingParameter(hole.name)
     value = values[hole.name]
     if not hole.quoted:
-        return _Text(_sound(value, hole.name)) if isinstance(value, str) else _plain(value, hole.name)
+        return _Text(_without_marks(_sound(value, hole.name))) if isinstance(value, str) else _plain(value, hole.name)
     names = _future_names(value)
     if names is not None:
         if len(names) != 1:
@@ -345,8 +379,8 @@ def _fill_text(text: str, filling: List[Any], variables: _Variables) -> Any:
         what = mark.group(1)
         if what == "$":
             return "$"
-        if not what.isdigit() or int(what) >= len(filling):
-            raise TemplateError("the template contains half a surrogate pair, which no process can be given")
+        if not what.isdigit():
+            return variables.marked(what)
         value = filling[int(what)]
         return value if isinstance(value, str) and _OPEN in value else _fill(value, [], variables)
 

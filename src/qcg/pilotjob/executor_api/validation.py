@@ -11,18 +11,18 @@ import math
 import os
 import re
 import shlex
-import uuid
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
 
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
 
-__all__ = ["JOB_ID_VARIABLE", "MODELS", "validated"]
+__all__ = ["JOB_ID_VARIABLE", "MODELS", "refuse_cycles", "validated"]
 
 JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
 MODELS = ("default", "threads", "openmpi", "intelmpi", "srunmpi")
 
-_NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f]")
+_NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f\ud800]")
+_MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
 _WALLTIME = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JOB_KEYS = ("name", "execution", "resources", "iteration", "dependencies", "attributes")
@@ -54,6 +54,19 @@ def validated(description: Any, capacity: Optional[Capacity]) -> Job:
     return cast("Job", result)
 
 
+def refuse_cycles(jobs: List[Job]) -> None:
+    """Raise `InvalidJob` when jobs of one submission wait for each other."""
+    waits = {
+        job["name"]: {name.partition(":")[0] for name in job.get("dependencies", {}).get("after", [])} for job in jobs
+    }
+    while waits:
+        free = [name for name, others in waits.items() if not others & waits.keys()]
+        if not free:
+            raise InvalidJob(f"the jobs {', '.join(waits)} wait for each other; none of them would ever start")
+        for name in free:
+            del waits[name]
+
+
 class _Where:
     """A place in the description: it reads values of the expected type, and makes the errors that name the place."""
 
@@ -64,7 +77,8 @@ class _Where:
         return _Where(f"{self.path}: {key}")
 
     def error(self, problem: str, instead: str) -> InvalidJob:
-        return InvalidJob(f"{self.path} {problem}; {instead}")
+        # the manager's variables are still marks here; the user wrote ${name}
+        return InvalidJob(_MARKED_VARIABLE.sub(r"${\1}", f"{self.path} {problem}; {instead}"))
 
     def mapping(self, value: Any, keys: Optional[Tuple[str, ...]] = None) -> Dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -112,11 +126,12 @@ def _shown(value: Any) -> str:
 def _name(value: Any) -> str:
     at = _Where("the job's name")
     if value is None:
-        return str(uuid.uuid4())
+        return f"job-{os.urandom(8).hex()}"
     name = at.text(value)
     wrong = _NAME_FORBIDS.search(name)
     if not name or wrong:
-        what = f"{name!r} contains {wrong.group()!r}" if wrong else "is empty"
+        character = "$" if wrong and wrong.group() == "\ud800" else wrong and wrong.group()
+        what = f"{name!r} contains {character!r}" if wrong else "is empty"
         raise at.error(what, "use letters, digits and - _ . / @ + (no blanks, quotes, brackets, ':' or '$')")
     return name
 
@@ -140,7 +155,7 @@ def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
         raise at.error("has neither 'exec' nor 'script'", "name the program to run in 'exec'")
     for key, given in execution.items():
         cleaned = _EXECUTION_VALUES[key](at / key, given) if key in _EXECUTION_VALUES else None
-        if cleaned:  # an empty venv or list of modules means none
+        if cleaned:  # nothing in it means that it was not given
             result[key] = cleaned
     return result
 
@@ -185,6 +200,11 @@ def _optional_text(at: _Where, value: Any) -> str:
     return at.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
+def _directory(at: _Where, value: Any) -> str:
+    path = at.path_text(value)
+    return "" if path == "." else path  # where the executor's jobs are anyway
+
+
 def _model(at: _Where, value: Any) -> str:
     model = at.text(value).lower()
     if model and model not in MODELS:
@@ -196,7 +216,7 @@ _EXECUTION_VALUES: Dict[str, Callable[[_Where, Any], Any]] = {
     "stdin": _Where.path_text,
     "stdout": _Where.path_text,
     "stderr": _Where.path_text,
-    "wd": _Where.path_text,
+    "wd": _directory,
     "modules": _modules,
     "venv": _optional_text,
     "model": _model,

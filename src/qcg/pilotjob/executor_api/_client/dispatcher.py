@@ -72,6 +72,7 @@ class Dispatcher:
         self._names: Set[str] = set()
         self._leaving = Leaving.NOT
         self._broken: Optional[BaseException] = None
+        self._unflushed = False
         self._abandoned = False
         self._ended = threading.Event()
         # the thread's own
@@ -94,6 +95,14 @@ class Dispatcher:
         self._alarm = Alarm()
         self._thread.start()
 
+    def forget_in_child(self) -> None:
+        """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
+        self._lock = threading.Lock()
+        self._ended.set()
+        self._alarm.close()
+        if self.link.process is not None:
+            self.link.process.close_descriptors()
+
     # ---- called by any thread
 
     def submit(self, future: QCGPJFuture, jobs: List[Dict[str, Any]]) -> None:
@@ -104,8 +113,7 @@ class Dispatcher:
             ManagerDied: the manager has gone.
             DuplicateJobName: one of the names was used before.
         """
-        if os.getpid() != self._pid:
-            raise ExecutorClosed(f"this executor belongs to process {self._pid}; a forked child needs one of its own")
+        self.refuse_in_child()
         with self._lock:
             if self._broken is not None:
                 raise self._broken
@@ -116,10 +124,17 @@ class Dispatcher:
                 raise DuplicateJobName(f"a job named {twice[0]!r} was submitted before; give each job its own name")
             self._names.update(future.ids)
             self._inbox.append(Unit(future, jobs))
+            self._unflushed = True
         self._alarm.set()
+
+    def refuse_in_child(self) -> None:
+        """Raise ExecutorClosed in a forked child: it has neither the thread nor the connection."""
+        if os.getpid() != self._pid:
+            raise ExecutorClosed(f"this executor belongs to process {self._pid}; a forked child needs one of its own")
 
     def ask(self, message: bytes) -> Question:
         """Queue a request, behind what was submitted before it, and return what will hold its reply."""
+        self.refuse_in_child()
         question = Question(message)
         with self._lock:
             if self._broken is not None:
@@ -130,6 +145,13 @@ class Dispatcher:
                 self._inbox.append(question)
         self._alarm.set()
         return question
+
+    def flush(self) -> None:
+        """Wait until the manager has taken or refused all that was submitted; at once in a callback."""
+        with self._lock:
+            unflushed, self._unflushed = self._unflushed, False
+        if unflushed and not self.is_current_thread:
+            self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception()
 
     def forget(self, names: List[str]) -> None:
         """Let names be used again."""
@@ -151,7 +173,8 @@ class Dispatcher:
         """Wait for the end of the thread, with that of a manager of ours; return whether it came."""
         if self.is_current_thread or not self._ended.wait(timeout):
             return False
-        self._thread.join()
+        if os.getpid() == self._pid:
+            self._thread.join()
         return True
 
     @property
@@ -336,7 +359,7 @@ class Dispatcher:
     def _manager_ended(self) -> None:
         process = self.link.process
         assert process is not None
-        process.wait(1.0)
+        process.clean_up()
         for name in list(self._pending):
             state = self.link.recorded_state(name) or ("CANCELED" if self._acted_on == Leaving.NOW else "")
             if state:
@@ -403,6 +426,16 @@ def _leave_at_exit() -> None:
     for dispatcher in dispatchers:
         dispatcher.join()
 
+
+def _forget_in_child() -> None:
+    global _exit_lock  # noqa: PLW0603  # a thread that the child does not have may hold it
+    _exit_lock = threading.Lock()
+    for dispatcher in list(_dispatchers):
+        dispatcher.forget_in_child()
+    _dispatchers.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 # The interpreter joins threads before it runs atexit's functions; this is the hook that concurrent.futures has too.
 threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]

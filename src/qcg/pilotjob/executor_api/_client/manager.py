@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Union
 
 import zmq
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.manager import Manager
 from typing_extensions import override
+
+from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 
 __all__ = ["ConnectedManager"]
 
@@ -23,10 +25,10 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     global logger). Can go when the core does.
     """
 
-    def __init__(self, address: str, forget: Callable[[List[str]], None]) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self._lock = threading.RLock()
-        self._forget = forget
-        super().__init__(address)
+        self._dispatcher = dispatcher
+        super().__init__(dispatcher.link.address)
 
     @override
     def _setup_logging(self, cfg: Dict[str, Any]) -> None:
@@ -34,6 +36,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _send_and_validate_result(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]] = None) -> Any:
+        self._dispatcher.flush()  # what was submitted before has to be there
         with self._lock:
             try:
                 self._zmq_socket.setsockopt(zmq.LINGER, 0)
@@ -47,7 +50,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     @override
     def remove(self, names: Union[str, Sequence[str]]) -> None:
         super().remove(names)
-        self._forget([names] if isinstance(names, str) else list(names))
+        self._dispatcher.forget([names] if isinstance(names, str) else list(names))
 
     @override
     def finish(self) -> None:

@@ -27,6 +27,7 @@ _REFUSED = {
     "--parent": "the executor's manager has no parent; start the manager by hand and give it as manager=",
     "--slurm-partition-nodes": "it implies the governor mode, which the executor does not have",
     "--resume": "the executor cannot take up an interrupted run",
+    "--report-format": "the executor reads the report, which has to be JSON",
     "--wd": "give wd= to the executor",
     "--log": "give log_level= to the executor",
 }

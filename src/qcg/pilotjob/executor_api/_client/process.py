@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import selectors
 import shutil
 import signal
@@ -55,10 +54,8 @@ class Directories:
         """What the manager process prints: next to nothing, unless it fails."""
         return self.aux / "manager.out"
 
-    @property
-    def report(self) -> Path:
-        """A line of JSON for each job and iteration that has ended."""
-        return self.aux / "jobs.report"
+    report: Path
+    """A line of JSON for each job and iteration that has ended."""
 
 
 class ManagerProcess:
@@ -213,7 +210,7 @@ def _make_directories(arguments: List[str]) -> Directories:
     wd.mkdir(parents=True, exist_ok=True)
     name = value_of("--id", arguments)
     if not name:
-        name = f"{socket.gethostname()}.{secrets.token_hex(4)}"
+        name = f"{socket.gethostname()}.{os.urandom(4).hex()}"
         arguments += ["--id", name]
     aux = wd / f".qcgpjm-service-{name}"
     try:
@@ -222,7 +219,7 @@ def _make_directories(arguments: List[str]) -> Directories:
         raise ManagerStartError(
             f"{aux} exists: another manager has or had this id; give another --id, or leave it out"
         ) from None
-    return Directories(aux, _make_sockets_directory(aux))
+    return Directories(aux, _make_sockets_directory(aux), aux / (value_of("--report-file", arguments) or "jobs.report"))
 
 
 def _make_sockets_directory(aux: Path) -> Path:

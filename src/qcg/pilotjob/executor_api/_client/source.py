@@ -60,7 +60,10 @@ class ExecutorSource:
 
     def await_end(self, future: QCGPJFuture, timeout: Optional[float]) -> None:
         """Refuse to wait where that would be for ever."""
-        if self._dispatcher.is_current_thread and timeout is None and not future.done():
+        if future.done():
+            return
+        self._dispatcher.refuse_in_child()
+        if self._dispatcher.is_current_thread and timeout is None:
             raise QCGPJError("result() of an unfinished job cannot be waited for in a done-callback: it would hang")
 
     def cancel(self, future: QCGPJFuture) -> bool:

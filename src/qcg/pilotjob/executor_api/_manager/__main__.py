@@ -12,16 +12,16 @@ from typing import Any, Dict
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
 
-    `orders` holds ``arguments`` (the core service's command line), ``sockets`` (a private directory), ``ready`` (a
-    file descriptor that takes one line of JSON) and ``umask`` is kept for the jobs.
+    `orders` holds ``arguments`` (the core service's command line), ``sockets`` (a private directory) and ``ready``
+    (a file descriptor that takes one line of JSON).
     """
     lifeline = _take_standard_input()
     # a blocked or ignored signal would be inherited by this process, and from here by every job
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    ready = os.fdopen(orders["ready"], "w", encoding="utf-8")
-    os.set_inheritable(ready.fileno(), False)
+    ready: int = orders["ready"]
+    os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
         from qcg.pilotjob.executor_api._manager.service import Service
@@ -45,9 +45,11 @@ def _take_standard_input() -> int:
     return lifeline
 
 
-def _tell(ready: Any, message: Dict[str, Any]) -> None:
-    ready.write(json.dumps(message) + "\n")
-    ready.flush()  # it stays open: its end tells the client that this process has ended
+def _tell(ready: int, message: Dict[str, Any]) -> None:
+    # the descriptor stays open: its end tells the client that this process has ended
+    unsent = json.dumps(message).encode() + b"\n"
+    while unsent:
+        unsent = unsent[os.write(ready, unsent) :]
 
 
 if __name__ == "__main__":

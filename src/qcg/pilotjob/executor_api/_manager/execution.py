@@ -9,9 +9,11 @@ import os
 import shlex
 import subprocess
 from datetime import datetime
+from string import Template
 from typing import IO, Any, Dict, List, Optional
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
+from qcg.pilotjob.joblist import JobExecution
 from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.processes import Children
@@ -35,7 +37,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     """A job iteration as a session of processes on this machine.
 
     Mends C13 (cancel reaches the direct child only, and is lost before there is one), C22 (arguments unquoted in a
-    shell's text), C23 (walltime and model ignored), and keeps standard input from the jobs. Can go when the core
+    shell's text), C14 (variables pasted into JSON), C23 (walltime and model ignored), and keeps standard input from the jobs. Can go when the core
     starts jobs in sessions of their own and ends those.
     """
 
@@ -46,6 +48,20 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     _walltime_timer: Optional[asyncio.TimerHandle] = None
     _over_walltime = False
     _started: Optional[datetime] = None
+
+    @override
+    def _replace_job_variables(self, job_execution: JobExecution) -> JobExecution:
+        # in the parsed description: the core pastes into its JSON text, where a quote in a value does damage
+        variables = {
+            "root_wd": self._executor.base_wd,
+            "ncores": str(self.ncores),
+            "nnodes": str(self.nnodes),
+            "nlist": self.nlist,
+        }
+        if self.job_iteration.iteration is not None:
+            variables["it"] = str(self.job_iteration.iteration)
+            variables["itval"] = self.job_iteration.iteration_value
+        return JobExecution(**_replaced(job_execution.to_dict(), variables))
 
     @override
     async def run(self) -> None:
@@ -155,6 +171,16 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if model not in _MPI_MODELS or self.ncores == 1:
             return command
         return [options.get("mpirun", "mpirun"), "-n", str(self.ncores), *options.get("mpirun_args", []), *command]
+
+
+def _replaced(value: Any, variables: Dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return Template(value).safe_substitute(variables)
+    if isinstance(value, dict):
+        return {_replaced(key, variables): _replaced(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, variables) for item in value]
+    return value
 
 
 def _open(name: str, path: str, mode: str) -> IO[bytes]:

@@ -1,0 +1,346 @@
+"""QCGPJFuture as a future of the standard library, and beyond."""
+
+import asyncio
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import BasicTemplate, JobFailed, QCGPJExecutor, ScriptTemplate
+
+
+def start_sleeping(executor, name="sleeper", **parameters):
+    """Submit a job that has surely begun when this returns, and would run for ever."""
+    future = executor.submit(ScriptTemplate, parameters, name=name, script=f"echo > {name}.begun; sleep 1000 & wait")
+    return future
+
+
+def begun(directory, name="sleeper"):
+    return lambda: Path(directory, f"{name}.begun").exists()
+
+
+def processes_of(name):
+    found = []
+    for process in psutil.process_iter():
+        try:
+            # a script gets its name by an export, so its shell has it in its command and what it starts in its environment
+            text = f"export QCG_PM_EXEC_API_JOB_ID={name}\n"
+            named = process.environ().get("QCG_PM_EXEC_API_JOB_ID") == name or text in " ".join(process.cmdline())
+            if named and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_done_running_and_status(executor, tmp_path, wait_until):
+    blocker = start_sleeping(executor, cores=4)
+    queued = executor.submit(BasicTemplate, name="queued", exec="true")
+    wait_until(begun(tmp_path))
+    assert blocker.status() == {"sleeper": "EXECUTING"}
+    assert queued.status() == {"queued": "QUEUED"}
+    for future in (blocker, queued):
+        assert future.running()
+        assert not future.done()
+        assert not future.cancelled()
+    assert blocker.cancel()
+    assert queued.result(20) == {"queued": "SUCCEED"}
+    assert queued.done()
+    assert not queued.running()
+    assert queued.status() == {"queued": "SUCCEED"}
+
+
+def test_the_status_is_the_result_also_when_the_job_fails(executor):
+    future = executor.submit(BasicTemplate, name="bad", exec="false")
+    assert future.result(20) == {"bad": "FAILED"}
+    assert future.exception() is None
+    assert not future.cancelled()
+
+
+@pytest.mark.parametrize("error", [TimeoutError, concurrent.futures.TimeoutError])
+def test_a_timeout_leaves_the_job_alone(executor, error):
+    future = start_sleeping(executor)
+    with pytest.raises(error, match="sleeper"):
+        future.result(timeout=0.05)
+    with pytest.raises(error):
+        future.exception(timeout=0.05)
+    assert future.running()
+    future.cancel()
+
+
+def test_wait_and_as_completed(executor):
+    slow = start_sleeping(executor)
+    quick = [executor.submit(BasicTemplate, name=f"quick{n}", exec="true") for n in range(5)]
+    assert set(concurrent.futures.as_completed(quick, timeout=20)) == set(quick)
+    done, not_done = concurrent.futures.wait([slow, *quick], return_when=concurrent.futures.FIRST_COMPLETED, timeout=20)
+    assert done == set(quick)
+    assert not_done == {slow}
+    threading.Timer(0.05, slow.cancel).start()
+    done, not_done = concurrent.futures.wait([slow, *quick], timeout=20)
+    assert not not_done
+
+
+def test_callbacks_run_in_order_and_see_the_future_done(executor):
+    calls = []
+    finished = threading.Event()
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+    future.add_done_callback(lambda it: calls.append((1, it.done(), it.result())))
+    future.add_done_callback(lambda it: finished.set())
+    assert finished.wait(20)
+    future.add_done_callback(lambda it: calls.append((2, it.done(), it.result())))
+    assert calls == [(1, True, {"a": "SUCCEED"}), (2, True, {"a": "SUCCEED"})]
+
+
+def test_a_callback_may_ask_why_its_job_failed(executor):
+    asked = concurrent.futures.Future()
+
+    def explain(future):
+        try:
+            future.raise_for_status()
+        except BaseException as error:
+            asked.set_result((error, future.info()))
+
+    executor.submit(ScriptTemplate, name="bad", script="echo broken >&2; exit 3").add_done_callback(explain)
+    error, info = asked.result(20)
+    assert isinstance(error, JobFailed)
+    assert error.exit_code == 3
+    assert info["bad"]["status"] == "FAILED"
+
+
+def test_a_callback_that_raises_disturbs_nobody(executor, caplog):
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+    future.add_done_callback(lambda it: 1 / 0)
+    assert future.result(20) == {"a": "SUCCEED"}
+    assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_waiting_in_a_callback_for_another_job_is_an_error_not_a_hang(executor):
+    sleeper = start_sleeping(executor)
+    caught = concurrent.futures.Future()
+
+    def wait_for_the_other(_):
+        try:
+            sleeper.result()
+        except BaseException as error:
+            caught.set_result(error)
+
+    executor.submit(BasicTemplate, name="a", exec="true").add_done_callback(wait_for_the_other)
+    assert "done-callback" in str(caught.result(20))
+    sleeper.cancel()
+
+
+def test_asyncio(executor):
+    async def main():
+        futures = [executor.submit(BasicTemplate, name=f"a{n}", exec="true") for n in range(10)]
+        return await asyncio.wait_for(asyncio.gather(*map(asyncio.wrap_future, futures)), 20)
+
+    assert asyncio.run(main()) == [{f"a{n}": "SUCCEED"} for n in range(10)]
+
+
+def test_asyncio_cancel_does_not_block_the_loop(executor, tmp_path, wait_until):
+    # ignores SIGTERM: cancelling it takes the whole grace period
+    stubborn = executor.submit(
+        ScriptTemplate, name="stubborn", script="trap '' TERM; echo > stubborn.begun; sleep 1000 & wait; wait"
+    )
+    wait_until(begun(tmp_path, "stubborn"))
+
+    async def main():
+        waiting = asyncio.ensure_future(asyncio.wrap_future(stubborn))
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) < 2
+    assert stubborn.cancelled()
+    wait_until(lambda: stubborn.status() == {"stubborn": "CANCELED"})
+    assert not processes_of("stubborn")
+
+
+def test_map_yields_results_in_order(executor):
+    jobs = [{"name": f"m{n}", "exec": "true" if n % 2 else "false"} for n in range(6)]
+    results = list(executor.map(BasicTemplate.template, jobs, timeout=20))
+    assert results == [{f"m{n}": "SUCCEED" if n % 2 else "FAILED"} for n in range(6)]
+
+
+def test_cancel_ends_grandchildren_too(executor, tmp_path, wait_until):
+    script = "(trap '' TERM; sleep 1000; :) & setsid sleep 1000 & echo > family.begun; sleep 1000; :"
+    future = executor.submit(ScriptTemplate, name="family", script=script)
+    wait_until(begun(tmp_path, "family"))
+    wait_until(lambda: len(processes_of("family")) == 5)
+    assert future.cancel() is True
+    assert processes_of("family") == []
+    assert future.cancelled()
+    assert future.done()
+    assert future.cancel() is True
+    assert future.status() == {"family": "CANCELED"}
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(0)
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.exception(0)
+    assert executor.qcgpj_manager.resources()["free_cores"] == 4
+
+
+def test_cancel_at_every_moment_of_a_jobs_life(executor):
+    futures = []
+    for number in range(30):
+        future = executor.submit(BasicTemplate, name=f"c{number}", exec="sleep", args=["1000"])
+        time.sleep(0.0002 * number)  # the moment itself is what is varied
+        assert future.cancel()
+        assert future.status() == {f"c{number}": "CANCELED"}
+        assert not processes_of(f"c{number}")
+        futures.append(future)
+    assert executor.qcgpj_manager.resources()["free_cores"] == 4
+
+
+def test_cancel_of_a_finished_job_changes_nothing(executor):
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+    future.result(20)
+    assert future.cancel() is False
+    assert not future.cancelled()
+    assert future.result() == {"a": "SUCCEED"}
+
+
+def test_cancelling_one_job_omits_those_that_depend_on_it(executor, tmp_path, wait_until):
+    first = start_sleeping(executor)
+    second = executor.submit(ScriptTemplate, name="second", script="true", after=first)
+    wait_until(begun(tmp_path))
+    assert first.cancel()
+    assert second.result(20) == {"second": "OMITTED"}
+    with pytest.raises(JobFailed, match="OMITTED") as caught:
+        second.raise_for_status()
+    assert "depends" in str(caught.value)
+
+
+def test_cancel_in_a_callback(executor, tmp_path, wait_until):
+    sleeper = start_sleeping(executor)
+    wait_until(begun(tmp_path))
+    answers = []
+    quick = executor.submit(BasicTemplate, name="quick", exec="true")
+    quick.add_done_callback(lambda _: answers.append(sleeper.cancel()))
+    with pytest.raises(concurrent.futures.CancelledError):
+        sleeper.result(20)
+    assert answers == [True]
+    wait_until(lambda: not processes_of("sleeper"))
+    wait_until(lambda: sleeper.status() == {"sleeper": "CANCELED"})
+
+
+def test_a_job_cancelled_through_the_manager_is_a_cancelled_future(executor, tmp_path, wait_until):
+    sleeper = start_sleeping(executor)
+    wait_until(begun(tmp_path))
+    executor.qcgpj_manager.cancel(sleeper.ids)
+    with pytest.raises(concurrent.futures.CancelledError):
+        sleeper.result(20)
+    assert sleeper.status() == {"sleeper": "CANCELED"}
+
+
+def test_raise_for_status_says_all_that_is_known(executor, tmp_path):
+    future = executor.submit(ScriptTemplate, name="bad", script="echo one >&2; echo two >&2; exit 3")
+    with pytest.raises(JobFailed) as caught:
+        future.raise_for_status(20)
+    error = caught.value
+    assert (error.name, error.status, error.exit_code) == ("bad", "FAILED", 3)
+    assert error.stderr == tmp_path / "bad.err"
+    assert error.stdout == tmp_path / "bad.out"
+    assert error.stderr_tail == "one\ntwo"
+    for piece in ("'bad' FAILED with exit code 3", str(tmp_path / "bad.err"), "| two", "next:"):
+        assert piece in str(error)
+    assert isinstance(error, RuntimeError)
+
+
+def test_a_signal_is_called_by_its_name(executor):
+    future = executor.submit(ScriptTemplate, name="killed", script="kill -SEGV $$")
+    with pytest.raises(JobFailed, match="ended by SIGSEGV") as caught:
+        future.raise_for_status(20)
+    assert caught.value.exit_code == -signal.SIGSEGV
+
+
+def test_a_program_that_is_not_there(executor):
+    future = executor.submit(BasicTemplate, name="none", exec="/no/such/program")
+    with pytest.raises(JobFailed, match="no program '/no/such/program'") as caught:
+        future.raise_for_status(20)
+    assert caught.value.exit_code == 127
+
+
+def test_a_job_over_its_walltime_is_ended(executor):
+    future = executor.submit(ScriptTemplate, name="long", script="sleep 1000 & sleep 1000", walltime="1s")
+    with pytest.raises(JobFailed, match="walltime of 0:00:01 is over"):
+        future.raise_for_status(20)
+    assert not processes_of("long")
+
+
+def test_raise_for_status_returns_the_result_of_a_good_job(executor):
+    assert executor.submit(BasicTemplate, name="a", exec="true").raise_for_status(20) == {"a": "SUCCEED"}
+
+
+def test_info_is_the_same_before_and_after_shutdown(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        good = executor.submit(BasicTemplate, name="good", exec="true")
+        array = executor.submit(
+            lambda: "{'name': 'array', 'iteration': {'stop': 3}, 'execution': {'script': 'exit ${it}'}}"
+        )
+        good.result(20)
+        assert array.result(20) == {"array": "FAILED"}
+        before = good.info(), array.info()
+        live = executor.qcgpj_manager.info(["good"])["jobs"]["good"]["data"]
+    assert (good.info(), array.info()) == before
+    assert good.info()["good"]["runtime"] == live["runtime"]
+    assert good.info()["good"]["status"] == live["status"] == "SUCCEED"
+    assert good.info()["good"]["history"].split() == live["history"].split()
+    assert [child["runtime"]["exit_code"] for child in array.info()["array"]["childs"]] == ["0", "1", "2"]
+    with pytest.raises(JobFailed, match="iteration 1 FAILED with exit code 1; iteration 2"):
+        array.raise_for_status()
+
+
+def test_info_of_a_running_job(executor, tmp_path, wait_until):
+    sleeper = start_sleeping(executor)
+    wait_until(begun(tmp_path))
+    info = sleeper.info()["sleeper"]
+    assert info["status"] == "EXECUTING"
+    assert info["runtime"]["wd"] == str(tmp_path) + os.sep + "." or info["runtime"]["wd"] == str(tmp_path)
+    sleeper.cancel()
+
+
+def test_an_array_tells_the_state_of_the_whole(executor, tmp_path, wait_until):
+    text = """{'name': 'array', 'iteration': {'stop': 4},
+               'execution': {'script': 'echo > ${it}.begun; if [ ${it} = 3 ]; then sleep 1000; else exit ${it}; fi'}}"""
+    array = executor.submit(lambda: text)
+    wait_until(lambda: Path(tmp_path, "3.begun").exists())
+    assert array.status() == {"array": "EXECUTING"}
+    executor.qcgpj_manager.cancel("array:3")
+    assert array.result(20) == {"array": "FAILED"}
+    assert array.result(20) == {"array": "FAILED"}
+
+
+def test_a_successful_array_whose_first_iteration_fails_is_a_failure(executor):
+    # the last iteration to end succeeds: the state of the whole is not its state
+    text = "{'name': 'a', 'iteration': {'stop': 2}, 'execution': {'script': '[ ${it} = 1 ] && sleep 0.2; exit $((1-${it}))'}}"
+    assert executor.submit(lambda: text).result(20) == {"a": "FAILED"}
+
+
+def test_a_job_reads_end_of_file_from_standard_input(executor):
+    assert executor.submit(BasicTemplate, name="cat", exec="cat").result(20) == {"cat": "SUCCEED"}
+
+
+def test_what_a_job_leaves_in_its_session_ends_with_it(executor):
+    future = executor.submit(ScriptTemplate, name="leaver", script="sleep 1000 & exit 0")
+    assert future.result(20) == {"leaver": "SUCCEED"}
+    assert not processes_of("leaver")
+
+
+def test_the_signal_mask_of_the_user_does_not_reach_the_jobs(tmp_path):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+            future = executor.submit(ScriptTemplate, name="a", script="kill -TERM $$; echo survived")
+            assert future.result(20) == {"a": "FAILED"}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
