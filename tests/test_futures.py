@@ -16,8 +16,7 @@ from qcg.pilotjob.executor_api import BasicTemplate, JobFailed, QCGPJExecutor, S
 
 def start_sleeping(executor, name="sleeper", **parameters):
     """Submit a job that has surely begun when this returns, and would run for ever."""
-    future = executor.submit(ScriptTemplate, parameters, name=name, script=f"echo > {name}.begun; sleep 1000 & wait")
-    return future
+    return executor.submit(ScriptTemplate, parameters, name=name, script=f"echo > {name}.begun; sleep 1000 & wait")
 
 
 def begun(directory, name="sleeper"):
@@ -26,9 +25,9 @@ def begun(directory, name="sleeper"):
 
 def processes_of(name):
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         try:
-            # a script gets its name by an export, so its shell has it in its command and what it starts in its environment
+            # a script gets its name by an export: its shell has it in its command, what it starts in its environment
             text = f"export QCG_PM_EXEC_API_JOB_ID={name}\n"
             named = process.environ().get("QCG_PM_EXEC_API_JOB_ID") == name or text in " ".join(process.cmdline())
             if named and process.status() != psutil.STATUS_ZOMBIE:
@@ -90,7 +89,7 @@ def test_callbacks_run_in_order_and_see_the_future_done(executor):
     finished = threading.Event()
     future = executor.submit(BasicTemplate, name="a", exec="true")
     future.add_done_callback(lambda it: calls.append((1, it.done(), it.result())))
-    future.add_done_callback(lambda it: finished.set())
+    future.add_done_callback(lambda _: finished.set())
     assert finished.wait(20)
     future.add_done_callback(lambda it: calls.append((2, it.done(), it.result())))
     assert calls == [(1, True, {"a": "SUCCEED"}), (2, True, {"a": "SUCCEED"})]
@@ -102,7 +101,7 @@ def test_a_callback_may_ask_why_its_job_failed(executor):
     def explain(future):
         try:
             future.raise_for_status()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test looks at it
             asked.set_result((error, future.info()))
 
     executor.submit(ScriptTemplate, name="bad", script="echo broken >&2; exit 3").add_done_callback(explain)
@@ -114,7 +113,7 @@ def test_a_callback_may_ask_why_its_job_failed(executor):
 
 def test_a_callback_that_raises_disturbs_nobody(executor, caplog):
     future = executor.submit(BasicTemplate, name="a", exec="true")
-    future.add_done_callback(lambda it: 1 / 0)
+    future.add_done_callback(lambda _: 1 / 0)
     assert future.result(20) == {"a": "SUCCEED"}
     assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
     assert "ZeroDivisionError" in caplog.text
@@ -127,7 +126,7 @@ def test_waiting_in_a_callback_for_another_job_is_an_error_not_a_hang(executor):
     def wait_for_the_other(_):
         try:
             sleeper.result()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test looks at it
             caught.set_result(error)
 
     executor.submit(BasicTemplate, name="a", exec="true").add_done_callback(wait_for_the_other)
@@ -322,7 +321,8 @@ def test_an_array_tells_the_state_of_the_whole(executor, tmp_path, wait_until):
 
 def test_a_successful_array_whose_first_iteration_fails_is_a_failure(executor):
     # the last iteration to end succeeds: the state of the whole is not its state
-    text = "{'name': 'a', 'iteration': {'stop': 2}, 'execution': {'script': '[ ${it} = 1 ] && sleep 0.2; exit $((1-${it}))'}}"
+    text = """{'name': 'a', 'iteration': {'stop': 2},
+               'execution': {'script': '[ ${it} = 1 ] && sleep 0.2; exit $((1-${it}))'}}"""
     assert executor.submit(lambda: text).result(20) == {"a": "FAILED"}
 
 
@@ -344,3 +344,9 @@ def test_the_signal_mask_of_the_user_does_not_reach_the_jobs(tmp_path):
             assert future.result(20) == {"a": "FAILED"}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def test_a_program_that_complains_on_standard_output_is_heard_too(executor):
+    future = executor.submit(ScriptTemplate, name="bad", script="echo ERROR: no such atom; exit 1")
+    with pytest.raises(JobFailed, match=r"\| ERROR: no such atom"):
+        future.raise_for_status(20)

@@ -8,7 +8,7 @@ from qcg.pilotjob.executor_api import BasicTemplate, InvalidOption, QCGPJExecuto
 
 # The core's LocalManager forks, and is deprecated in the words of Python 3.12; so each of these is a program.
 HEAD = """
-    import sys
+    import os, sys, time
     from concurrent.futures import as_completed, CancelledError
     from qcg.pilotjob.api.job import Jobs
     from qcg.pilotjob.api.manager import LocalManager, Manager
@@ -36,7 +36,9 @@ RUN = """
         local.submit(Jobs().add(name="taken", exec="true"))
         taken = executor.submit(BasicTemplate, name="taken", exec="true")
         assert isinstance(taken.exception(30), JobRefused)
-        sleeper = executor.submit(BasicTemplate, name="sleeper", exec="sleep", args=[1000])
+        sleeper = executor.submit(ScriptTemplate, name="sleeper", script="echo > begun; exec sleep 1000")
+        while not os.path.exists("begun"):  # the bare core loses a cancel that comes before
+            time.sleep(0.01)
         assert sleeper.cancel()
         assert sleeper.status() == {"sleeper": "CANCELED"}
     assert local.resources()["total_cores"] == 2  # it is not stopped
@@ -86,12 +88,11 @@ def test_a_given_manager_that_dies_breaks_what_is_pending(run_program):
     completed = run_program(
         HEAD,
         """
-        import os, signal, time
+        import signal
         with QCGPJExecutor(manager=local) as executor:
             pending = executor.submit(BasicTemplate, name="pending", exec="sleep", args=[20])
             while pending.status() != {"pending": "EXECUTING"}:
                 time.sleep(0.01)
-            job = int(pending.info()["pending"]["runtime"].get("pid", 0))
             os.kill(local.qcgpm_process.pid, signal.SIGKILL)
             began = time.monotonic()
             print(type(pending.exception(20)).__name__, time.monotonic() - began < 2)
@@ -106,7 +107,8 @@ def test_a_future_made_by_hand_asks_its_manager(run_program):
     completed = run_program(
         HEAD,
         """
-        ids = local.submit(Jobs().add(name="slow", script="until [ -e go ]; do sleep 0.01; done").add(name="b", exec="false"))
+        script = "until [ -e go ]; do sleep 0.01; done"
+        ids = local.submit(Jobs().add(name="slow", script=script).add(name="b", exec="false"))
         future = QCGPJFuture(ids, local)
         assert future.ids == ["slow", "b"]
         assert future.qcgpjm is local
@@ -122,7 +124,9 @@ def test_a_future_made_by_hand_asks_its_manager(run_program):
         assert future.done() and not future.running() and calls == [future]
         assert future.cancel() is False
         print(future.info()["b"]["runtime"]["exit_code"])
-        other = QCGPJFuture(local.submit(Jobs().add(name="c", exec="sleep", args=["1000"])), local)
+        other = QCGPJFuture(local.submit(Jobs().add(name="c", script="echo > begun; exec sleep 1000")), local)
+        while not os.path.exists("begun"):
+            time.sleep(0.01)
         assert other.cancel() and other.cancelled()
         """,
         TAIL,

@@ -16,7 +16,7 @@ from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, QCGPJExecutor,
 
 
 def manager_of(executor):
-    return psutil.Process(executor._dispatcher.link.process.pid)
+    return psutil.Process(executor._connection.dispatcher.link.process.pid)
 
 
 def gone(process):
@@ -57,7 +57,7 @@ SLEEPERS = """
             executor.submit(ScriptTemplate, name=f"s{n}", script=script)
         while len(list(Path(".").glob("*.begun"))) < 2:
             time.sleep(0.01)
-        print(executor._dispatcher.link.process.pid)
+        print(executor._connection.dispatcher.link.process.pid)
         %s
 """
 
@@ -88,7 +88,7 @@ def test_an_interrupt_cancels_what_is_unfinished(tmp_path, way_out, wait_until):
             executor.submit(ScriptTemplate, name=f"s{n}", script=f"trap '' TERM; echo > {n}.begun; sleep 1000; :")
             for n in range(50)
         ]
-        wait_until(lambda: (tmp_path / "1.begun").exists())
+        wait_until((tmp_path / "1.begun").exists)
         manager = manager_of(executor)
         processes = manager.children(recursive=True)
         began = time.monotonic()

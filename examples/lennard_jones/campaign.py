@@ -26,7 +26,7 @@ GRID: Dict[float, Tuple[float, ...]] = {  # kT/epsilon: N sigma^3/V
     2.0: (0.1, 0.3, 0.5, 0.7, 0.9),
     3.0: (0.1, 0.3, 0.5, 0.7),
 }
-STEPS = {"equil": 4000, "prod": 12000}
+STEPS = {"equil": 4000, "prod": 12000}  # of 0.004 time units each
 
 QUICK_GRID: Dict[float, Tuple[float, ...]] = {0.85: (0.776,), 2.0: (0.3, 0.6, 0.9)}
 QUICK_STEPS = {"equil": 3000, "prod": 5000}

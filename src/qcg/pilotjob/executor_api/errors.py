@@ -126,6 +126,7 @@ class JobFailed(QCGPJError, RuntimeError):
         stdout: the file that holds the job's standard output, None when it was not kept.
         stderr: the file that holds the job's standard error, None when it was not kept.
         stderr_tail: the last lines of that file, an empty string when there are none.
+        stdout_tail: the last lines of standard output when standard error has none, else an empty string.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class JobFailed(QCGPJError, RuntimeError):
         stdout: Optional[Path] = None,
         stderr: Optional[Path] = None,
         stderr_tail: str = "",
+        stdout_tail: str = "",
     ) -> None:
         super().__init__(name, status)
         self.name = name
@@ -147,6 +149,7 @@ class JobFailed(QCGPJError, RuntimeError):
         self.stdout = stdout
         self.stderr = stderr
         self.stderr_tail = stderr_tail
+        self.stdout_tail = stdout_tail
 
     def __str__(self) -> str:
         lines = [f"job {self.name!r} {self.status}{_ending(self.exit_code)}"]
@@ -154,6 +157,7 @@ class JobFailed(QCGPJError, RuntimeError):
             lines.append(f"  message: {self.message}")
         if self.stdout:
             lines.append(f"  stdout:  {self.stdout}")
+        lines.extend(f"    | {line}" for line in self.stdout_tail.splitlines())
         if self.stderr:
             lines.append(f"  stderr:  {self.stderr}")
         lines.extend(f"    | {line}" for line in self.stderr_tail.splitlines())
@@ -165,9 +169,9 @@ class JobFailed(QCGPJError, RuntimeError):
             return "a job that it depends on did not succeed; mend that one and submit both again under new names"
         if self.exit_code == 127:
             return "exit code 127 of a shell means that a command was not found; check PATH, modules and venv"
-        if self.stderr is None:
+        if self.stderr is None and not self.stdout_tail:
             return "give the job an 'stderr' file to see what it says"
-        return "read the job's stderr, mend the cause and submit it again under a new name"
+        return "read what the job wrote, mend the cause and submit it again under a new name"
 
 
 def _ending(exit_code: Optional[int]) -> str:

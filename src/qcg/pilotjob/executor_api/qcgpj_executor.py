@@ -9,29 +9,28 @@
         rendering.encoded     as the manager must get them
         Dispatcher.submit     -> the manager -> events -> QCGPJFuture
 
-The executor owns the Dispatcher (a thread, its sockets; see _client/dispatcher.py) and, through it, the manager
-process (see _manager/). Nothing of these holds the executor: one that is dropped without shutdown() is collected,
-and its jobs end in peace.
+The executor owns the Connection, that the Dispatcher (a thread, its sockets; see _client/dispatcher.py) and through it
+the manager process (see _manager/). Nothing of these holds the executor: one that is dropped without shutdown() is
+collected, and its jobs end in peace.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Type, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Type, Union
 
 from typing_extensions import Self, override
 
 from qcg.pilotjob.executor_api._client.options import command_line
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api.errors import InvalidOption
-from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import encoded, rendered
-from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike, read
-from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+    from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
 
 __all__ = ["QCGPJExecutor"]
 
@@ -87,23 +86,11 @@ class QCGPJExecutor(Executor):
         if manager is not None and arguments != _default_arguments():
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
         process = None if manager is not None else ManagerProcess(arguments, start_timeout)
-        # imported while the manager process starts: half of the time until both are ready
-        from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
-        from qcg.pilotjob.executor_api._client.link import Link
-        from qcg.pilotjob.executor_api._client.source import ExecutorSource
+        # imported while the manager process starts: both are ready sooner
+        from qcg.pilotjob.executor_api._client.connection import Connection
 
-        if process is not None:
-            process.await_ready()
-        link = Link.to_manager(manager) if process is None else Link.to_process(process)
-        try:
-            self._dispatcher = Dispatcher(link)
-        except BaseException:
-            if process is not None:
-                process.kill()
-            raise
-        self._managers = _Managers(self._dispatcher, manager)
-        self._source = ExecutorSource(self._dispatcher, self._managers.get)
-        self._finalizer = weakref.finalize(self, self._dispatcher.abandon)
+        self._connection = Connection(process, manager)
+        self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
 
     def __enter__(self) -> Self:
@@ -143,18 +130,7 @@ class QCGPJExecutor(Executor):
         What only the manager can know, like a dependency on a job that it does not have, is a `JobRefused` on the
         future.
         """
-        text, defaults = read(fn)
-        parameters: Dict[str, Any] = {}
-        for given in args:
-            if given is not None:
-                parameters.update(_parameters(given))
-        parameters.update(kwargs)
-        jobs = [validated(job, self._dispatcher.link.capacity) for job in rendered(text, parameters, defaults)]
-        if len(jobs) > 1:
-            refuse_cycles(jobs)
-        future = QCGPJFuture([job["name"] for job in jobs], self._source)
-        self._dispatcher.submit(future, [encoded(job) for job in jobs])
-        return future
+        return self._connection.submit(fn, args, kwargs)
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -166,18 +142,15 @@ class QCGPJExecutor(Executor):
 
         A KeyboardInterrupt while it waits cancels all jobs that have not ended.
         """
-        from qcg.pilotjob.executor_api._client.dispatcher import Leaving
-
         self.finished = True
-        self._dispatcher.leave(Leaving.WITHOUT_QUEUED if cancel_futures else Leaving.WHEN_DONE)
+        self._connection.leave(cancel_queued=cancel_futures)
         if not wait:
             return
         try:
-            self._dispatcher.join()
+            self._connection.join()
         except KeyboardInterrupt:
             self._cancel_all()
             raise
-        self._managers.close()
 
     @property
     def qcgpj_manager(self) -> Any:
@@ -185,52 +158,15 @@ class QCGPJExecutor(Executor):
 
         For requests of your own, like ``resources()``. Threads may share it.
         """
-        return self._managers.get()
+        return self._connection.manager()
 
     def _cancel_all(self) -> None:
-        from qcg.pilotjob.executor_api._client.dispatcher import Leaving
-
         self.finished = True
-        self._dispatcher.leave(Leaving.NOW)
-        self._dispatcher.join()
-        self._managers.close()
-
-
-class _Managers:
-    """Makes the core's client when it is first asked for."""
-
-    def __init__(self, dispatcher: Any, given: Any) -> None:
-        self._dispatcher = dispatcher
-        self._given = given
-        self._lock = threading.Lock()
-        self._connected: Any = None
-
-    def get(self) -> Any:
-        if self._given is not None:
-            return self._given
-        with self._lock:
-            if self._connected is None:
-                from qcg.pilotjob.executor_api._client.manager import ConnectedManager
-
-                self._connected = ConnectedManager(self._dispatcher)
-            return self._connected
-
-    def close(self) -> None:
-        with self._lock:
-            if self._connected is not None:
-                self._connected.close()
+        self._connection.cancel_all()
+        self._connection.join()
 
 
 def _default_arguments() -> List[str]:
     return command_line(
         [], wd=".", resources=None, reserve_core=False, enable_rt_stats=False, wrapper_rt_stats=None, log_level="info"
     )
-
-
-def _parameters(given: Any) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"submit() takes dictionaries of parameters after the template, got {given!r}; write name='...' or "
-            "{'name': '...'}"
-        )
-    return given

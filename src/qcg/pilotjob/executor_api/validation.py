@@ -62,7 +62,9 @@ def refuse_cycles(jobs: List[Job]) -> None:
     while waits:
         free = [name for name, others in waits.items() if not others & waits.keys()]
         if not free:
-            raise InvalidJob(f"the jobs {', '.join(waits)} wait for each other; none of them would ever start")
+            raise InvalidJob(
+                f"the jobs {', '.join(waits)} wait for each other ('after'); none of them would ever start"
+            )
         for name in free:
             del waits[name]
 

@@ -24,15 +24,17 @@ def failure_of(name: str, state: str, info: Optional[JobInfo]) -> JobFailed:
     message = str(info.get("messages", ""))
     if failures:
         message = "\n".join(text for text in (message, _which_failed(failures)) if text)
-    stderr = _path(runtime, "stderr")
+    stdout, stderr = _path(runtime, "stdout"), _path(runtime, "stderr")
+    stderr_tail = tail(stderr, _TAIL_LINES) if stderr else ""
     return JobFailed(
         name,
         state,
         exit_code=int(runtime["exit_code"]) if "exit_code" in runtime else None,
         message=message,
-        stdout=_path(runtime, "stdout"),
+        stdout=stdout,
         stderr=stderr,
-        stderr_tail=tail(stderr, _TAIL_LINES) if stderr else "",
+        stderr_tail=stderr_tail,
+        stdout_tail=tail(stdout, _TAIL_LINES) if stdout and not stderr_tail else "",
     )
 
 

@@ -24,7 +24,9 @@ class QCGPJTemplate:
 class HasTemplate(Protocol):
     """A class or an object with a ``template`` function of no arguments."""
 
-    template: Callable[[], TemplateResult]
+    @property
+    def template(self) -> Callable[[], TemplateResult]:
+        """Return the text of a description, or the text and defaults."""
 
 
 TemplateLike = Union[Callable[[], TemplateResult], HasTemplate]

@@ -1,0 +1,95 @@
+"""All that an executor has once its manager is there: the way of a submission, and the ways out."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher, Leaving
+from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api._client.process import ManagerProcess
+from qcg.pilotjob.executor_api._client.source import ExecutorSource
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.rendering import encoded, rendered
+from qcg.pilotjob.executor_api.templates.qcgpj_template import read
+from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """An executor's connection to its manager. Any thread may use it."""
+
+    def __init__(self, process: Optional[ManagerProcess], manager: Any) -> None:
+        """Connect to `process` when it is ready, or to the core's `manager`.
+
+        Raises:
+            ManagerStartError: the process is not ready in time.
+            InvalidOption: `manager` is no manager of the core.
+        """
+        if process is not None:
+            process.await_ready()
+        link = Link.to_manager(manager) if process is None else Link.to_process(process)
+        try:
+            self.dispatcher = Dispatcher(link)
+        except BaseException:
+            if process is not None:
+                process.kill()
+            raise
+        self._manager = manager
+        self._own_manager: Any = None
+        self._lock = threading.Lock()
+        self._source = ExecutorSource(self.dispatcher, self.manager)
+
+    def submit(
+        self, template: Any, dictionaries: Sequence[Optional[Mapping[str, Any]]], keywords: Mapping[str, Any]
+    ) -> QCGPJFuture:
+        """Submit the jobs of a template; see ``QCGPJExecutor.submit``."""
+        text, defaults = read(template)
+        parameters: Dict[str, Any] = {}
+        for given in (*dictionaries, keywords):
+            if given is not None:
+                parameters.update(_parameters(given))
+        jobs = [validated(job, self.dispatcher.link.capacity) for job in rendered(text, parameters, defaults)]
+        if len(jobs) > 1:
+            refuse_cycles(jobs)
+        future = QCGPJFuture([job["name"] for job in jobs], self._source)
+        self.dispatcher.submit(future, [encoded(job) for job in jobs])
+        return future
+
+    def manager(self) -> Any:
+        """Return a client of the core for requests by hand: the given one, or one made at the first call."""
+        if self._manager is not None:
+            return self._manager
+        with self._lock:
+            if self._own_manager is None:
+                from qcg.pilotjob.executor_api._client.manager import ConnectedManager
+
+                self._own_manager = ConnectedManager(self.dispatcher)
+            return self._own_manager
+
+    def leave(self, *, cancel_queued: bool) -> None:
+        """Take no more jobs, and end when those submitted have ended."""
+        self.dispatcher.leave(Leaving.WITHOUT_QUEUED if cancel_queued else Leaving.WHEN_DONE)
+
+    def cancel_all(self) -> None:
+        """Take no more jobs, cancel those that have not ended, and end."""
+        self.dispatcher.leave(Leaving.NOW)
+
+    def abandon(self) -> None:
+        """Do as `leave`, without a lock: the executor is garbage."""
+        self.dispatcher.abandon()
+
+    def join(self) -> None:
+        """Wait for the end."""
+        if self.dispatcher.join() and self._own_manager is not None:
+            self._own_manager.close()
+
+
+def _parameters(given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"submit() takes dictionaries of parameters after the template, got {given!r}; write name='...' or "
+            "{'name': '...'}"
+        )
+    return given
