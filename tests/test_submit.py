@@ -51,7 +51,7 @@ def test_a_bad_description_is_told_at_once_and_costs_no_name(executor):
         executor.submit(lambda: "{'name': ${name}, 'execution': {'exec': 'true'}}", name="a b")
     with pytest.raises(InvalidJob, match="5 cores"):
         executor.submit(lambda: "{'name': 'a', 'execution': {'exec': 'true'}, 'resources': {'numCores': 5}}")
-    with pytest.raises(TypeError, match=r"name=..\.\.\.."):
+    with pytest.raises(TypeError, match=r"name='\.\.\.'"):
         executor.submit(BasicTemplate, "date")
     assert executor.submit(lambda: TRUE, name="a").result(20) == {"a": "SUCCEED"}
 

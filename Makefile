@@ -1,0 +1,38 @@
+# Each target sets up what it needs. PYTHON chooses the interpreter, VENV the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST_ARGS ?=
+
+.PHONY: demo test campaign lint bench clean
+
+demo: $(VENV)/installed  ## run the first example
+	mkdir -p run && cd run && ../$(BIN)/python ../examples/first.py
+
+test: $(VENV)/installed-test  ## run all tests
+	$(BIN)/python -X dev -W error -m pytest $(PYTEST_ARGS)
+
+campaign: $(VENV)/installed-examples  ## run the Lennard-Jones campaign
+	$(BIN)/python examples/lennard_jones/campaign.py --wd run/lennard_jones
+
+lint: $(VENV)/installed-lint  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed  ## measure start-up and throughput
+	$(BIN)/python benchmarks/startup.py --make-other run/released
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf $(VENV) run dist
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e .
+	touch $@
+
+$(VENV)/installed-%: $(VENV)/installed
+	$(PIP_INSTALL) -e '.[$*]'
+	touch $@
