@@ -10,7 +10,7 @@
     ipc DIR/events:0   SUB <-- XPUB <--- sockets.EventPublisher <--- manager.Manager
                                                                        | execution.LocalJob
                                                                        v
-                                                                     processes.Children -> the jobs' sessions
+                                                                     processes.Children -> the jobs' groups of processes
 
 One thread, one asyncio loop. service.Service owns all of it and ends it: after the last job (``control``), at once
 (``finish``, SIGTERM, SIGINT, SIGHUP, the client's end), or because a part of it failed. Whatever the way, no process

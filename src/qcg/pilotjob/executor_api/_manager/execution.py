@@ -34,11 +34,11 @@ class CannotStart(Exception):
 
 
 class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is untyped
-    """A job iteration as a session of processes on this machine.
+    """A job iteration as a group of processes on this machine.
 
     Mends C13 (cancel reaches the direct child only, and is lost before there is one), C14 (variables are pasted into
     JSON text), C22 (arguments unquoted in a shell's text) and C23 (walltime and model ignored), and keeps standard
-    input from the jobs. Can go when the core starts jobs in sessions of their own and ends those.
+    input from the jobs. Can go when the core starts jobs in groups of their own and ends those.
     """
 
     children: Children
