@@ -207,7 +207,7 @@ class TestInsideQuotes:
         assert job_of(text, exec=EVERY_QUOTE) == {"execution": {"exec": EVERY_QUOTE}}
 
     def test_a_raw_string_is_refused_because_nothing_can_be_escaped_there(self):
-        with pytest.raises(TemplateError, match=r"'value' stands in a raw string r'\.\.\.'; leave the r out"):
+        with pytest.raises(TemplateError, match=r"'\$\{value\}' stands in a raw string r'\.\.\.'; leave the r out"):
             value_of("r'${value}'", value=1)
 
 

@@ -13,36 +13,30 @@ the manager will look at it, and so arrives as it was written.
 
 from __future__ import annotations
 
-import ast
 import itertools
-import json
 import numbers
 import os
 import re
-from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
+from qcg.pilotjob.executor_api.template_text import (
+    AT_START,
+    CLOSE,
+    MARK,
+    OPEN,
+    VARIABLES,
+    Hole,
+    Piece,
+    compiled,
+    without_marks,
+)
 
 __all__ = ["encoded", "rendered"]
 
-_AT_START = ("root_wd", "ncores", "nnodes", "nlist", "it", "itval")
-_ON_ARRIVAL = ("rcnt", "uniq", "sname", "date", "time", "dateTime", "jname")
-_VARIABLES = frozenset({*_AT_START, *_ON_ARRIVAL})
-
-# Marks are lone surrogates: they cannot stand in text that a process can be given, so no value can contain one.
-_OPEN, _CLOSE = "\ud800", "\ud801"
-_MARK = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
-
-_NAME = "[_a-zA-Z][_a-zA-Z0-9]*"
-_PLACEHOLDER = re.compile(
-    rf"\$(?:\$\{{(?P<variable>{'|'.join(sorted(_VARIABLES))})\}}"
-    rf"|(?P<dollar>\$)|(?P<named>{_NAME})|\{{(?P<braced>{_NAME})\}}|(?P<wrong>\{{)|)"
-)
-_BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(_VARIABLES)) + r")\}")
+_BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
 _requests = itertools.count(1)
 
 
@@ -56,11 +50,11 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
         MissingParameter: a placeholder has no value.
         TemplateError: the text cannot be read, or a value cannot be written into it.
     """
-    template = _compiled(text)
+    template = compiled(text)
     values = {**template.defaults, **defaults, **parameters}
     variables = _Variables(values)
     filling = [_value_of(hole, values, variables) for hole in template.holes]
-    pasted = template.structure is None or any(isinstance(value, _Text) for value in filling)
+    pasted = template.structure is None or any(isinstance(value, Piece) for value in filling)
     structure = template.with_text(filling) if pasted else template.structure
     return _jobs_of(_fill(structure, filling, variables))
 
@@ -72,10 +66,10 @@ def encoded(job: Job) -> Dict[str, Any]:
 
 def _encode(value: Any, job_name: str, dollars: int) -> Any:
     if isinstance(value, str):
-        if "$" not in value and _OPEN not in value:
+        if "$" not in value and OPEN not in value:
             return value
         marked = value.replace("$", "$" * dollars)
-        return _MARK.sub(lambda mark: job_name if mark.group(1) == "jname" else f"${{{mark.group(1)}}}", marked)
+        return MARK.sub(lambda mark: job_name if mark.group(1) == "jname" else f"${{{mark.group(1)}}}", marked)
     if isinstance(value, dict):
         return {_encode(key, job_name, dollars): _encode(item, job_name, dollars) for key, item in value.items()}
     if isinstance(value, list):
@@ -97,11 +91,11 @@ class _Variables(Dict[str, str]):
         self._hidden = hidden
 
     def known(self, name: str) -> bool:
-        return name in _VARIABLES and name not in self._hidden
+        return name in VARIABLES and name not in self._hidden
 
     def marked(self, name: str) -> str:
         """Return what ``$${name}`` of a template's text becomes: the manager's variable, whatever is hidden."""
-        return f"{_OPEN}{name}{_CLOSE}" if name in (*_AT_START, "jname") else self[name]
+        return f"{OPEN}{name}{CLOSE}" if name in (*AT_START, "jname") else self[name]
 
     def __missing__(self, name: str) -> str:
         now = datetime.now()
@@ -113,196 +107,19 @@ class _Variables(Dict[str, str]):
             "dateTime": lambda: str(now),
             "time": lambda: str(now.time()),
         }
-        self[name] = arrival[name]() if name in arrival else f"{_OPEN}{name}{_CLOSE}"
+        self[name] = arrival[name]() if name in arrival else f"{OPEN}{name}{CLOSE}"
         return self[name]
 
 
-@dataclass(frozen=True)
-class _Hole:
-    """A placeholder: its name, whether it had braces, and whether it stands inside quotes."""
-
-    name: str
-    braced: bool
-    quoted: bool
-
-
-class _Text(str):
-    """A str value for a placeholder outside quotes: a piece of the template's text."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True)
-class _Template:
-    """A template's text cut at its placeholders: `pieces` has text and the numbers of `holes` in turn."""
-
-    pieces: Tuple[Union[str, int], ...]
-    holes: Tuple[_Hole, ...]
-    structure: Any = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
-    def with_text(self, filling: List[Any]) -> Any:
-        """Return the structure of the text with pieces of text in its holes."""
-        structure = _parsed(self.source(filling))
-        if _take_defaults(structure) and self.structure is None:
-            raise TemplateError("the template's 'defaults' cannot be read before its other parameters are filled in")
-        return structure
-
-    def source(self, filling: Optional[List[Any]] = None) -> str:
-        """Return the text with marks in its holes; values that are pieces of the text go in as they are."""
-        parts = []
-        for piece in self.pieces:
-            if isinstance(piece, str):
-                parts.append(piece)
-            elif filling is not None and isinstance(filling[piece], _Text):
-                parts.append(filling[piece])
-            else:
-                mark = f"\\ud800{piece}\\ud801"
-                parts.append(mark if self.holes[piece].quoted else f'"{mark}"')
-        return "".join(parts)
-
-
-@lru_cache(maxsize=256)
-def _compiled(text: str) -> _Template:
-    template = _cut(_without_marks(text))
-    structure = None
-    try:
-        structure = _parsed(template.source())
-    except TemplateError:
-        if all(hole.quoted for hole in template.holes):
-            raise  # no value can mend it; otherwise a str outside quotes may bring what is missing
-    defaults = _take_defaults(structure)
-    if _MARK.search(json.dumps(defaults, ensure_ascii=False)):
-        raise TemplateError("the template's 'defaults' contain a placeholder; write plain values there")
-    return _Template(template.pieces, template.holes, structure, defaults)
-
-
-def _take_defaults(structure: Any) -> Dict[str, Any]:
-    if isinstance(structure, dict) and "execution" in structure and isinstance(structure.get("defaults"), dict):
-        return dict(structure.pop("defaults"))
-    return {}
-
-
-def _cut(text: str) -> _Template:
-    pieces: List[Union[str, int]] = []
-    holes: List[_Hole] = []
-    quotes = _Quotes()
-    end = 0
-    for match in _PLACEHOLDER.finditer(text):
-        before = text[end : match.start()]
-        pieces.append(before)
-        quotes.read(before)
-        end = match.end()
-        if quotes.comment:
-            continue
-        name = match["named"] or match["braced"]
-        if match["variable"]:
-            pieces.append(f"\\ud800{match['variable']}\\ud801")
-        elif match["wrong"]:
-            line = text.count("\n", 0, match.start()) + 1
-            raise TemplateError(
-                f"line {line} of the template has '${{' that does not begin a placeholder: "
-                f"{text[match.start() : match.start() + 20]!r}; write ${{name}}, or $${{ for the characters themselves"
-            )
-        elif name is None:
-            pieces.append("\\ud800$\\ud801" if quotes.inside else match.group())
-        else:
-            if quotes.raw:
-                raise TemplateError(f"the placeholder {name!r} stands in a raw string r'...'; leave the r out")
-            pieces.append(len(holes))
-            holes.append(_Hole(name, bool(match["braced"]), quotes.inside))
-    pieces.append(text[end:])
-    return _Template(tuple(pieces), tuple(holes))
-
-
-def _without_marks(text: str) -> str:
-    if re.search(r"\\u[dD]80[01](?!\\u[dD][c-fC-F])", text):
-        raise TemplateError("the template contains half a surrogate pair, which no process can be given")
-    return text
-
-
-class _Quotes:
-    """Follows the text of a JSON or Python literal: is this place inside quotes?"""
-
-    _TOKEN = re.compile(r"\\(?:.|\Z)|'''|\"\"\"|['\"]|#|\n", re.DOTALL)
-
-    def __init__(self) -> None:
-        self._quote = ""
-        self.comment = False
-        self.raw = False
-
-    @property
-    def inside(self) -> bool:
-        return bool(self._quote)
-
-    def read(self, text: str) -> None:
-        for match in self._TOKEN.finditer(text):
-            token = match.group()
-            if self.comment:
-                self.comment = token != "\n"
-            elif self._quote:
-                if token == "\\":
-                    raise TemplateError("a backslash stands before a '$'; write two for the character itself")
-                if token in (self._quote, self._quote * 3):
-                    self._quote, self.raw = "", False
-            elif token[0] in "'\"":
-                self._quote = token
-                self.raw = text[max(0, match.start() - 1) : match.start()] in ("r", "R")
-            elif token == "#":
-                self.comment = True
-
-
-def _parsed(source: str) -> Any:
-    """Read `source` as JSON or, failing that, as a Python literal in which true, false and null are known too."""
-    source = source.strip()
-    try:
-        return json.loads(source)
-    except ValueError as error:
-        json_error = error
-    try:
-        tree = ast.fix_missing_locations(_JSONNames().visit(ast.parse(source, mode="eval")))
-        return ast.literal_eval(tree)
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        readable = _MARK_SOURCE.sub("${...}", source)
-        line = getattr(error, "lineno", None)
-        place = f"line {line}: {readable.splitlines()[line - 1].strip()!r}" if line else repr(readable[:200])
-        raise TemplateError(
-            f"the template is neither JSON ({json_error.args[0]}) nor a Python literal ({_reason(error)}) at {place}; "
-            "a placeholder for text needs quotes around it: '${name}'"
-        ) from None
-
-
-_MARK_SOURCE = re.compile(r'"?\\ud800[0-9$]*\\ud801"?')
-
-
-def _reason(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-
-
-class _JSONNames(ast.NodeTransformer):
-    """Gives JSON's names their values inside a Python literal."""
-
-    _VALUES: ClassVar[Dict[str, Any]] = {
-        "true": True,
-        "false": False,
-        "null": None,
-        "NaN": float("nan"),
-        "Infinity": float("inf"),
-    }
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.copy_location(ast.Constant(self._VALUES[node.id]), node) if node.id in self._VALUES else node
-
-
-def _value_of(hole: _Hole, values: Mapping[str, Any], variables: _Variables) -> Any:
-    """Return what goes into `hole`: a `_Text`, the text for inside quotes, or a plain value."""
+def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> Any:
+    """Return what goes into `hole`: a `Piece`, the text for inside quotes, or a plain value."""
     if hole.name not in values:
         if hole.braced and variables.known(hole.name):
             return variables[hole.name]
         raise MissingParameter(hole.name)
     value = values[hole.name]
     if not hole.quoted:
-        return _Text(_without_marks(_sound(value, hole.name))) if isinstance(value, str) else _plain(value, hole.name)
+        return Piece(without_marks(_sound(value, hole.name))) if isinstance(value, str) else _plain(value, hole.name)
     names = _future_names(value)
     if names is not None:
         if len(names) != 1:
@@ -372,7 +189,7 @@ def _fill(value: Any, filling: List[Any], variables: _Variables) -> Any:
 
 
 def _fill_text(text: str, filling: List[Any], variables: _Variables) -> Any:
-    if _OPEN not in text:
+    if OPEN not in text:
         return _with_variables(text, variables)
 
     def inserted(mark: "re.Match[str]") -> Any:
@@ -382,10 +199,10 @@ def _fill_text(text: str, filling: List[Any], variables: _Variables) -> Any:
         if not what.isdigit():
             return variables.marked(what)
         value = filling[int(what)]
-        return value if isinstance(value, str) and _OPEN in value else _fill(value, [], variables)
+        return value if isinstance(value, str) and OPEN in value else _fill(value, [], variables)
 
-    whole = _MARK.fullmatch(text)
-    return inserted(whole) if whole else _MARK.sub(lambda mark: str(inserted(mark)), text)
+    whole = MARK.fullmatch(text)
+    return inserted(whole) if whole else MARK.sub(lambda mark: str(inserted(mark)), text)
 
 
 def _with_variables(text: str, variables: _Variables) -> str:

@@ -31,11 +31,10 @@ import enum
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Set, Union
 
-from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Question, Submission, Unit
 from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
 from qcg.pilotjob.executor_api._client.link import Link
@@ -88,12 +87,13 @@ class Dispatcher:
         self._said_goodbye = False
         self._kill_at: Optional[float] = None
         self._thread = threading.Thread(target=self._run, name="qcgpj-dispatcher")
-        with _exit_lock:
-            if _exiting:
-                raise ExecutorClosed("the interpreter is shutting down: no executor can be started any more")
-            _dispatchers.add(self)
+        endings.register(self)
         self._alarm = Alarm()
         self._thread.start()
+
+    def leave_at_exit(self) -> None:
+        """Leave when all jobs are done: the interpreter is shutting down."""
+        self.leave(Leaving.WHEN_DONE)
 
     def forget_in_child(self) -> None:
         """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
@@ -398,7 +398,7 @@ class Dispatcher:
             else:
                 item.failed(error)
         self._alarm.close()
-        _dispatchers.discard(self)
+        endings.unregister(self)
 
 
 def _repeated(names: List[str]) -> List[str]:
@@ -408,34 +408,3 @@ def _repeated(names: List[str]) -> List[str]:
 
 def _chunks(names: List[str]) -> List[List[str]]:
     return [names[start : start + _CHECK_BATCH] for start in range(0, len(names), _CHECK_BATCH)]
-
-
-_exit_lock = threading.Lock()
-_exiting = False
-_dispatchers: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
-
-
-def _leave_at_exit() -> None:
-    """Wait for all jobs of executors that were never shut down, as ``concurrent.futures`` does at exit."""
-    global _exiting  # noqa: PLW0603  # the interpreter exits once
-    with _exit_lock:
-        _exiting = True
-        dispatchers = list(_dispatchers)
-    for dispatcher in dispatchers:
-        dispatcher.leave(Leaving.WHEN_DONE)
-    for dispatcher in dispatchers:
-        dispatcher.join()
-
-
-def _forget_in_child() -> None:
-    global _exit_lock  # noqa: PLW0603  # a thread that the child does not have may hold it
-    _exit_lock = threading.Lock()
-    for dispatcher in list(_dispatchers):
-        dispatcher.forget_in_child()
-    _dispatchers.clear()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
-
-# The interpreter joins threads before it runs atexit's functions; this is the hook that concurrent.futures has too.
-threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]
