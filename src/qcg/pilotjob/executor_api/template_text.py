@@ -206,4 +206,6 @@ class _JSONNames(ast.NodeTransformer):
     }
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.copy_location(ast.Constant(self._VALUES[node.id]), node) if node.id in self._VALUES else node
+        if node.id not in self._VALUES:
+            raise SyntaxError(f"{node.id!r} stands there without quotes", ("", node.lineno, node.col_offset, ""))
+        return ast.copy_location(ast.Constant(self._VALUES[node.id]), node)
