@@ -261,3 +261,43 @@ def test_no_warning_in_development_mode(run_script, tmp_path):
     )
     assert completed.stderr == ""
     assert next(tmp_path.glob(".qcgpjm-service-*/manager.out")).read_text() == ""
+
+
+def test_a_request_by_hand_to_a_dead_manager_is_an_error_not_a_hang(tmp_path):
+    executor = QCGPJExecutor(wd=tmp_path, resources=1)
+    manager = executor.qcgpj_manager
+    manager_of(executor).kill()
+    with pytest.raises(Exception, match=r"does not answer|Not connected"):
+        manager.resources()
+    executor.shutdown()
+
+
+def test_a_forked_child_may_leave_the_with_block(run_script):
+    completed = run_script(
+        """
+        import os
+        from qcg.pilotjob.executor_api import *
+        with QCGPJExecutor(resources=1) as executor:
+            executor.qcgpj_manager.resources()
+            child = os.fork()
+            future = executor.submit(BasicTemplate, name="a", exec="true") if child else None
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            print(future.result(20))
+        """
+    )
+    assert completed.stdout == "{'a': 'SUCCEED'}\n"
+
+
+def test_an_abandoned_executor_closes_its_manager_client_too(run_script):
+    completed = run_script(
+        """
+        from qcg.pilotjob.executor_api import *
+        executor = QCGPJExecutor(resources=1)
+        executor.qcgpj_manager.resources()
+        executor.submit(BasicTemplate, name="a", exec="true").result(20)
+        del executor
+        """,
+        options=["-X", "dev", "-W", "error"],
+    )
+    assert completed.stderr == ""

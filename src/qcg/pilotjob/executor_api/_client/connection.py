@@ -39,6 +39,7 @@ class Connection:
         self._manager = manager
         self._own_manager: Any = None
         self._lock = threading.Lock()
+        self.dispatcher.at_end = self._close_manager
         self._source = ExecutorSource(self.dispatcher, self.manager)
 
     def submit(
@@ -82,8 +83,12 @@ class Connection:
 
     def join(self) -> None:
         """Wait for the end."""
-        if self.dispatcher.join() and self._own_manager is not None:
-            self._own_manager.close()
+        self.dispatcher.join()
+
+    def _close_manager(self) -> None:
+        with self._lock:
+            if self._own_manager is not None:
+                self._own_manager.close()
 
 
 def _parameters(given: Any) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Set, Union
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, Union
 
 from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Question, Submission, Unit
@@ -72,6 +72,7 @@ class Dispatcher:
         self._leaving = Leaving.NOT
         self._broken: Optional[BaseException] = None
         self._unflushed = False
+        self.at_end: Callable[[], None] = lambda: None
         self._abandoned = False
         self._ended = threading.Event()
         # the thread's own
@@ -171,11 +172,15 @@ class Dispatcher:
 
     def join(self, timeout: Optional[float] = None) -> bool:
         """Wait for the end of the thread, with that of a manager of ours; return whether it came."""
-        if self.is_current_thread or not self._ended.wait(timeout):
+        if self.is_current_thread or os.getpid() != self._pid or not self._ended.wait(timeout):
             return False
-        if os.getpid() == self._pid:
-            self._thread.join()
+        self._thread.join()
         return True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread, and a manager of ours, have ended."""
+        return self._ended.is_set()
 
     @property
     def is_current_thread(self) -> bool:
@@ -398,6 +403,7 @@ class Dispatcher:
             else:
                 item.failed(error)
         self._alarm.close()
+        self.at_end()
         endings.unregister(self)
 
 

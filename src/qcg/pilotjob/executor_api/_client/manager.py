@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import time
 from typing import Any, Callable, Dict, Optional, Sequence, Union
 
 import zmq
@@ -15,7 +17,8 @@ from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 
 __all__ = ["ConnectedManager"]
 
-_REPLY_MILLISECONDS = 60_000
+_REPLY_SECONDS = 60.0
+_LOOK_MILLISECONDS = 100  # how soon a request notices that the manager has ended
 
 
 class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
@@ -38,14 +41,20 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     def _send_and_validate_result(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]] = None) -> Any:
         self._dispatcher.flush()  # what was submitted before has to be there
         with self._lock:
-            try:
-                self._zmq_socket.setsockopt(zmq.LINGER, 0)
-                self._zmq_socket.setsockopt(zmq.RCVTIMEO, _REPLY_MILLISECONDS)
-                self._zmq_socket.setsockopt(zmq.REQ_RELAXED, 1)
-                self._zmq_socket.setsockopt(zmq.REQ_CORRELATE, 1)
-                return super()._send_and_validate_result(data, valid_method)
-            except zmq.Again:
-                raise CoreConnectionError(f"the manager at {self._address} does not answer") from None
+            self._assure_connected()
+            self._zmq_socket.setsockopt(zmq.LINGER, 0)
+            self._zmq_socket.setsockopt(zmq.REQ_RELAXED, 1)  # an interrupted request does not spoil the next one
+            self._zmq_socket.setsockopt(zmq.REQ_CORRELATE, 1)
+            self._zmq_socket.send(json.dumps(data).encode())
+            self._await_reply()
+            reply = json.loads(self._zmq_socket.recv())
+        return (valid_method or Manager._validate_response)(reply)
+
+    def _await_reply(self) -> None:
+        deadline = time.monotonic() + _REPLY_SECONDS
+        while not self._zmq_socket.poll(_LOOK_MILLISECONDS):
+            if self._dispatcher.has_ended or time.monotonic() > deadline:
+                raise CoreConnectionError(f"the manager at {self._address} does not answer")
 
     @override
     def remove(self, names: Union[str, Sequence[str]]) -> None:

@@ -34,13 +34,13 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         try:
             jobs: List[Job] = self._prepare_jobs(request.jobs)
             self._refuse_hopeless(jobs)
+            self._manager.tracer.new_submited_jobs(jobs)
             self._manager.add(jobs)
         except (InvalidRequest, JobAlreadyExist) as error:
             return Response.error(str(error))
         except Exception as error:
             _logger.exception("a submission failed")
             return Response.error(f"{type(error).__name__}: {error}")
-        self._manager.tracer.new_submited_jobs(jobs)
         names = [job.name for job in jobs]
         return Response.ok(f"{len(jobs)} jobs submitted", data={"submitted": len(jobs), "jobs": names})
 
