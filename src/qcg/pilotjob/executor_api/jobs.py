@@ -8,7 +8,8 @@ wrong with it. The keys and their meaning are the manager's own ("standard" form
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from datetime import datetime
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Literal, Required, TypedDict
 
@@ -18,6 +19,7 @@ __all__ = [
     "Dependencies",
     "Execution",
     "Iteration",
+    "IterationInfo",
     "Job",
     "JobInfo",
     "Resources",
@@ -107,6 +109,28 @@ class JobInfo(TypedDict, total=False):
     messages: str
     iterations: Dict[str, int]
     childs: List[Dict[str, Any]]
+
+
+class IterationInfo(NamedTuple):
+    """One iteration of an array.
+
+    Attributes:
+        iteration: its number, ``${it}``.
+        state: as of a job.
+        exit_code: negative for the number of the signal that ended it; None until it has ended, or when it never ran.
+        message: what the manager says of its failure, or an empty string.
+        started: when its process was started, in local time; None when it was not, or the manager does not tell.
+        ended: when it reached its final state; None until then, or when the manager does not tell.
+        cores: for each node that it was given the numbers of the cores.
+    """
+
+    iteration: int
+    state: str
+    exit_code: Optional[int]
+    message: str
+    started: Optional[datetime]
+    ended: Optional[datetime]
+    cores: Dict[str, List[str]]
 
 
 @dataclass(frozen=True)

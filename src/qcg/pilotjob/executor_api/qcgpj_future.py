@@ -5,14 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from typing_extensions import override
 
-from qcg.pilotjob.executor_api._client.failure import failure_of
+from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
 from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
 from qcg.pilotjob.executor_api.errors import JobTimeout
-from qcg.pilotjob.executor_api.jobs import JobInfo
+from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo
 
 __all__ = ["QCGPJFuture"]
 
@@ -122,6 +122,27 @@ class QCGPJFuture(Future[Dict[str, str]]):
     def info(self) -> Dict[str, JobInfo]:
         """Return ``{name: what the manager knows}``, also after shutdown; see `JobInfo` for what that is."""
         return self._source.infos(self.ids, ended=self.done())
+
+    def iterations(self) -> Dict[str, List[IterationInfo]]:
+        """Return ``{name: its iterations}`` for the arrays of this future, as they are now, also after shutdown."""
+        return {name: iterations_of(info) for name, info in self.info().items() if "childs" in info}
+
+    def cancel_iterations(self, numbers: Iterable[int]) -> List[int]:
+        """Cancel some iterations of an array, and return the numbers of those that had not ended before.
+
+        They end within the time that `cancel` has, but are not waited for; `iterations` tells. An array with a
+        cancelled iteration ends as ``FAILED``.
+
+        Raises:
+            ValueError: the future is not that of one job.
+        """
+        if len(self.ids) != 1:
+            raise ValueError(f"this future has {len(self.ids)} jobs; iterations can be cancelled of a future of one")
+        names = {f"{self.ids[0]}:{number}": number for number in numbers}
+        if not names or self.done():
+            return []
+        refused = self._source.cancel_some(list(names))
+        return [number for name, number in names.items() if name not in refused]
 
     def raise_for_status(self, timeout: Optional[float] = None) -> Dict[str, str]:
         """Return `result` when every job has succeeded.

@@ -1,15 +1,16 @@
-"""Why a job failed, from what the manager knows of it."""
+"""What the manager knows of a job, in words and types of ours: why it failed, how its iterations fare."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.executor_api._client.process import tail
 from qcg.pilotjob.executor_api.errors import JobFailed
-from qcg.pilotjob.executor_api.jobs import JobInfo
+from qcg.pilotjob.executor_api.jobs import FINAL_STATES, IterationInfo, JobInfo
 
-__all__ = ["failure_of"]
+__all__ = ["failure_of", "iterations_of"]
 
 _TAIL_LINES = 10
 _MOST_ITERATIONS = 10
@@ -36,6 +37,31 @@ def failure_of(name: str, state: str, info: Optional[JobInfo]) -> JobFailed:
         stderr_tail=stderr_tail,
         stdout_tail=tail(stdout, _TAIL_LINES) if stdout and not stderr_tail else "",
     )
+
+
+def iterations_of(info: JobInfo) -> List[IterationInfo]:
+    """Return the iterations that the manager's ``jobInfo``, or its record, tells of."""
+    return [_iteration(child) for child in info.get("childs", [])]
+
+
+def _iteration(child: Dict[str, Any]) -> IterationInfo:
+    runtime = child.get("runtime", {})
+    times = {entry["state"]: datetime.fromisoformat(entry["date"]) for entry in child.get("history", [])}
+    return IterationInfo(
+        iteration=child["iteration"],
+        state=child["state"],
+        exit_code=int(runtime["exit_code"]) if "exit_code" in runtime else None,
+        message=child.get("messages", ""),
+        started=times.get("EXECUTING"),
+        ended=times.get(child["state"]) if child["state"] in FINAL_STATES else None,
+        cores=_cores(runtime.get("allocation", "")),
+    )
+
+
+def _cores(allocation: str) -> Dict[str, List[str]]:
+    """Read the core's ``node[core:core],node[core]``."""
+    nodes = (part.rstrip("]").partition("[") for part in allocation.split(",") if part)
+    return {name: cores.split(":") for name, _, cores in nodes}
 
 
 def _path(runtime: Dict[str, Any], stream: str) -> Optional[Path]:

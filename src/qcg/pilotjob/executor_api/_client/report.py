@@ -48,7 +48,8 @@ class Report:
         children = []
         for number in sorted(self._numbers.get(name, [])):
             line = self._line(f"{name}:{number}")
-            child = {"iteration": number, "state": line["state"], "runtime": line.get("runtime", {})}
+            child = {key: line[key] for key in ("state", "runtime", "history")}
+            child["iteration"] = number
             if "messages" in line:
                 child["messages"] = line["messages"]
             children.append(child)

@@ -36,6 +36,9 @@ class Source(Protocol):
     def cancel(self, future: QCGPJFuture) -> bool:
         """Cancel the future's jobs; return whether it is or will be cancelled."""
 
+    def cancel_some(self, names: Sequence[str]) -> Dict[str, str]:
+        """Cancel iterations by name; return why some were not."""
+
     def states(self, names: Sequence[str]) -> Dict[str, str]:
         """Return the jobs' states."""
 
@@ -77,6 +80,10 @@ class ExecutorSource:
         future.add_done_callback(lambda _: ended.set())
         ended.wait(_ANSWER_SECONDS)
         return future.cancelled()
+
+    def cancel_some(self, names: Sequence[str]) -> Dict[str, str]:
+        """Ask the manager to cancel iterations."""
+        return dict(self._answer(wire.request("cancelJob", names))["data"].get("errors", {}))
 
     def states(self, names: Sequence[str]) -> Dict[str, str]:
         """Ask the manager."""
@@ -138,6 +145,11 @@ class ManagerSource:
         self._core_manager.cancel(future._unfinished())
         self.await_end(future, _ANSWER_SECONDS)
         return future.cancelled()
+
+    def cancel_some(self, names: Sequence[str]) -> Dict[str, str]:
+        """Ask the manager to cancel iterations; the core's client keeps to itself which it refused."""
+        self._core_manager.cancel(list(names))
+        return {}
 
     def states(self, names: Sequence[str]) -> Dict[str, str]:
         """Ask the manager."""

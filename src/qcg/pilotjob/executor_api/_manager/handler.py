@@ -87,19 +87,21 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         response = await super().handle_jobinfo_req(iface, request)
         for name, answer in (response.data or {}).get("jobs", {}).items():
             if "data" in answer:
-                self._add_messages(name, answer["data"])
+                self._complete(name, answer["data"])
         return response
 
-    def _add_messages(self, name: str, data: Dict[str, Any]) -> None:
+    def _complete(self, name: str, data: Dict[str, Any]) -> None:
         job_name, iteration = JobList.parse_jobname(name)
         job = self._manager.job_list.get(job_name)
         data.pop("messages", None)
         if job.messages(iteration):
             data["messages"] = job.messages(iteration)
         for child in data.get("childs", []):
-            messages = job.messages(child["iteration"])
-            if messages:
-                child["messages"] = messages
+            number = child["iteration"]
+            history = job.history(number)
+            child["history"] = [{"state": state.name, "date": moment.isoformat()} for state, moment in history]
+            if job.messages(number):
+                child["messages"] = job.messages(number)
 
     @override
     async def handle_control_req(self, iface: Any, request: Any) -> Response:

@@ -73,10 +73,18 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         if self.stop_processing:
             return
         state_of_all = job.set_state(state, iteration, error_msg)
+        if iteration is None and state.is_finished() and job.has_iterations:
+            self._end_iterations(job, state)  # an array that is omitted
         self._fire_job_state_notifies(job.name, iteration, state)
         if state_of_all:
             self._fire_job_state_notifies(job.name, None, state_of_all)
         self._changed.set()
+
+    def _end_iterations(self, job: Job, state: JobState) -> None:
+        for iteration in job.iteration.iterations_gen():
+            if not job.state(iteration).is_finished():
+                job.set_state(state, iteration)
+                self._fire_job_state_notifies(job.name, iteration, state)
 
     @override
     def _fire_job_state_notifies(self, job_id: str, iteration: Optional[int], state: JobState) -> None:
