@@ -176,7 +176,7 @@ def test_the_package_is_found_wherever_the_client_found_it(tmp_path, run_script)
 
 def test_nobody_else_can_read_or_connect(executor, tmp_path):
     process = executor._connection.dispatcher.link.process
-    for directory in (process.directories.aux, process.directories.sockets):
+    for directory in (process.directories.aux, process._sockets):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     for path in process.directories.aux.iterdir():
         assert path.name in {"jobs.report", "track.reqs", "track.states"} or stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -187,11 +187,14 @@ def test_nobody_else_can_read_or_connect(executor, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_cannot_connect(executor):
-    address = executor._connection.dispatcher.link.address
-    path = address.replace("ipc://", "")
-    program = f"import os, socket; os.setuid(65534); socket.socket(socket.AF_UNIX).connect({path!r})"
-    completed = subprocess.run(["/usr/bin/env", "python3", "-c", program], capture_output=True, text=True, check=False)
-    assert "PermissionError" in completed.stderr
+    link = executor._connection.dispatcher.link
+    path = link.address.replace("ipc://", "")
+    attempts = [f"socket.socket(socket.AF_UNIX).connect({path!r})"]
+    attempts += [f"open({str(path)!r})" for path in link.process.directories.aux.iterdir()]
+    for attempt in attempts:
+        program = f"import os, socket; os.setuid(65534); {attempt}"
+        done = subprocess.run(["/usr/bin/env", "python3", "-c", program], capture_output=True, text=True, check=False)
+        assert "PermissionError" in done.stderr
 
 
 def test_the_jobs_files_have_the_users_mode(executor, tmp_path):

@@ -16,11 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Iterator, List, Sequence
+from typing import IO, Iterator, List, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api.errors import ManagerStartError
@@ -28,8 +27,6 @@ from qcg.pilotjob.executor_api.jobs import Capacity
 
 __all__ = ["ManagerProcess"]
 
-_LONGEST_SOCKET_PATH = 107  # sun_path has 108 bytes, one of them for the end
-_SOCKET_NAME = "/qcgpj-12345678/manager:0"
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
     "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
@@ -39,10 +36,9 @@ _BOOT = (
 
 @dataclass(frozen=True)
 class Directories:
-    """Where a manager keeps its files: `aux` in the working directory, `sockets` in one for short-lived files."""
+    """Where a manager keeps its files: `aux` is private, in the working directory."""
 
     aux: Path
-    sockets: Path
 
     @property
     def log(self) -> Path:
@@ -77,18 +73,17 @@ class ManagerProcess:
             self._process = self._spawn(arguments, write_end)
         except BaseException:
             os.close(read_end)
-            self._remove_sockets()
             raise
         finally:
             os.close(write_end)
         self.end_fd = read_end
+        self._sockets: Optional[Path] = None  # the manager makes it, and tells when it is ready
         self.pid = self._process.pid
 
     def _spawn(self, arguments: List[str], write_end: int) -> "subprocess.Popen[bytes]":
         orders = {
             "path": [os.path.abspath(entry) for entry in sys.path],
             "arguments": arguments,
-            "sockets": str(self.directories.sockets),
             "ready": write_end,
         }
         shows = "--show-progress" in arguments
@@ -120,6 +115,7 @@ class ManagerProcess:
         except BaseException:
             self.kill()
             raise
+        self._sockets = Path(description["sockets"])
         self.address: str = description["address"]
         self.events: str = description["events"]
         capacity = description["capacity"]
@@ -175,10 +171,12 @@ class ManagerProcess:
 
     def clean_up(self) -> None:
         """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
-        if self._process.wait() != 0:
-            _kill_jobs_of(self.directories.sockets)
+        failed = self._process.wait() != 0
         self.close_descriptors()
-        self._remove_sockets()
+        if self._sockets is not None:
+            if failed:
+                _kill_jobs_of(self._sockets)
+            shutil.rmtree(self._sockets, ignore_errors=True)  # the manager has removed it, unless it was killed
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
@@ -187,9 +185,6 @@ class ManagerProcess:
             self.end_fd = -1
         if self._process.stdin is not None:
             self._process.stdin.close()
-
-    def _remove_sockets(self) -> None:
-        shutil.rmtree(self.directories.sockets, ignore_errors=True)  # the manager may be removing it too
 
 
 def tail(path: Path, lines: int) -> str:
@@ -205,7 +200,7 @@ def tail(path: Path, lines: int) -> str:
 
 
 def _make_directories(arguments: List[str]) -> Directories:
-    """Make the two directories, private; an ``--id`` is appended to `arguments` when there is none."""
+    """Make the manager's directory, private; an ``--id`` is appended to `arguments` when there is none."""
     wd = working_directory(value_of("--wd", arguments))
     wd.mkdir(parents=True, exist_ok=True)
     name = value_of("--id", arguments)
@@ -219,19 +214,7 @@ def _make_directories(arguments: List[str]) -> Directories:
         raise ManagerStartError(
             f"{aux} exists: another manager has or had this id; give another --id, or leave it out"
         ) from None
-    return Directories(aux, _make_sockets_directory(aux), aux / (value_of("--report-file", arguments) or "jobs.report"))
-
-
-def _make_sockets_directory(aux: Path) -> Path:
-    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(aux)]):
-        if len(os.fsencode(parent)) + len(_SOCKET_NAME) > _LONGEST_SOCKET_PATH:
-            continue
-        with contextlib.suppress(OSError):
-            return Path(tempfile.mkdtemp(prefix="qcgpj-", dir=parent))
-    raise ManagerStartError(
-        f"no directory for the manager's sockets: none of {tempfile.gettempdir()}, /tmp, /dev/shm can be written to "
-        f"and has a path under {_LONGEST_SOCKET_PATH - len(_SOCKET_NAME)} bytes; set TMPDIR to one"
-    )
+    return Directories(aux, aux / (value_of("--report-file", arguments) or "jobs.report"))
 
 
 @contextlib.contextmanager

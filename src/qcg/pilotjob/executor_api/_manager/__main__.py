@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,8 +13,8 @@ from typing import Any, Dict
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
 
-    `orders` holds ``arguments`` (the core service's command line), ``sockets`` (a private directory) and ``ready``
-    (a file descriptor that takes one line of JSON).
+    `orders` holds ``arguments`` (the core service's command line) and ``ready`` (a file descriptor that takes one line
+    of JSON).
     """
     lifeline = _take_standard_input()
     # a blocked or ignored signal would be inherited by this process, and from here by every job
@@ -26,7 +27,7 @@ def main(orders: Dict[str, Any]) -> None:
     try:
         from qcg.pilotjob.executor_api._manager.service import Service
 
-        service = Service(orders["arguments"], sockets=orders["sockets"], lifeline=lifeline)
+        service = Service(orders["arguments"], lifeline)
     except BaseException as error:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})
         raise
@@ -48,8 +49,9 @@ def _take_standard_input() -> int:
 def _tell(ready: int, message: Dict[str, Any]) -> None:
     # the descriptor stays open: its end tells the client that this process has ended
     unsent = json.dumps(message).encode() + b"\n"
-    while unsent:
-        unsent = unsent[os.write(ready, unsent) :]
+    with contextlib.suppress(BrokenPipeError):  # the client has gone already; the lifeline tells what to do then
+        while unsent:
+            unsent = unsent[os.write(ready, unsent) :]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, write_environment
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
-from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, RequestInterface
+from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, RequestInterface, make_directory
 
 _logger = logging.getLogger(__name__)
 
@@ -41,26 +42,30 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     the core's service can be given its loop, its files' mode and a lifeline.
     """
 
-    def __init__(self, arguments: List[str], sockets: str, lifeline: int) -> None:
+    def __init__(self, arguments: List[str], lifeline: int) -> None:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
-        self._sockets = Path(sockets)
         self._lifeline = lifeline
+        self._sockets: Optional[Path] = None
         self._ending: Optional["asyncio.Task[None]"] = None
         self._failure: Optional[BaseException] = None
         self._children: Optional[Children] = None
         self._run_times: Optional[RunTimes] = None
-        RequestInterface.directory = EventPublisher.directory = self._sockets
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
-        super().__init__(["--net", *arguments])
+        try:
+            super().__init__(["--net", *arguments])
+        except BaseException:
+            self._remove_sockets()
+            raise
 
     def description(self) -> Dict[str, Any]:
         """Return what the client has to know: addresses and capacity."""
         resources = self._manager.resources
         consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
         return {
+            "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
             "capacity": {
@@ -70,6 +75,11 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
                 "resources": consumables,
             },
         }
+
+    @override
+    def _setup_aux_dir(self) -> None:
+        super()._setup_aux_dir()
+        self._sockets = RequestInterface.directory = EventPublisher.directory = make_directory(self._aux_dir)
 
     @override
     def _setup_logging(self) -> None:
@@ -106,7 +116,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         wrapper = Config.WRAPPER_RT_STATS.get(self._conf)
         if wrapper == Config.WRAPPER_RT_STATS.value["default"]:
             wrapper = None
-        return RunTimes(Path(self._aux_dir), self._sockets / "rt.pipe", wrapper, self._loop)
+        return RunTimes(Path(self._aux_dir), RequestInterface.directory / "rt.pipe", wrapper, self._loop)
 
     @override
     def start(self) -> None:
@@ -156,12 +166,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         top_logger.removeHandler(self._log_handler)
         self._log_handler.close()
         self._loop.close()
-        _remove_sockets(self._sockets)
+        self._remove_sockets()
 
-
-def _remove_sockets(directory: Path) -> None:
-    # the client does this too; whoever comes second finds nothing
-    for path in [*directory.iterdir()] if directory.exists() else []:
-        path.unlink(missing_ok=True)
-    if directory.exists():
-        directory.rmdir()
+    def _remove_sockets(self) -> None:
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)  # the client may be removing it too

@@ -1,0 +1,67 @@
+"""The client is ended at any moment of its life: nothing is left of it, of its manager and of its jobs.
+
+REPETITIONS in the environment says how often each is done; the default keeps the whole in a few seconds.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPETITIONS = int(os.environ.get("REPETITIONS", "4"))
+LONGEST = 0.8  # seconds: from before the manager starts to the middle of the jobs
+
+CLIENT = """
+from qcg.pilotjob.executor_api import *
+with QCGPJExecutor(resources=2) as executor:
+    for n in range(1000):
+        executor.submit(ScriptTemplate, name=f"n{n}", script="(setsid sleep 1000 &) ; sleep 0.0$((RANDOM % 10)); :")
+        if n % 50 == 0:
+            executor.submit(BasicTemplate, name=f"wait{n}", exec="sleep", args=["0.05"]).result()
+"""
+
+
+def left_of(directory):
+    """Return the processes that work in a directory: the client, its manager and all its jobs do."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == directory:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("repetition", range(REPETITIONS))
+def test_nothing_is_left_of_a_client_that_was_ended(tmp_path, wait_until, number, repetition):
+    moment = random.Random(f"{number}{repetition}").uniform(0, LONGEST)
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(moment)  # the moment itself is what is varied
+    client.send_signal(number)
+    client.wait(5)
+    wait_until(lambda: not left_of(tmp_path), f"the end of all processes after {moment:.3f} s", deadline=3)
+    sockets = [path for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith("qcgpj-")]
+    assert sockets == []
+
+
+def test_ctrl_c_twice(tmp_path, wait_until):
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: len(left_of(tmp_path)) > 4, "a few jobs")
+    client.send_signal(signal.SIGINT)
+    time.sleep(0.01)  # a second key press
+    client.send_signal(signal.SIGINT)
+    client.wait(5)
+    wait_until(lambda: not left_of(tmp_path), "the end of all processes", deadline=3)
