@@ -1,14 +1,19 @@
-"""What the manager writes: its log."""
+"""What the manager writes: its log, its record of ended jobs, its environment."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import logging
 import os
 from pathlib import Path
 from typing import Optional
 
+from qcg.pilotjob.reports import JsonFileReport
 from typing_extensions import override
+
+_logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.2
 
@@ -48,6 +53,39 @@ class BufferedLog(logging.FileHandler):
             self._timer.cancel()
             self._timer = None
         super().flush()
+
+
+class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
+    """The core's ``jobs.report``, written job by job: what has ended is on record, whatever happens next.
+
+    Mends C28 (a report that cannot be written stops the manager's clean-up half way). What cannot be written is kept
+    and written with the next job. Can go when the core does as much.
+    """
+
+    buffer: io.StringIO
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.buffer_size = 0
+
+    @override
+    def flush(self) -> None:
+        if not self.buffer.getvalue():
+            return
+        try:
+            self._append(self.buffer.getvalue().encode())
+        except OSError as error:
+            _logger.error("what has ended cannot be recorded in %s: %s", self.report_file, error)  # noqa: TRY400
+            return
+        self.buffer = io.StringIO()
+        self.buffered_entries = 0
+
+    def _append(self, lines: bytes) -> None:
+        with open(self.report_file, "ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(lines) != len(lines):
+                file.truncate(end)  # half a line would spoil the next one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def write_environment(path: Path) -> None:

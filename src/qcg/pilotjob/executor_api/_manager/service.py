@@ -24,7 +24,7 @@ from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
-from qcg.pilotjob.executor_api._manager.records import BufferedLog, write_environment
+from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, RequestInterface, make_directory
 
@@ -92,9 +92,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _setup_reports(self) -> None:
-        super()._setup_reports()
-        if self._job_reporter:
-            self._job_reporter.buffer_size = 0  # what has finished is on record, whatever happens next
+        self._job_reporter = Record(os.path.join(self._aux_dir, Config.REPORT_FILE.get(self._conf)))
 
     @override
     def _setup_signals(self) -> None:
@@ -161,7 +159,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         for task in pending:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        zmq.asyncio.Context.instance().term()
+        zmq.asyncio.Context.instance().destroy()
         _logger.info("the manager has ended")
         top_logger.removeHandler(self._log_handler)
         self._log_handler.close()

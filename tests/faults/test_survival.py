@@ -1,0 +1,166 @@
+"""Faults around a running executor: each is invisible, or a prompt and true error."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import BasicTemplate, JobRefused, QCGPJExecutor, ScriptTemplate
+
+
+def manager_of(executor):
+    return psutil.Process(executor._connection.dispatcher.link.process.pid)
+
+
+def test_a_manager_that_is_stopped_for_a_while_goes_on(executor, wait_until):
+    futures = [executor.submit(BasicTemplate, name=f"a{n}", exec="true") for n in range(50)]
+    manager = manager_of(executor)
+    manager.suspend()
+    wait_until(lambda: manager.status() == psutil.STATUS_STOPPED)
+    late = [executor.submit(BasicTemplate, name=f"b{n}", exec="true") for n in range(50)]
+    with pytest.raises(TimeoutError):
+        late[-1].result(1)
+    manager.resume()
+    assert all(future.result(20) == {future.ids[0]: "SUCCEED"} for future in futures + late)
+
+
+def test_a_stopped_manager_does_not_keep_an_interrupted_client(tmp_path):
+    with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=2) as executor:  # noqa: PT012
+        future = executor.submit(ScriptTemplate, name="a", script="sleep 1000; :")
+        manager = manager_of(executor)
+        manager.suspend()
+        began = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 3
+    assert future.cancelled()
+    assert not manager.is_running()
+
+
+def test_no_event_is_lost_while_the_interpreter_stands_still(executor):
+    futures = [executor.submit(BasicTemplate, name=f"a{n}", exec="true") for n in range(500)]
+    ctypes.PyDLL(None).sleep(3)  # a C function that keeps the interpreter's lock
+    assert all(future.result(30) == {future.ids[0]: "SUCCEED"} for future in futures)
+
+
+def test_a_lost_event_is_found_out(executor, monkeypatch):
+    # nothing loses events here, so the test does: the dispatcher is made deaf, and asks sooner than every 5 s
+    dispatcher = executor._connection.dispatcher
+    executor.submit(BasicTemplate, name="first", exec="true").result(20)
+    monkeypatch.setattr("qcg.pilotjob.executor_api._client.channel.Channel.finished_jobs", lambda _: iter(()))
+    dispatcher._check_in(0.2)
+    assert executor.submit(BasicTemplate, name="a", exec="true").result(20) == {"a": "SUCCEED"}
+
+
+def test_the_managers_directory_is_deleted(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        running = executor.submit(ScriptTemplate, name="a", script="touch begun; until [ -e go ]; do sleep 0.01; done")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        shutil.rmtree(executor._connection.dispatcher.link.process.directories.aux)
+        (tmp_path / "go").touch()
+        assert running.result(20) == {"a": "SUCCEED"}
+        late = executor.submit(BasicTemplate, name="b", exec="true")
+        with pytest.raises(JobRefused, match="No such file or directory"):
+            late.result(20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_the_disk_is_full(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
+    try:
+        with QCGPJExecutor(wd=disk, resources=2) as executor:
+            first = executor.submit(BasicTemplate, name="first", exec="true")
+            assert first.result(20) == {"first": "SUCCEED"}
+            running = executor.submit(ScriptTemplate, name="r", script="until [ -e go ]; do sleep 0.01; done")
+            while running.status() != {"r": "EXECUTING"}:
+                time.sleep(0.01)
+            with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb") as filler:  # noqa: PT012
+                while True:
+                    filler.write(b"x" * 4096)
+                    filler.flush()
+            late = executor.submit(BasicTemplate, name="late", exec="true")
+            outcome = late.exception(20) or late.result(20)
+            assert isinstance(outcome, JobRefused) or outcome["late"] in ("FAILED", "SUCCEED")
+            (disk / "filler").unlink()
+            (disk / "go").touch()
+            assert running.result(20) == {"r": "SUCCEED"}
+            assert executor.submit(BasicTemplate, name="last", exec="true").result(20) == {"last": "SUCCEED"}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def run_limited(source, cwd, prefix="", env=None):
+    """Run a program below a shell that sets limits first."""
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    return subprocess.run(
+        ["bash", "-c", f'{prefix} exec "$@"', "bash", *command],
+        cwd=cwd,
+        env={**os.environb, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+MANY = """
+from qcg.pilotjob.executor_api import *
+with QCGPJExecutor(resources=100) as executor:
+    futures = [executor.submit(ScriptTemplate, name=f"a{n}", script="sleep 0.1") for n in range(200)]
+    assert all(future.result() == {future.ids[0]: "SUCCEED"} for future in futures)
+print("all")
+"""
+ONE = """
+from qcg.pilotjob.executor_api import *
+with QCGPJExecutor(resources=1) as executor:
+    print(executor.submit(BasicTemplate, name="a", exec="true").result(20))
+"""
+
+
+def test_few_open_files_are_enough_for_many_jobs(tmp_path):
+    done = run_limited(MANY, tmp_path, "ulimit -n 64;")
+    assert done.stdout == "all\n", done.stderr
+
+
+def test_an_environment_that_is_not_text(tmp_path):
+    done = run_limited(ONE, tmp_path, env={b"NOT_TEXT": b"\xff\xfe\x80"})
+    assert done.stdout == "{'a': 'SUCCEED'}\n", done.stderr
+
+
+def test_a_temporary_directory_that_cannot_be_written_to(tmp_path):
+    done = run_limited(ONE, tmp_path, env={b"TMPDIR": b"/proc"})
+    assert done.stdout == "{'a': 'SUCCEED'}\n", done.stderr
+
+
+def test_the_signals_that_the_user_ignores_reach_the_jobs_all_the_same(tmp_path):
+    done = run_limited(
+        """
+        from qcg.pilotjob.executor_api import *
+        with QCGPJExecutor(resources=1) as executor:
+            future = executor.submit(ScriptTemplate, name="a", script="kill -TERM $$; echo survived")
+            print(future.result(20))
+        """,
+        tmp_path,
+        "trap '' TERM INT HUP;",
+    )
+    assert done.stdout == "{'a': 'FAILED'}\n", done.stderr
+
+
+def test_the_manager_runs_out_of_memory(tmp_path, wait_until):
+    # what the kernel does then is a SIGKILL to the manager, or to a job
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        job = executor.submit(ScriptTemplate, name="a", script="touch begun; sleep 1000; :")
+        wait_until((tmp_path / "begun").exists)
+        (process,) = manager_of(executor).children()
+        process.send_signal(signal.SIGKILL)
+        assert job.result(20) == {"a": "FAILED"}
+        assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
