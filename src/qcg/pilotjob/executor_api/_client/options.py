@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
 
@@ -103,6 +102,8 @@ def _nodes(resources: Union[int, str]) -> str:
 
 
 def _wrapper(wrapper: Union[str, "os.PathLike[str]"]) -> str:
+    import shutil  # half a dozen modules, which need not delay the start of those who have no wrapper
+
     path = shutil.which(os.fspath(wrapper))
     if path is None:
         raise InvalidOption(f"wrapper_rt_stats is {os.fspath(wrapper)!r}, which is not an executable program")

@@ -11,9 +11,7 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -171,6 +169,8 @@ class ManagerProcess:
 
     def clean_up(self) -> None:
         """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
+        import shutil  # half a dozen modules, which need not delay the start
+
         failed = self._process.wait() != 0
         self.close_descriptors()
         if self._sockets is not None:
@@ -205,7 +205,7 @@ def _make_directories(arguments: List[str]) -> Directories:
     wd.mkdir(parents=True, exist_ok=True)
     name = value_of("--id", arguments)
     if not name:
-        name = f"{socket.gethostname()}.{os.urandom(4).hex()}"
+        name = f"{os.uname().nodename}.{os.urandom(4).hex()}"
         arguments += ["--id", name]
     aux = wd / f".qcgpjm-service-{name}"
     try:
