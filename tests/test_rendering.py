@@ -40,12 +40,6 @@ def sent(template, **parameters):
     return encoded(validated(job_of(template, **parameters), None))
 
 
-@pytest.fixture(autouse=True)
-def no_login_profile(tmp_path, monkeypatch):
-    """Scripts are run by a login shell; what its user's profile does is not under test."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
 def a_future(*names):
     return QCGPJFuture(list(names), None)
 

@@ -23,12 +23,6 @@ from qcg.pilotjob.executor_api import (
 FILES = Path(__file__).parent.parent / "templates"
 
 
-@pytest.fixture(autouse=True)
-def no_login_profile(tmp_path, monkeypatch):
-    """Scripts are run by a login shell; what its user's profile does is not under test."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
 @pytest.fixture
 def run(executor, tmp_path):
     """Submit, wait for success, and return a function that reads the files which the jobs have made."""

@@ -56,12 +56,6 @@ with_manager = settings(
 )
 
 
-@pytest.fixture(autouse=True)
-def no_login_profile(tmp_path, monkeypatch):
-    """Scripts are run by a login shell; what its user's profile does is not under test."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
 @pytest.fixture
 def names():
     """Names of jobs, each new."""

@@ -14,12 +14,6 @@ from qcg.pilotjob.executor_api.validation import JOB_ID_VARIABLE, validated
 RUNS = {"exec": "echo"}
 
 
-@pytest.fixture(autouse=True)
-def no_login_profile(tmp_path, monkeypatch):
-    """Scripts are run by a login shell; what its user's profile does is not under test."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
 def job(**parts):
     return {"name": "a", "execution": RUNS, **parts}
 

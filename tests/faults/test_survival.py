@@ -58,11 +58,10 @@ def test_a_lost_event_is_found_out(executor, monkeypatch):
     assert executor.submit(BasicTemplate, name="a", exec="true").result(20) == {"a": "SUCCEED"}
 
 
-def test_the_managers_directory_is_deleted(tmp_path):
+def test_the_managers_directory_is_deleted(tmp_path, wait_until):
     with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
         running = executor.submit(ScriptTemplate, name="a", script="touch begun; until [ -e go ]; do sleep 0.01; done")
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
+        wait_until((tmp_path / "begun").exists)
         shutil.rmtree(executor._connection.dispatcher.link.process.directories.aux)
         (tmp_path / "go").touch()
         assert running.result(20) == {"a": "SUCCEED"}
@@ -72,7 +71,7 @@ def test_the_managers_directory_is_deleted(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_the_disk_is_full(tmp_path):
+def test_the_disk_is_full(tmp_path, wait_until):
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
@@ -81,8 +80,7 @@ def test_the_disk_is_full(tmp_path):
             first = executor.submit(BasicTemplate, name="first", exec="true")
             assert first.result(20) == {"first": "SUCCEED"}
             running = executor.submit(ScriptTemplate, name="r", script="until [ -e go ]; do sleep 0.01; done")
-            while running.status() != {"r": "EXECUTING"}:
-                time.sleep(0.01)
+            wait_until(lambda: running.status() == {"r": "EXECUTING"})
             with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb") as filler:  # noqa: PT012
                 while True:
                     filler.write(b"x" * 4096)

@@ -1,0 +1,83 @@
+"""Jobs that reach the manager by the core's own client, past the executor's checks: none of them harms the others."""
+
+import pytest
+from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
+from qcg.pilotjob.api.job import Jobs
+
+from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
+
+
+def job(name, **parts):
+    return {"name": name, "execution": {"exec": "true"}, **parts}
+
+
+def submit(manager, *jobs):
+    return manager.send_request({"request": "submit", "jobs": list(jobs)})["data"]["jobs"]
+
+
+def goes_on(executor, name="after"):
+    return executor.submit(BasicTemplate, name=name, exec="true").result(20) == {name: "SUCCEED"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (job("a", resources={"numCores": 99}), "Not enough resources"),
+        (job("a", dependencies={"after": ["nobody"]}), "'nobody'"),
+        (job("a", dependencies={"after": ["a"]}), "itself"),
+        (job("a", iteration={"values": []}), "no iterations"),
+        (job("a", resources={"numCores": {"exact": 1, "min": 1}}), "Exact number"),
+        (job("a", iteration={"stop": 2}, resources={"numCores": {"min": 1, "scheduler": {"no": "name"}}}), "name"),
+        (job("a b"), "invalid characters"),
+        ({"name": "a", "execution": {}}, "not defined"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_can_never_run_is_refused_and_its_name_stays_free(executor, wrong, reason):
+    manager = executor.qcgpj_manager
+    with pytest.raises(CoreConnectionError, match=reason):
+        submit(manager, job("first"), wrong)
+    assert "first" not in manager.list()
+    assert submit(manager, job("first"), job("a")) == ["first", "a"]
+    assert manager.wait4(["first", "a"]) == {"first": "SUCCEED", "a": "SUCCEED"}
+    assert goes_on(executor)
+
+
+@pytest.mark.parametrize("resources", [{"numNodes": 1, "numCores": 1, "nodeCrs": {"gpu": 1}}, {"numCores": 1.5}])
+def test_resources_that_break_the_cores_scheduler_fail_their_job_only(executor, resources):
+    manager = executor.qcgpj_manager
+    try:
+        submit(manager, job("a", resources=resources))
+        outcome = manager.wait4("a", timeout=20)["a"]
+    except CoreConnectionError:
+        outcome = "refused"
+    assert outcome in ("refused", "FAILED")
+    assert goes_on(executor)
+
+
+def test_a_job_as_wide_as_the_machine_is_refused_when_a_core_is_reserved(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=2, reserve_core=True) as executor:
+        with pytest.raises(CoreConnectionError, match="jobs can use 1 here"):
+            submit(executor.qcgpj_manager, job("a", resources={"numCores": 2}))
+        assert goes_on(executor)
+
+
+def test_the_cores_client_works_as_documented(executor, tmp_path):
+    manager = executor.qcgpj_manager
+    jobs = Jobs().add(name="a", script="echo ${it}", stdout="a.${it}", iteration=4).add(name="b", exec="false")
+    assert manager.submit(jobs) == ["a", "b"]
+    assert manager.wait4(["a", "b"]) == {"a": "SUCCEED", "b": "FAILED"}
+    manager.wait4all()
+    assert [(tmp_path / f"a.{n}").read_text() for n in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
+    assert manager.info("b")["jobs"]["b"]["data"]["runtime"]["exit_code"] == "1"
+    assert manager.info_parsed("a")["a"].iterations["total"] == 4
+    assert set(manager.list()) == {"a", "b"}
+    manager.remove("a")
+    assert set(manager.list()) == {"b"}
+    assert manager.system_status()["Resources"]["TotalCores"] == 4
+
+
+def test_leaving_waits_for_jobs_that_were_submitted_by_hand(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        executor.qcgpj_manager.submit(Jobs().add(name="a", script="sleep 0.3; echo > ended"))
+    assert (tmp_path / "ended").exists()
