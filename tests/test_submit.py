@@ -7,6 +7,7 @@ from qcg.pilotjob.executor_api import (
     DuplicateJobName,
     ExecutorClosed,
     InvalidJob,
+    JobFailed,
     JobRefused,
     MissingParameter,
     QCGPJExecutor,
@@ -154,3 +155,17 @@ def test_submit_after_shutdown_is_refused(tmp_path):
         executor.submit(BasicTemplate, name="a", exec="true")
     with pytest.raises(RuntimeError):
         executor.submit(BasicTemplate, name="a", exec="true")
+
+
+@pytest.mark.parametrize("preparation", ["'venv': '/no/such'", "'modules': ['no_such_module']"])
+def test_a_preparation_that_fails_fails_the_job(executor, tmp_path, preparation):
+    text = "{'name': 'a', 'execution': {'exec': 'touch', 'args': ['ran'], 'stderr': 'err', %s}}"
+    assert executor.submit(lambda: text % preparation).result(20) == {"a": "FAILED"}
+    assert not (tmp_path / "ran").exists()
+    assert (tmp_path / "err").read_text()
+
+
+def test_a_model_that_this_machine_does_not_have_is_an_error(executor):
+    text = "{'name': 'a', 'execution': {'exec': 'true', 'model': 'srunmpi'}, 'resources': {'numCores': 2}}"
+    with pytest.raises(JobFailed, match="needs a Slurm allocation"):
+        executor.submit(lambda: text).raise_for_status(20)
