@@ -25,6 +25,7 @@ from qcg.pilotjob.executor_api.jobs import Capacity
 
 __all__ = ["ManagerProcess"]
 
+_ABORT_SECONDS = 1.5
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
     "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
@@ -111,7 +112,7 @@ class ManagerProcess:
             if "error" in description:
                 raise self._not_started(description["error"])
         except BaseException:
-            self.kill()
+            self._abort()
             raise
         self._sockets = Path(description["sockets"])
         self.address: str = description["address"]
@@ -161,6 +162,14 @@ class ManagerProcess:
         if code is None:
             return "is gone"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def _abort(self) -> None:
+        """End a manager that is starting: it removes what it has made, when it is given the time."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if not self.wait(_ABORT_SECONDS):
+            self._process.kill()
+        self.clean_up()
 
     def kill(self) -> None:
         """End the process and every job of it at once."""
