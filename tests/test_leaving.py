@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import BrokenExecutor, CancelledError
 from pathlib import Path
@@ -301,3 +302,19 @@ def test_an_abandoned_executor_closes_its_manager_client_too(run_script):
         options=["-X", "dev", "-W", "error"],
     )
     assert completed.stderr == ""
+
+
+def test_an_interrupt_does_not_wait_for_a_slow_cancel(tmp_path, wait_until):
+    with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=1) as executor:  # noqa: PT012
+        stubborn = executor.submit(ScriptTemplate, name="a", script="trap '' TERM; touch begun; sleep 1000; :")
+        wait_until((tmp_path / "begun").exists)
+        canceller = threading.Thread(target=stubborn.cancel)
+        canceller.start()
+        log = next(tmp_path.glob(".qcgpjm-service-*/service.log"))
+        wait_until(lambda: "request cancelJob" in log.read_text())
+        began = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 2
+    canceller.join()
+    assert stubborn.cancelled()
+    assert stubborn.info()["a"]["status"] == "CANCELED"  # the manager had the time to record it

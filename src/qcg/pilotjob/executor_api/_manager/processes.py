@@ -63,17 +63,21 @@ class Children:
         return process.pid
 
     def end(self, pid: int, grace: float) -> None:
-        """Ask the command and all that it started to end, with SIGTERM; kill what is left `grace` seconds later."""
-        child = self._children.get(pid)
-        if child is None or child.kill_timer is not None:
-            return
-        self._signal(child, signal.SIGTERM)
-        child.kill_timer = self._loop.call_later(grace, self._kill, pid)
+        """Ask the command and all that it started to end, with SIGTERM; kill what is left `grace` seconds later.
 
-    def end_all(self, grace: float) -> None:
-        """`end` every command."""
-        for pid in list(self._children):
-            self.end(pid, grace)
+        Called again, it can only shorten that time.
+        """
+        child = self._children.get(pid)
+        if child is None:
+            return
+        kill_at = self._loop.time() + grace
+        if child.kill_timer is None:
+            self._signal(child, signal.SIGTERM)
+        elif child.kill_timer.when() <= kill_at:
+            return
+        else:
+            child.kill_timer.cancel()
+        child.kill_timer = self._loop.call_at(kill_at, self._kill, pid)
 
     def kill_rest(self) -> None:
         """Kill every descendant of this process: the last act before it ends."""
