@@ -26,11 +26,12 @@ from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
-from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, RequestInterface, make_directory
+from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
 
 _logger = logging.getLogger(__name__)
 
 ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose client has gone
+_LONGEST_END = 3.0  # seconds for all jobs to end before the manager does; agents that have gone never answer
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -54,6 +55,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
+        # what the core sends to a node that has gone would be kept, and waited for, without end
+        zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
             super().__init__(["--net", *arguments])
         except BaseException:
@@ -147,7 +150,12 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._end_because(f"its scheduler failed: {error!r}")
 
     async def _end(self) -> None:
-        await self._manager.end_all_jobs(ORPHAN_GRACE)
+        try:
+            await asyncio.wait_for(self._manager.end_all_jobs(ORPHAN_GRACE), _LONGEST_END)
+        except asyncio.TimeoutError:
+            _logger.error("jobs do not end; the manager ends without them")  # noqa: TRY400  # nothing to trace
+            self._manager.stop_processing = True
+            self._manager.stop_seconds = 1.0
         self._receiver.set_finish(True)
 
     def _clean_up(self) -> None:

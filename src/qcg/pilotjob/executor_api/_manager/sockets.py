@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 REQUESTS = "manager:0"
 EVENTS = "events:0"
 _LONGEST_PATH = 107  # sun_path has 108 bytes, one of them for the end
-_LINGER = 300  # milliseconds in which a reply or an event can still leave when the process ends
+LINGER = 300  # milliseconds in which a reply or an event can still leave when the process ends
 
 
 def make_directory(last_resort: str) -> Path:
@@ -61,7 +61,6 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
         self.address = self.real_address = self.external_address = f"ipc://{self.directory / REQUESTS}"
         self.zmq_ctx = Context.instance()
         self.socket = self.zmq_ctx.socket(zmq.REP)
-        self.socket.setsockopt(zmq.LINGER, _LINGER)
         self.socket.bind(self.address)
 
     @override
@@ -92,7 +91,6 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
         self.address = self.external_address = f"ipc://{self.directory / EVENTS}"
         self.zmq_ctx = Context.instance()
         self.socket = self.zmq_ctx.socket(zmq.XPUB)
-        self.socket.setsockopt(zmq.LINGER, _LINGER)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.socket.bind(self.address)
