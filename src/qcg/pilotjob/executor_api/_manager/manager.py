@@ -30,7 +30,6 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
         self.on_failure: Callable[[BaseException], None] = lambda _: None
         self.closing = False
-        self.stop_seconds: Optional[float] = None  # how long the agents of an allocation's nodes are waited for
         self._changed = asyncio.Event()
         self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
         super().__init__(tracer, config, parent_manager)
@@ -96,13 +95,6 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             except Exception:
                 _logger.exception("job %s: its state %s could not be recorded", job_id, state.name)
         self._publish_status_events(job_id, iteration, state)
-
-    @override
-    async def stop(self) -> None:
-        try:
-            await asyncio.wait_for(super().stop(), self.stop_seconds)
-        except asyncio.TimeoutError:
-            _logger.error("the agents of the nodes do not end")  # noqa: TRY400  # nothing to trace
 
     async def wait_until_idle(self) -> None:
         """Return when every job has ended."""

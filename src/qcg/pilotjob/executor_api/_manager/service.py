@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -31,7 +32,7 @@ from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, R
 _logger = logging.getLogger(__name__)
 
 ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose client has gone
-_LONGEST_END = 3.0  # seconds for all jobs to end before the manager does; agents that have gone never answer
+_LONGEST_END = 5.0  # seconds for the manager to end all jobs and itself when nobody waits for it any more
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -143,6 +144,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         _logger.warning("the manager ends all jobs and itself: %s", reason)
         if self._ending is None:
             self._ending = self._loop.create_task(self._end())
+            last_resort = threading.Timer(_LONGEST_END, self._end_by_force)
+            last_resort.daemon = True
+            last_resort.start()
 
     def _fail(self, error: BaseException) -> None:
         _logger.error("the scheduler failed", exc_info=error)
@@ -150,13 +154,15 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._end_because(f"its scheduler failed: {error!r}")
 
     async def _end(self) -> None:
-        try:
-            await asyncio.wait_for(self._manager.end_all_jobs(ORPHAN_GRACE), _LONGEST_END)
-        except asyncio.TimeoutError:
-            _logger.error("jobs do not end; the manager ends without them")  # noqa: TRY400  # nothing to trace
-            self._manager.stop_processing = True
-            self._manager.stop_seconds = 1.0
+        await self._manager.end_all_jobs(ORPHAN_GRACE)
         self._receiver.set_finish(True)
+
+    def _end_by_force(self) -> None:
+        """End this process although a part of it does not: the core waits for agents that have gone without end."""
+        if self._children is not None:
+            self._children.kill_rest()
+        self._remove_sockets()
+        os._exit(1)
 
     def _clean_up(self) -> None:
         if self._children is not None:
