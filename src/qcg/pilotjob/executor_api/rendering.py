@@ -23,7 +23,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.template_text import (
-    AT_START,
     CLOSE,
     MARK,
     OPEN,
@@ -84,7 +83,7 @@ def _unique() -> str:
 
 
 class _Variables(Dict[str, str]):
-    """The manager's variables that no parameter hides: those of the arrival by value, the others as marks."""
+    """The manager's variables: those of the arrival by value, the others as marks. Parameters may hide them."""
 
     def __init__(self, hidden: Mapping[str, Any]) -> None:
         super().__init__()
@@ -92,10 +91,6 @@ class _Variables(Dict[str, str]):
 
     def known(self, name: str) -> bool:
         return name in VARIABLES and name not in self._hidden
-
-    def marked(self, name: str) -> str:
-        """Return what ``$${name}`` of a template's text becomes: the manager's variable, whatever is hidden."""
-        return f"{OPEN}{name}{CLOSE}" if name in (*AT_START, "jname") else self[name]
 
     def __missing__(self, name: str) -> str:
         now = datetime.now()
@@ -197,7 +192,7 @@ def _fill_text(text: str, filling: List[Any], variables: _Variables) -> Any:
         if what == "$":
             return "$"
         if not what.isdigit():
-            return variables.marked(what)
+            return variables[what]  # $${name} in the text: the manager's variable, whatever is hidden
         value = filling[int(what)]
         return value if isinstance(value, str) and OPEN in value else _fill(value, [], variables)
 

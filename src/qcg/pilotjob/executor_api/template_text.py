@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api.errors import TemplateError
 
-__all__ = ["AT_START", "CLOSE", "MARK", "OPEN", "VARIABLES", "Hole", "Piece", "Template", "compiled", "without_marks"]
+__all__ = ["CLOSE", "MARK", "OPEN", "VARIABLES", "Hole", "Piece", "Template", "compiled", "without_marks"]
 
-AT_START = ("root_wd", "ncores", "nnodes", "nlist", "it", "itval")
+_AT_START = ("root_wd", "ncores", "nnodes", "nlist", "it", "itval")
 _ON_ARRIVAL = ("rcnt", "uniq", "sname", "date", "time", "dateTime", "jname")
-VARIABLES = frozenset({*AT_START, *_ON_ARRIVAL})
+VARIABLES = frozenset({*_AT_START, *_ON_ARRIVAL})
 
 # Marks are lone surrogates: they cannot stand in text that a process can be given, so no value can contain one.
 OPEN, CLOSE = "\ud800", "\ud801"

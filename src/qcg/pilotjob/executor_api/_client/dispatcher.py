@@ -370,14 +370,7 @@ class Dispatcher:
             if state:
                 self._job_ended(name, state)
         if self._pending or not self._said_goodbye:
-            directories = process.directories
-            self._break(
-                ManagerDied(
-                    f"the manager process {process.pid} {process.ending()}; jobs that had not ended were ended with "
-                    f"it\n  log:  {directories.log}\n  next: read its end; jobs that have ended are in "
-                    f"{directories.report}; a new executor can run the others"
-                )
-            )
+            self._break(process.obituary())
 
     def _break(self, error: BaseException) -> None:
         with self._lock:

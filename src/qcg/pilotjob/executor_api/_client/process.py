@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Iterator, List, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
-from qcg.pilotjob.executor_api.errors import ManagerStartError
+from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 from qcg.pilotjob.executor_api.jobs import Capacity
 
 __all__ = ["ManagerProcess"]
@@ -38,6 +38,8 @@ class Directories:
     """Where a manager keeps its files: `aux` is private, in the working directory."""
 
     aux: Path
+    report: Path
+    """A line of JSON for each job and iteration that has ended."""
 
     @property
     def log(self) -> Path:
@@ -48,9 +50,6 @@ class Directories:
     def output(self) -> Path:
         """What the manager process prints: next to nothing, unless it fails."""
         return self.aux / "manager.out"
-
-    report: Path
-    """A line of JSON for each job and iteration that has ended."""
 
 
 class ManagerProcess:
@@ -156,12 +155,16 @@ class ManagerProcess:
             return False
         return True
 
-    def ending(self) -> str:
-        """Return how the process ended, in words."""
-        code = self._process.poll()
-        if code is None:
-            return "is gone"
-        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    def obituary(self) -> ManagerDied:
+        """Return the exception that tells how the process ended, once it is collected."""
+        code = self._process.wait()
+        ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return ManagerDied(
+            f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
+            f"  log:  {self.directories.log}\n"
+            f"  next: read its end; jobs that have ended are in {self.directories.report}; a new executor can run the "
+            "others"
+        )
 
     def _abort(self) -> None:
         """End a manager that is starting: it removes what it has made, when it is given the time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import IO, Any, Dict, List, Tuple
+from typing import IO, Any, Dict, List, Optional, Tuple
 
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
@@ -27,15 +27,11 @@ class Report:
         line = self._line(name)
         return str(line["state"]) if line else ""
 
-    def info(self, name: str) -> JobInfo:
-        """Return what is on record of a job, in the form of the manager's ``jobInfo``.
-
-        Raises:
-            KeyError: it is not on record.
-        """
+    def info(self, name: str) -> Optional[JobInfo]:
+        """Return what is on record of a job, in the form of the manager's ``jobInfo``; None when nothing is."""
         line = self._line(name)
         if not line:
-            raise KeyError(name)
+            return None
         info = _info(name, line)
         children = self._iterations(name)
         if children:

@@ -93,9 +93,9 @@ class ExecutorSource:
         """Look at the manager's record for jobs that have ended, ask it for the others."""
         report = self._dispatcher.link.report
         if ended and report is not None:
-            return {name: report.info(name) for name in names if report.state(name)}
-        jobs = self._answer(wire.request("jobInfo", names, params={"withChilds": True}))["data"]["jobs"]
-        return {name: answer["data"] for name, answer in jobs.items() if "data" in answer}
+            recorded = ((name, report.info(name)) for name in names)
+            return {name: info for name, info in recorded if info is not None}
+        return wire.details(self._answer(wire.request("jobInfo", names, params={"withChilds": True})))
 
     def _answer(self, message: bytes) -> Dict[str, Any]:
         if self._dispatcher.is_current_thread:
@@ -157,8 +157,7 @@ class ManagerSource:
 
     def infos(self, names: Sequence[str], ended: bool) -> Dict[str, JobInfo]:  # noqa: ARG002  # it always asks
         """Ask the manager."""
-        jobs = self._core_manager.info(list(names), withChilds=True)["jobs"]
-        return {name: answer["data"] for name, answer in jobs.items() if "data" in answer}
+        return wire.details({"data": self._core_manager.info(list(names), withChilds=True)})
 
 
 def _in_event_loop() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-__all__ = ["HELLO", "JOB_FINISHED", "event", "request", "states"]
+__all__ = ["HELLO", "JOB_FINISHED", "details", "event", "request", "states"]
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
@@ -27,5 +27,10 @@ def event(message: bytes) -> Tuple[str, Dict[str, Any]]:
 
 def states(reply: Dict[str, Any]) -> Dict[str, str]:
     """Return the states in a ``jobStatus`` reply; jobs that the manager could not look up are left out."""
+    return {name: data["status"] for name, data in details(reply).items()}
+
+
+def details(reply: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what a ``jobStatus`` or ``jobInfo`` reply tells of each job that the manager could look up."""
     jobs = reply.get("data", {}).get("jobs", {})
-    return {name: answer["data"]["status"] for name, answer in jobs.items() if "data" in answer}
+    return {name: answer["data"] for name, answer in jobs.items() if "data" in answer}

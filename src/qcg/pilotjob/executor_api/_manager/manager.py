@@ -106,6 +106,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     async def cancel_job(self, job: Job) -> None:
         job.canceled = True
         await self._remove_job_from_schedule_queue(job)
+        await self._cancel_unqueued(job)
+
+    async def _cancel_unqueued(self, job: Job) -> None:
         for iteration in job.iteration.iterations_gen() if job.has_iterations else (None,):
             await self.cancel_iteration(job, iteration)
 
@@ -142,8 +145,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             job = self.job_list.get(name)
             if not job.state().is_finished():
                 job.canceled = True
-                for iteration in job.iteration.iterations_gen() if job.has_iterations else (None,):
-                    await self.cancel_iteration(job, iteration)
+                await self._cancel_unqueued(job)
         await self.wait_until_idle()
 
     def _running(self, job: Job, iteration: Optional[int]) -> Optional[ExecutionJob]:
