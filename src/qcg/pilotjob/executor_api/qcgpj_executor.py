@@ -52,13 +52,19 @@ class QCGPJExecutor(Executor):
         enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` beside the log.
         wrapper_rt_stats: the wrapper program that measures them, when not the manager itself shall.
         log_level: of the manager: critical, error, warning, info, debug or notset.
-        manager: a ``Manager`` or ``LocalManager`` of the core that somebody else has started. It is used instead of a
+        manager: a manager that somebody else has started: a ``Manager`` or ``LocalManager`` of the core, or the
+            directory where another executor of the same user, on this host, has its manager. It is used instead of a
             manager process of the executor's own, and is not stopped; no other argument may be given then.
         start_timeout: seconds within which the manager has to be ready.
+        resume: the directory of an interrupted run, ``<wd>/.qcgpjm-service-<id>``, or its `wd` for the latest one in
+            it. What has ended there is not run again, all else that was submitted is; `attach` gives the futures. The
+            run goes on in the same directory. `resources` and the other options are not taken over.
 
     Raises:
         InvalidOption: (a ``ValueError``) an argument has no meaning.
-        ManagerStartError: (a ``RuntimeError``) the manager did not start; the message has the end of its log.
+        ManagerStartError: (a ``RuntimeError``) the manager did not start; the message has the end of its log. Or the
+            run to resume still has a living manager, or a job that does not fit in here.
+        ManagerDied: (a ``BrokenExecutor``) the other executor's manager has ended.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class QCGPJExecutor(Executor):
         log_level: str = "info",
         manager: Any = None,
         start_timeout: float = 120.0,
+        resume: Union[str, "os.PathLike[str]", None] = None,
     ) -> None:
         self.finished = False
         arguments = command_line(
@@ -82,6 +89,7 @@ class QCGPJExecutor(Executor):
             enable_rt_stats=enable_rt_stats,
             wrapper_rt_stats=wrapper_rt_stats,
             log_level=log_level,
+            resume=resume,
         )
         if manager is not None and arguments != _default_arguments():
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
@@ -132,6 +140,20 @@ class QCGPJExecutor(Executor):
         """
         return self._connection.submit(fn, args, kwargs)
 
+    def attach(self, *names: str) -> QCGPJFuture:
+        """Return a future of jobs that the manager has already, by name: those of a run that is resumed, or another's.
+
+        It is resolved at once when the jobs have ended. Leaving the executor waits for it as for every future; when it
+        is left by KeyboardInterrupt or SystemExit, jobs of another executor's manager go on.
+
+        Raises:
+            JobUnknown: (a ``LookupError``) the manager has no job of that name; in a done-callback, which must not
+                wait, the future gets it.
+            ExecutorClosed: (a ``RuntimeError``) the executor is shut down.
+            ManagerDied: (a ``BrokenExecutor``) the manager has gone.
+        """
+        return self._connection.attach(names)
+
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs and, when those submitted have ended, stop the manager. Twice is harmless.
@@ -168,5 +190,12 @@ class QCGPJExecutor(Executor):
 
 def _default_arguments() -> List[str]:
     return command_line(
-        [], wd=".", resources=None, reserve_core=False, enable_rt_stats=False, wrapper_rt_stats=None, log_level="info"
+        [],
+        wd=".",
+        resources=None,
+        reserve_core=False,
+        enable_rt_stats=False,
+        wrapper_rt_stats=None,
+        log_level="info",
+        resume=None,
     )

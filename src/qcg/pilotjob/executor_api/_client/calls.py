@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Protocol
 
 from qcg.pilotjob.executor_api._client import wire
-from qcg.pilotjob.executor_api.errors import JobRefused
+from qcg.pilotjob.executor_api.errors import JobRefused, JobUnknown
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
-__all__ = ["Call", "Check", "Question", "Submission", "Unit"]
+__all__ = ["Call", "Check", "Follow", "Question", "Submission", "Unit"]
 
 
 class Call(Protocol):
@@ -91,6 +91,37 @@ class Check:
 
     def failed(self, error: BaseException) -> None:
         """Leave it to the futures, which the dispatcher breaks one by one."""
+
+
+class Follow:
+    """Asks for the states of jobs that somebody else has submitted, and from then on follows them."""
+
+    def __init__(self, future: QCGPJFuture) -> None:
+        self.future = future
+        self.found: Callable[[Dict[str, str]], None]
+        self.refuse: Callable[[QCGPJFuture, BaseException], None]
+        self.known: Future[None] = Future()
+        """Resolved when the manager has told that it knows the jobs, or that it does not."""
+
+    def message(self) -> bytes:
+        """Return the request."""
+        return wire.request("jobStatus", self.future.ids)
+
+    def answered(self, reply: Dict[str, Any]) -> List[Call]:
+        """Tell the states, or that a job is unknown."""
+        if reply["code"] == 0:
+            self.found(wire.states(reply))
+            self.known.set_result(None)
+        else:
+            error = JobUnknown(f"the manager knows no such job: {reply.get('message')}")
+            self.refuse(self.future, error)
+            self.known.set_exception(error)
+        return []
+
+    def failed(self, error: BaseException) -> None:
+        """Pass the error on."""
+        self.future._break(error)
+        self.known.set_exception(error)
 
 
 class Question:

@@ -93,6 +93,7 @@ class Channel:
         if self._monitor is not None:
             self._poller.unregister(self._monitor)
             self._requests.disable_monitor()
+            self._monitor.close()
         self._stack.close()
 
     def send(self, message: bytes) -> None:

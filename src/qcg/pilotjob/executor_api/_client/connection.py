@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher, Leaving
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
+from qcg.pilotjob.executor_api.errors import JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.rendering import encoded, rendered
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
@@ -21,15 +23,21 @@ class Connection:
     """An executor's connection to its manager. Any thread may use it."""
 
     def __init__(self, process: Optional[ManagerProcess], manager: Any) -> None:
-        """Connect to `process` when it is ready, or to the core's `manager`.
+        """Connect to `process` when it is ready, or to the `manager` of the core or of another executor's directory.
 
         Raises:
             ManagerStartError: the process is not ready in time.
-            InvalidOption: `manager` is no manager of the core.
+            InvalidOption: `manager` is neither.
+            ManagerDied: the other executor's manager has ended.
         """
         if process is not None:
             process.await_ready()
-        link = Link.to_manager(manager) if process is None else Link.to_process(process)
+        if process is not None:
+            link = Link.to_process(process)
+        elif isinstance(manager, (str, os.PathLike)):
+            link, manager = Link.to_directory(manager), None
+        else:
+            link = Link.to_manager(manager)
         try:
             self.dispatcher = Dispatcher(link)
         except BaseException:
@@ -56,6 +64,14 @@ class Connection:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
         self.dispatcher.submit(future, [encoded(job) for job in jobs])
+        return future
+
+    def attach(self, names: Sequence[str]) -> QCGPJFuture:
+        """Follow jobs that the manager has; see ``QCGPJExecutor.attach``."""
+        future = QCGPJFuture(_job_names(names), self._source)
+        known = self.dispatcher.follow(future)
+        if not self.dispatcher.is_current_thread:
+            known.result()
         return future
 
     def manager(self) -> Any:
@@ -89,6 +105,20 @@ class Connection:
         with self._lock:
             if self._own_manager is not None:
                 self._own_manager.close()
+
+
+def _job_names(names: Sequence[Any]) -> List[str]:
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"attach() takes the names of jobs, got {name!r}")
+        if ":" in name:
+            array, _, number = name.partition(":")
+            raise JobUnknown(
+                f"{name!r} is an iteration; attach({array!r}).iterations() tells how number {number} fares"
+            )
+    if not names:
+        raise TypeError("attach() takes the name of a job, or several")
+    return list(dict.fromkeys(names))
 
 
 def _parameters(given: Any) -> Mapping[str, Any]:

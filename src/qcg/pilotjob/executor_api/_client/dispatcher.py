@@ -32,12 +32,14 @@ import os
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from typing import Any, Callable, Deque, Dict, List, Optional, Set, Union
 
 from qcg.pilotjob.executor_api._client import endings, wire
-from qcg.pilotjob.executor_api._client.calls import Call, Check, Question, Submission, Unit
+from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
 from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
 from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api._client.pending import Pending
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -67,7 +69,7 @@ class Dispatcher:
         self.link = link
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._inbox: Deque[Union[Unit, Question]] = deque()
+        self._inbox: Deque[Union[Unit, Follow, Question]] = deque()
         self._names: Set[str] = set()
         self._leaving = Leaving.NOT
         self._broken: Optional[BaseException] = None
@@ -76,7 +78,7 @@ class Dispatcher:
         self._abandoned = False
         self._ended = threading.Event()
         # the thread's own
-        self._pending: Dict[str, QCGPJFuture] = {}
+        self._pending = Pending()
         self._urgent: Deque[Call] = deque()
         self._call: Optional[Call] = None
         self._suspects: List[str] = []
@@ -116,10 +118,7 @@ class Dispatcher:
         """
         self.refuse_in_child()
         with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            if self._leaving or self._abandoned:
-                raise ExecutorClosed("cannot submit a job after shutdown of the executor or the interpreter")
+            self._refuse_when_leaving()
             twice = [name for name in future.ids if name in self._names] or _repeated(future.ids)
             if twice:
                 raise DuplicateJobName(f"a job named {twice[0]!r} was submitted before; give each job its own name")
@@ -137,15 +136,38 @@ class Dispatcher:
         """Queue a request, behind what was submitted before it, and return what will hold its reply."""
         self.refuse_in_child()
         question = Question(message)
+        self._queue(question)
+        return question
+
+    def follow(self, future: QCGPJFuture) -> "Future[None]":
+        """Let `future` follow jobs that the manager has; return what raises JobUnknown when it has them not.
+
+        Raises:
+            ExecutorClosed: after shutdown, at the interpreter's exit, or in a forked child.
+            ManagerDied: the manager has gone.
+        """
+        self.refuse_in_child()
+        with self._lock:
+            self._refuse_when_leaving()
+        follow = Follow(future)
+        self._queue(follow)
+        return follow.known
+
+    def _queue(self, item: Union[Follow, Question]) -> None:
         with self._lock:
             if self._broken is not None:
-                question.failed(self._broken)
+                item.failed(self._broken)
             elif self._ended.is_set():
-                question.failed(ExecutorClosed("the executor was shut down"))
+                item.failed(ExecutorClosed("the executor was shut down"))
             else:
-                self._inbox.append(question)
+                self._inbox.append(item)
         self._alarm.set()
-        return question
+
+    def _refuse_when_leaving(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self._leaving or self._abandoned:
+            raise ExecutorClosed("cannot submit or attach after shutdown of the executor or the interpreter")
 
     def flush(self) -> None:
         """Wait until the manager has taken or refused all that was submitted; at once in a callback."""
@@ -231,12 +253,15 @@ class Dispatcher:
                 assert isinstance(unit, Unit)
                 units.append(unit)
                 count += len(unit.jobs)
-            if not units and self._inbox:
-                question = self._inbox.popleft()
-                assert isinstance(question, Question)
-                return question
+            other = self._inbox.popleft() if self._inbox and not units else None
         if units:
             return self._submission(units)
+        if isinstance(other, Follow):
+            self._pending.add(other.future, attached=True)
+            other.found, other.refuse = self._found, self._refuse
+        if other is not None:
+            assert not isinstance(other, Unit)
+            return other
         if self._leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
             self._said_goodbye = True
             return Question(wire.request("control", command="finishAfterAllTasksDone"))
@@ -244,8 +269,7 @@ class Dispatcher:
 
     def _submission(self, units: List[Unit]) -> Submission:
         for unit in units:
-            for name in unit.future.ids:
-                self._pending[name] = unit.future
+            self._pending.add(unit.future)
         if not self.link.trusted:
             self._check_in(self.link.first_check)
         return Submission(units, self._refuse)
@@ -278,20 +302,18 @@ class Dispatcher:
                 self._job_ended(name, state)
 
     def _unknown(self, name: str) -> None:
-        future = self._pending.get(name)
-        if future is not None:
+        for future in self._pending.pop(name):
             self._refuse(future, JobUnknown(f"the manager does not know the job {name!r} any more: it was removed"))
 
     def _job_ended(self, name: str, state: str) -> None:
-        future = self._pending.pop(name, None)
-        if future is not None:
-            if not self.link.trusted:
-                self.forget([name])  # its owner may remove it there
+        futures = self._pending.pop(name)
+        if futures and not self.link.trusted:
+            self.forget([name])  # its owner may remove it there
+        for future in futures:
             future._job_ended(name, state)
 
     def _refuse(self, future: QCGPJFuture, error: BaseException) -> None:
-        for name in future.ids:
-            self._pending.pop(name, None)
+        self._pending.remove(future)
         self.forget(future.ids)
         future._break(error)
 
@@ -315,7 +337,13 @@ class Dispatcher:
                 self._said_goodbye = True
                 self._urgent.append(Question(wire.request("finish")))
             else:
+                self._leave_attached()
                 self._urgent.extend(Question(wire.request("cancelJob", names)) for names in _chunks([*self._pending]))
+
+    def _leave_attached(self) -> None:
+        """Follow jobs no more that are not ours: they go on."""
+        for future in self._pending.attached():
+            self._refuse(future, ExecutorClosed("the executor was left before the job had ended; the job goes on"))
 
     def _drop_unsent(self) -> None:
         with self._lock:
@@ -352,6 +380,7 @@ class Dispatcher:
         now = time.monotonic()
         self._lost_since = (self._lost_since or now) if channel.lost else None
         if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:
+            self._look_at_record()
             raise ManagerDied(f"the connection to the manager at {self.link.address} is lost")
         if self._kill_at is None or now < self._kill_at:
             return False
@@ -365,19 +394,26 @@ class Dispatcher:
         process = self.link.process
         assert process is not None
         process.clean_up()
-        for name in list(self._pending):
-            state = self.link.recorded_state(name) or ("CANCELED" if self._acted_on == Leaving.NOW else "")
-            if state:
-                self._job_ended(name, state)
+        self._look_at_record()
+        if self._acted_on == Leaving.NOW:
+            for name in list(self._pending):
+                self._job_ended(name, "CANCELED")
         if self._pending or not self._said_goodbye:
             self._break(process.obituary())
+
+    def _look_at_record(self) -> None:
+        """Find the ends that nobody could tell any more."""
+        for name in list(self._pending):
+            state = self.link.recorded_state(name)
+            if state:
+                self._job_ended(name, state)
 
     def _break(self, error: BaseException) -> None:
         with self._lock:
             self._broken = error
-        for future in dict.fromkeys(self._pending.values()):
+        for future in self._pending.futures():
+            self._pending.remove(future)
             future._break(error)
-        self._pending.clear()
 
     def _finish(self) -> None:
         """Leave nothing behind: no process, no socket, nobody who waits."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from qcg.pilotjob.executor_api._client.process import tail
+from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api.errors import JobFailed
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, IterationInfo, JobInfo
 

@@ -1,13 +1,18 @@
-"""What an executor is connected to: a manager process of our own, or a manager that somebody else started."""
+"""What an executor is connected to: a manager process of its own, another executor's, or a manager of the bare core."""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 from dataclasses import dataclass
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any, Dict, Optional, Union
 
+from qcg.pilotjob.executor_api._client.directories import find_run
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._client.report import Report
-from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
 
 __all__ = ["Link"]
@@ -21,8 +26,8 @@ class Link:
         greets: it tells a new subscriber when it is one.
         trusted: its events carry the states of jobs; a bare core's may carry that of one iteration.
         first_check: seconds until the first question for states that no event has told.
-        process: the process, when it is ours and ends with us.
-        report: what it has on record, when it is ours.
+        process: the process, when it is this executor's and ends with it.
+        report: what it has on record, when it is a manager of this package.
     """
 
     address: str
@@ -46,15 +51,45 @@ class Link:
     @classmethod
     def to_process(cls, process: ManagerProcess) -> Link:
         """Return the link to a manager process that is ready."""
+        return cls._described(process.description, process)
+
+    @classmethod
+    def to_directory(cls, directory: Union[str, "os.PathLike[str]"]) -> Link:
+        """Return the link to the manager, another executor's, that lives in `directory`.
+
+        Raises:
+            InvalidOption: there is no directory of a manager, or it is another user's.
+            ManagerDied: the manager has ended, or is out of reach.
+        """
+        run = find_run("manager", directory)
+        try:
+            description = json.loads((run / "manager.json").read_bytes())
+        except PermissionError as error:
+            raise InvalidOption(
+                f"manager is {os.fspath(directory)!r}, which belongs to another user: {error}"
+            ) from None
+        except (FileNotFoundError, ValueError):
+            raise ManagerDied(f"the manager of {run} has ended; resume= takes up what it has left") from None
+        _refuse_deaf(run, description)
+        return cls._described(description, None)
+
+    @classmethod
+    def _described(cls, description: Dict[str, Any], process: Optional[ManagerProcess]) -> Link:
+        capacity = description["capacity"]
         return cls(
-            process.address,
-            process.events,
-            process.capacity,
+            description["address"],
+            description["events"],
+            Capacity(
+                nodes=capacity["nodes"],
+                cores=capacity["cores"],
+                node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
+                resources=capacity["resources"],
+            ),
             greets=True,
             trusted=True,
             first_check=5.0,
             process=process,
-            report=Report(process.directories.report),
+            report=Report(Path(description["report"]), description["recorded"]),
         )
 
     @classmethod
@@ -76,3 +111,15 @@ class Link:
         resources = manager.resources()
         capacity = Capacity(resources["total_nodes"], resources["total_cores"])
         return cls(manager._address, manager._publisher_address, capacity, greets=False, trusted=False, first_check=0.1)
+
+
+def _refuse_deaf(run: Path, description: Dict[str, Any]) -> None:
+    with socket.socket(socket.AF_UNIX) as knock:
+        try:
+            knock.connect(description["address"][len("ipc://") :])
+        except OSError as error:
+            raise ManagerDied(
+                f"the manager of {run}, process {description['pid']} on {description['host']}, cannot be reached from "
+                f"{socket.gethostname()}: {error.strerror}; on its own host that means that it has ended, and resume= "
+                "takes up what it has left"
+            ) from None

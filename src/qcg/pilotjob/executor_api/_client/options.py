@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Sequence, Union
 
 from typing_extensions import TypedDict, Unpack
 
+from qcg.pilotjob.executor_api._client.directories import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 __all__ = ["LOG_LEVELS", "Options", "command_line"]
@@ -25,7 +26,7 @@ _REFUSED = {
     "--governor": "the executor has no governor mode; start the manager by hand and give it as manager=",
     "--parent": "the executor's manager has no parent; start the manager by hand and give it as manager=",
     "--slurm-partition-nodes": "it implies the governor mode, which the executor does not have",
-    "--resume": "the executor cannot take up an interrupted run",
+    "--resume": "give resume= to the executor",
     "--report-format": "the executor reads the report, which has to be JSON",
     "--wd": "give wd= to the executor",
     "--log": "give log_level= to the executor",
@@ -41,6 +42,7 @@ class Options(TypedDict):
     enable_rt_stats: bool
     wrapper_rt_stats: Union[str, "os.PathLike[str]", None]
     log_level: str
+    resume: Union[str, "os.PathLike[str]", None]
 
 
 def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
@@ -49,7 +51,7 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
     Raises:
         InvalidOption: an argument has no meaning.
     """
-    arguments = ["--wd", str(working_directory(options["wd"])), "--log", _log_level(options["log_level"])]
+    arguments = [*_directory(options["wd"], options["resume"], extra), "--log", _log_level(options["log_level"])]
     if options["resources"] is not None:
         arguments += ["--nodes", _nodes(options["resources"])]
     for given, flag in (("reserve_core", "--system-core"), ("enable_rt_stats", "--enable-rt-stats")):
@@ -75,6 +77,17 @@ def value_of(name: str, arguments: Sequence[str]) -> str:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return ""
+
+
+def _directory(wd: Any, resume: Any, extra: Sequence[Any]) -> List[str]:
+    if resume is None:
+        return ["--wd", str(working_directory(wd))]
+    run = find_run("resume", resume)
+    if wd != "." and working_directory(wd) != run.parent:
+        raise InvalidOption(f"wd is {os.fspath(wd)!r}, but the run to resume works in {run.parent}; leave wd out")
+    if value_of("--id", [str(argument) for argument in extra]):
+        raise InvalidOption("--id stands beside resume=; the resumed run keeps its id, so leave it out")
+    return ["--wd", str(run.parent), "--id", run.name[len(PREFIX) :], "--resume", str(run)]
 
 
 def _log_level(level: Any) -> str:

@@ -15,13 +15,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Iterator, List, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
 
+from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
-from qcg.pilotjob.executor_api.jobs import Capacity
 
 __all__ = ["ManagerProcess"]
 
@@ -31,25 +30,6 @@ _BOOT = (
     "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
     "from qcg.pilotjob.executor_api._manager.__main__ import main; main(orders)"
 )
-
-
-@dataclass(frozen=True)
-class Directories:
-    """Where a manager keeps its files: `aux` is private, in the working directory."""
-
-    aux: Path
-    report: Path
-    """A line of JSON for each job and iteration that has ended."""
-
-    @property
-    def log(self) -> Path:
-        """The core's log."""
-        return self.aux / "service.log"
-
-    @property
-    def output(self) -> Path:
-        """What the manager process prints: next to nothing, unless it fails."""
-        return self.aux / "manager.out"
 
 
 class ManagerProcess:
@@ -65,7 +45,7 @@ class ManagerProcess:
         arguments = list(arguments)
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
-        self.directories = _make_directories(arguments)
+        self.directories = _directories_of(arguments)
         read_end, write_end = os.pipe()
         try:
             self._process = self._spawn(arguments, write_end)
@@ -77,6 +57,7 @@ class ManagerProcess:
         self.end_fd = read_end
         self._sockets: Optional[Path] = None  # the manager makes it, and tells when it is ready
         self.pid = self._process.pid
+        self.description: Dict[str, Any] = {}
 
     def _spawn(self, arguments: List[str], write_end: int) -> "subprocess.Popen[bytes]":
         orders = {
@@ -86,6 +67,7 @@ class ManagerProcess:
         }
         shows = "--show-progress" in arguments
         with _private_file(self.directories.output) as output:
+            self._said_before = os.fstat(output.fileno()).st_size
             process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, "qcgpj-manager", *arguments],
                 stdin=subprocess.PIPE,
@@ -101,28 +83,22 @@ class ManagerProcess:
         return process
 
     def await_ready(self) -> None:
-        """Wait until the manager takes requests; then `address`, `events` and `capacity` are known.
+        """Wait until the manager takes requests; then its `description` of itself is known.
 
         Raises:
             ManagerStartError: it ended before, or was not ready in time; then nothing of it is left.
         """
         try:
             description = json.loads(self._ready_line())
+            if "refused" in description:
+                raise ManagerStartError(f"{self.directories.aux} cannot be resumed: {description['refused']}")
             if "error" in description:
                 raise self._not_started(description["error"])
         except BaseException:
             self._abort()
             raise
         self._sockets = Path(description["sockets"])
-        self.address: str = description["address"]
-        self.events: str = description["events"]
-        capacity = description["capacity"]
-        self.capacity = Capacity(
-            nodes=capacity["nodes"],
-            cores=capacity["cores"],
-            node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
-            resources=capacity["resources"],
-        )
+        self.description = description
 
     def _ready_line(self) -> bytes:
         line = b""
@@ -138,7 +114,7 @@ class ManagerProcess:
         return line
 
     def _not_started(self, reason: str) -> ManagerStartError:
-        said = tail(self.directories.output, 15)
+        said = tail(self.directories.output, 15, since=self._said_before)
         return ManagerStartError(
             f"the manager process did not start: {reason}\n"
             + "".join(f"  | {line}\n" for line in said.splitlines())
@@ -162,8 +138,8 @@ class ManagerProcess:
         return ManagerDied(
             f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
             f"  log:  {self.directories.log}\n"
-            f"  next: read its end; jobs that have ended are in {self.directories.report}; a new executor can run the "
-            "others"
+            f"  next: read its end; jobs that have ended are in {self.directories.report}; an executor with "
+            f"resume={str(self.directories.aux)!r} runs the others"
         )
 
     def _abort(self) -> None:
@@ -199,34 +175,18 @@ class ManagerProcess:
             self._process.stdin.close()
 
 
-def tail(path: Path, lines: int) -> str:
-    """Return the last lines of a file, as far as they are in its last 16 KiB; nothing when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 16384))
-            text = file.read().decode("utf-8", "backslashreplace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
-
-
-def _make_directories(arguments: List[str]) -> Directories:
-    """Make the manager's directory, private; an ``--id`` is appended to `arguments` when there is none."""
-    wd = working_directory(value_of("--wd", arguments))
-    wd.mkdir(parents=True, exist_ok=True)
+def _directories_of(arguments: List[str]) -> Directories:
+    """Make the manager's directory; an ``--id`` is appended to `arguments` when there is none."""
     name = value_of("--id", arguments)
     if not name:
         name = f"{os.uname().nodename}.{os.urandom(4).hex()}"
         arguments += ["--id", name]
-    aux = wd / f".qcgpjm-service-{name}"
-    try:
-        aux.mkdir(mode=0o700)
-    except FileExistsError:
-        raise ManagerStartError(
-            f"{aux} exists: another manager has or had this id; give another --id, or leave it out"
-        ) from None
-    return Directories(aux, aux / (value_of("--report-file", arguments) or "jobs.report"))
+    return make_directories(
+        working_directory(value_of("--wd", arguments)),
+        name,
+        value_of("--report-file", arguments),
+        resumed=bool(value_of("--resume", arguments)),
+    )
 
 
 @contextlib.contextmanager

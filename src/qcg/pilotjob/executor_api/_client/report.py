@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import IO, Any, Dict, List, Optional, Tuple
+from typing import IO, Any, Dict, List, Optional, Set, Tuple
 
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
@@ -13,14 +13,19 @@ __all__ = ["Report"]
 
 
 class Report:
-    """Reads the report, each line once, and keeps where a job's line stands. Any thread may ask."""
+    """Reads the report, each line once, and keeps where a job's line stands. Any thread may ask.
 
-    def __init__(self, path: Path) -> None:
+    Of the part before `resumed_at`, in bytes, which is older than the manager, what bears the mark of an interruption
+    does not count: it runs again.
+    """
+
+    def __init__(self, path: Path, resumed_at: int = 0) -> None:
         self.path = path
+        self._resumed_at = resumed_at
         self._lock = threading.Lock()
         self._read = 0
         self._places: Dict[str, Tuple[int, int]] = {}
-        self._numbers: Dict[str, List[int]] = {}
+        self._numbers: Dict[str, Set[int]] = {}
 
     def state(self, name: str) -> str:
         """Return the state in which a job or iteration has ended, an empty string when it is not on record."""
@@ -42,7 +47,7 @@ class Report:
 
     def _iterations(self, name: str) -> List[Dict[str, Any]]:
         children = []
-        for number in sorted(self._numbers.get(name, [])):
+        for number in sorted(self._numbers.get(name, ())):
             line = self._line(f"{name}:{number}")
             child = {key: line[key] for key in ("state", "runtime", "history")}
             child["iteration"] = number
@@ -73,12 +78,16 @@ class Report:
         for line in file:
             if not line.endswith(b"\n"):
                 return  # torn: the manager is writing it, or was when it ended
-            name = json.loads(line)["name"]
-            self._places[name] = (self._read, len(line))
-            job, colon, number = name.partition(":")
-            if colon:
-                self._numbers.setdefault(job, []).append(int(number))
+            entry = json.loads(line)
+            if self._read >= self._resumed_at or "interrupted" not in entry["runtime"]:
+                self._note_place(entry["name"], len(line))
             self._read += len(line)
+
+    def _note_place(self, name: str, length: int) -> None:
+        self._places[name] = (self._read, length)
+        job, colon, number = name.partition(":")
+        if colon:
+            self._numbers.setdefault(job, set()).add(int(number))
 
 
 def _info(name: str, line: Dict[str, Any]) -> JobInfo:

@@ -27,9 +27,14 @@ def main(orders: Dict[str, Any]) -> None:
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
+        from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.service import Service
 
-        service = Service(orders["arguments"], lifeline)
+        try:
+            service = Service(orders["arguments"], lifeline)
+        except CannotResume as refusal:
+            _tell(ready, {"refused": str(refusal)})
+            os._exit(1)
     except BaseException as error:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})
         raise

@@ -34,9 +34,10 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         try:
             jobs: List[Job] = self._prepare_jobs(request.jobs)
             self._refuse_hopeless(jobs)
-            self._manager.tracer.new_submited_jobs(jobs)
             self._manager.add(jobs)
-        except (InvalidRequest, JobAlreadyExist) as error:
+        except JobAlreadyExist as error:
+            return Response.error(f"{error}; attach() follows it")
+        except InvalidRequest as error:
             return Response.error(str(error))
         except Exception as error:
             _logger.exception("a submission failed")

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
+from qcg.pilotjob.executor_api._manager.resume import ResumedJob
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
         self.on_failure: Callable[[BaseException], None] = lambda _: None
         self.closing = False
+        self.record: Any = None
+        self._interrupted: Set[str] = set()
         self._changed = asyncio.Event()
         self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
         super().__init__(tracer, config, parent_manager)
@@ -58,12 +61,20 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
                 self.job_list.add(job)
                 registered.append(job)
             queued = [SchedulingJob(self, job) for job in jobs]
+            self.tracer.new_submited_jobs(jobs)
         except BaseException:
             for job in registered:
                 self.job_list.remove(job.name)
             raise
         for scheduling_job in queued:
             self._append_to_schedule_queue(self._schedule_queue, scheduling_job)
+        self.call_scheduler()
+
+    @override
+    async def enqueue(self, jobs: List[Job]) -> None:
+        """Queue the jobs of an interrupted run that have not ended."""
+        for job in jobs:
+            self._append_to_schedule_queue(self._schedule_queue, ResumedJob(self, job))
         self.call_scheduler()
 
     @override
@@ -144,9 +155,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         for name in list(self.job_list.jobs()):
             job = self.job_list.get(name)
             if not job.state().is_finished():
+                if not job.canceled:
+                    self._interrupted.add(name)
                 job.canceled = True
                 await self._cancel_unqueued(job)
         await self.wait_until_idle()
+
+    def is_interrupted(self, job: Job, state: JobState) -> bool:
+        """Whether it is the manager's own end that ends the job: it runs again when the run is resumed."""
+        return bool(state == JobState.CANCELED and job.name in self._interrupted)
 
     def _running(self, job: Job, iteration: Optional[int]) -> Optional[ExecutionJob]:
         for running in self._executor._not_finished.values():

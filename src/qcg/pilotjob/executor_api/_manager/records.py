@@ -55,6 +55,38 @@ class BufferedLog(logging.FileHandler):
         super().flush()
 
 
+class LinesFile:
+    """A file of lines, each of which is there as a whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unwritten = b""
+
+    def append(self, lines: bytes) -> None:
+        """Write `lines`, behind what could not be written before.
+
+        Raises:
+            OSError: none of them is written.
+        """
+        lines = self._unwritten + lines
+        if not lines:
+            return
+        with open(self._path, "ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(lines) != len(lines):
+                file.truncate(end)  # half a line would spoil the next one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._unwritten = b""
+
+    def append_sooner_or_later(self, lines: bytes) -> None:
+        """Write `lines`, now or when it is possible again."""
+        try:
+            self.append(lines)
+        except OSError as error:
+            _logger.error("what has ended cannot be recorded in %s: %s", self._path, error)  # noqa: TRY400
+            self._unwritten += lines
+
+
 class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
     """The core's ``jobs.report``, written job by job: what has ended is on record, whatever happens next.
 
@@ -67,25 +99,13 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.buffer_size = 0
+        self._file = LinesFile(Path(path))
 
     @override
     def flush(self) -> None:
-        if not self.buffer.getvalue():
-            return
-        try:
-            self._append(self.buffer.getvalue().encode())
-        except OSError as error:
-            _logger.error("what has ended cannot be recorded in %s: %s", self.report_file, error)  # noqa: TRY400
-            return
+        self._file.append_sooner_or_later(self.buffer.getvalue().encode())
         self.buffer = io.StringIO()
         self.buffered_entries = 0
-
-    def _append(self, lines: bytes) -> None:
-        with open(self.report_file, "ab", buffering=0) as file:
-            end = file.tell()
-            if file.write(lines) != len(lines):
-                file.truncate(end)  # half a line would spoil the next one
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def write_environment(path: Path) -> None:

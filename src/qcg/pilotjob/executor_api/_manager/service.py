@@ -17,15 +17,19 @@ import qcg.pilotjob.manager
 import qcg.pilotjob.service
 import zmq.asyncio
 from qcg.pilotjob.config import Config
+from qcg.pilotjob.joblist import JobState
 from qcg.pilotjob.logger import top_logger
+from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
 from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
+from qcg.pilotjob.executor_api._manager.presence import Presence
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
+from qcg.pilotjob.executor_api._manager.resume import INTERRUPTED, Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
 
@@ -49,19 +53,24 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         asyncio.set_event_loop(self._loop)
         self._lifeline = lifeline
         self._sockets: Optional[Path] = None
+        self._presence: Optional[Presence] = None
         self._ending: Optional["asyncio.Task[None]"] = None
         self._failure: Optional[BaseException] = None
         self._children: Optional[Children] = None
         self._run_times: Optional[RunTimes] = None
         qcg.pilotjob.service.ZMQInterface = RequestInterface
+        qcg.pilotjob.service.StateTracker = Tracker
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         # what the core sends to a node that has gone would be kept, and waited for, without end
         zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
             super().__init__(["--net", *arguments])
+            self._recorded = self._size_of_report()
+            assert self._presence is not None
+            self._presence.tell(self.description())
         except BaseException:
-            self._remove_sockets()
+            self._leave_directory()
             raise
 
     def description(self) -> Dict[str, Any]:
@@ -72,6 +81,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
+            "report": self._job_reporter.report_file,
+            "recorded": self._recorded,
             "capacity": {
                 "nodes": resources.total_nodes,
                 "cores": self._manager.usable_cores,
@@ -83,6 +94,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     @override
     def _setup_aux_dir(self) -> None:
         super()._setup_aux_dir()
+        self._presence = Presence(Path(self._aux_dir))
         self._sockets = RequestInterface.directory = EventPublisher.directory = make_directory(self._aux_dir)
 
     @override
@@ -98,6 +110,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _setup_reports(self) -> None:
         self._job_reporter = Record(os.path.join(self._aux_dir, Config.REPORT_FILE.get(self._conf)))
 
+    def _size_of_report(self) -> int:
+        report = Path(self._job_reporter.report_file)
+        return report.stat().st_size if report.exists() else 0
+
     @override
     def _setup_signals(self) -> None:
         for number in _SIGNALS:
@@ -107,12 +123,27 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
+        self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         self._receiver = Receiver(self._manager.get_handler(), self._ifaces)
         if self._manager.local:
             self._children = LocalJob.children = Children(self._loop)
             if Config.ENABLE_RT_STATS.get(self._conf):
                 self._run_times = LocalJob.run_times = self._make_run_times()
+
+    @override
+    def _job_status_change_notify(
+        self, job_id: str, iteration: Optional[int], state: JobState, manager: DirectManager
+    ) -> None:
+        if not state.is_finished():
+            return
+        job = manager.job_list.get(job_id)
+        interrupted = self._manager.is_interrupted(job, state)
+        if interrupted:
+            job.append_runtime({INTERRUPTED: "true"}, iteration)
+        self._job_reporter.report_job(job, iteration)
+        if not interrupted:
+            self._tracer.job_finished(job, iteration)
 
     def _make_run_times(self) -> RunTimes:
         wrapper = Config.WRAPPER_RT_STATS.get(self._conf)
@@ -161,7 +192,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         """End this process although a part of it does not: the core waits for agents that have gone without end."""
         if self._children is not None:
             self._children.kill_rest()
-        self._remove_sockets()
+        self._leave_directory()
         os._exit(1)
 
     def _clean_up(self) -> None:
@@ -178,8 +209,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         top_logger.removeHandler(self._log_handler)
         self._log_handler.close()
         self._loop.close()
-        self._remove_sockets()
+        self._leave_directory()
 
-    def _remove_sockets(self) -> None:
+    def _leave_directory(self) -> None:
+        if self._presence is not None:
+            self._presence.end()
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)  # the client may be removing it too

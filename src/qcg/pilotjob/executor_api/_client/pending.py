@@ -1,0 +1,65 @@
+"""The futures that wait for the ends of jobs, by the jobs' names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Dict, Iterator, List, Set, Tuple
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+
+__all__ = ["Pending"]
+
+
+class Pending:
+    """Who waits for which job. A job has one future of the submit() that brought it, and any number of attached ones.
+
+    Iterates over the jobs' names. Belongs to the dispatcher's thread.
+    """
+
+    def __init__(self) -> None:
+        self._futures: Dict[str, Tuple[QCGPJFuture, ...]] = {}
+        self._attached: Set[QCGPJFuture] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._futures)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._futures
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def add(self, future: QCGPJFuture, *, attached: bool = False) -> None:
+        """Let `future` wait for its jobs."""
+        for name in future.ids:
+            self._futures[name] = (*self._futures.get(name, ()), future)
+        if attached:
+            self._attached.add(future)
+
+    def pop(self, name: str) -> Tuple[QCGPJFuture, ...]:
+        """Return the futures that wait for a job, which do so no more."""
+        futures = self._futures.pop(name, ())
+        self._attached.difference_update(future for future in futures if not self._waits_for_more(future))
+        return futures
+
+    def remove(self, future: QCGPJFuture) -> None:
+        """Let `future` wait for nothing."""
+        for name in future.ids:
+            left = tuple(other for other in self._futures.pop(name, ()) if other is not future)
+            if left:
+                self._futures[name] = left
+        self._attached.discard(future)
+
+    def futures(self) -> List[QCGPJFuture]:
+        """Return each future once."""
+        return list(dict.fromkeys(future for futures in self._futures.values() for future in futures))
+
+    def attached(self) -> List[QCGPJFuture]:
+        """Return the attached futures."""
+        return list(self._attached)
+
+    def _waits_for_more(self, future: QCGPJFuture) -> bool:
+        return any(future in self._futures.get(name, ()) for name in future.ids)

@@ -1,0 +1,95 @@
+"""That a manager lives in a directory, said so that others can find out: its file ``manager.json``, which it locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, Dict
+from urllib.parse import urlsplit
+
+__all__ = ["CannotResume", "Presence"]
+
+FILE = "manager.json"
+# A client that dies takes its manager with it, within this time: whoever starts the program again need not wait first.
+_LAST_MOMENTS = 6.0
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+class CannotResume(Exception):
+    """The interrupted run cannot be taken up; the message says why, and what to do."""
+
+
+class Presence:
+    """The file of the manager that lives in `directory`: locked as long as the process exists, removed at its end."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the directory.
+
+        Raises:
+            CannotResume: another manager lives there, or it cannot be told whether one does.
+        """
+        self._path = directory / FILE
+        was_there = self._path.exists()
+        _refuse_living_core(directory / "address")
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + _LAST_MOMENTS
+        while not self._lock(was_there):
+            if time.monotonic() > deadline:
+                raise CannotResume(f"its manager still lives: {self._owner()}; wait for its end, or end it")
+            time.sleep(0.02)
+
+    def _lock(self, was_there: bool) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            if was_there:
+                raise CannotResume(
+                    "its file system has no locks, so it cannot be told whether its manager still lives: "
+                    f"{self._owner()}; see that it does not, remove {self._path} and try again"
+                ) from error
+        return True
+
+    def tell(self, description: Dict[str, Any]) -> None:
+        """Write down how the manager is reached."""
+        here = {"host": socket.gethostname(), "pid": os.getpid(), **description}
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, json.dumps(here).encode(), 0)
+
+    def end(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):  # whoever removed the directory has removed it too
+            self._path.unlink()
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads(self._path.read_bytes())
+        except ValueError:
+            return "it is starting"
+        return f"process {owner['pid']} on {owner['host']}"
+
+
+def _refuse_living_core(address_file: Path) -> None:
+    """Refuse the directory of a manager of the bare core that still listens: it locks nothing."""
+    try:
+        address = urlsplit(address_file.read_text().strip())
+    except FileNotFoundError:
+        return
+    if address.scheme != "tcp":
+        return
+    try:
+        socket.create_connection((address.hostname or "", address.port or 0), timeout=2).close()
+    except OSError:
+        return  # nobody listens
+    raise CannotResume(
+        f"its manager still listens at {address.geturl()}; end it, or remove {address_file} if that is another program"
+    )

@@ -1,0 +1,193 @@
+"""Interrupted runs: what is kept of a run while it lasts, and how the next manager takes it up.
+
+::
+
+    track.reqs     a line for each job that was taken         } written before the client hears of it
+    track.states   a line for each end of a job or iteration  }
+    jobs.report    the same ends, with all that is known of them; those that the interruption itself brought about
+                   bear "interrupted" in their "runtime", and count for nothing here
+
+A name can be used again once its job has ended and was removed. So a job has ended when there are as many ends on
+record as requests; each file may have lost its last lines, and the longer one is right.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from qcg.pilotjob.joblist import Job, JobState
+from qcg.pilotjob.manager import SchedulingJob
+from qcg.pilotjob.resume import StateTracker
+from typing_extensions import override
+
+from qcg.pilotjob.executor_api._manager.presence import CannotResume
+from qcg.pilotjob.executor_api._manager.records import LinesFile, Record
+
+__all__ = ["INTERRUPTED", "ResumedJob", "Tracker"]
+
+_logger = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+
+
+class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
+    """Keeps what is needed to take up a run, whole lines only.
+
+    Mends C16 (a torn last line makes it impossible). Can go when the core does as much.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._requests = LinesFile(Path(self.reqs_file))
+        self._ends = LinesFile(Path(self.finished_file))
+
+    @override
+    def new_submited_jobs(self, jobs: List[Job]) -> None:
+        """Keep the jobs; an OSError says that they are not kept, none of them."""
+        self._requests.append("".join(f"{job.to_json()}\n" for job in jobs).encode())
+
+    @override
+    def job_finished(self, job: Job, iteration: Optional[int]) -> None:
+        """Keep an end; what cannot be written now is written with the next one."""
+        end = {"task": job.get_name(iteration), "iteration": iteration, "state": job.str_state(iteration)}
+        self._ends.append_sooner_or_later(json.dumps(end).encode() + b"\n")
+
+    @staticmethod
+    @override
+    def resume(path: str, manager: Any, progress: bool = False) -> List[Job]:
+        """Register the jobs of an interrupted run, ended ones too, and return those that have to run.
+
+        Raises:
+            CannotResume: a file cannot be read, or a job does not fit in here.
+        """
+        run = _InterruptedRun(Path(path), Path(manager.record.report_file))
+        jobs = list(run.jobs())
+        left = [job for job in jobs if not job.state().is_finished()]
+        too_wide = [job for job in left if job.resources.get_min_num_cores() > manager.usable_cores]
+        if too_wide:
+            raise CannotResume(
+                f"job {too_wide[0].name} asks for {too_wide[0].resources.get_min_num_cores()} cores; jobs can use "
+                f"{manager.usable_cores} here; give it more resources"
+            )
+        for job in jobs:
+            manager.job_list.add(job)
+            run.complete(job, manager.tracer, manager.record)
+        _logger.info("of %d jobs of the interrupted run %d have not ended", len(jobs), len(left))
+        if progress:
+            print(f"{len(jobs)} jobs of the interrupted run, {len(left)} of them to run")
+        return left
+
+
+class ResumedJob(SchedulingJob):  # type: ignore[misc]  # the core is untyped
+    """A job whose iterations may have ended, in whatever order.
+
+    Mends C15: the core takes as many iterations as have ended from the front, whichever they were. Can go when the
+    core looks at each.
+    """
+
+    _first_time = True
+
+    @override
+    def setup_iterations(self) -> None:
+        if self._first_time:
+            self._first_time = False
+            self._current_solved_iterations = 0
+        while True:
+            super().setup_iterations()
+            self._iteration_sub_jobs[:] = [
+                one for one in self._iteration_sub_jobs if not self.job.state(one.iteration).is_finished()
+            ]
+            if self._iteration_sub_jobs or self._current_solved_iterations >= self._total_iterations:
+                return
+
+
+class _InterruptedRun:
+    """What the files of a run tell."""
+
+    def __init__(self, directory: Path, report: Path) -> None:
+        self._requests: Dict[str, Dict[str, Any]] = {}
+        self._submitted: Counter[str] = Counter()
+        for request in _lines(directory / "track.reqs"):
+            self._requests.pop(request["name"], None)  # the last one of a name stands where it was submitted
+            self._requests[request["name"]] = request
+            self._submitted[request["name"]] += 1
+        self._tracked: Counter[str] = Counter()
+        self._ends: Dict[str, Dict[str, Any]] = {}
+        for end in _lines(directory / "track.states"):
+            self._tracked[end["task"]] += 1
+            self._ends[end["task"]] = {"state": end["state"]}
+        self._reported: Counter[str] = Counter()
+        for line in _lines(report):
+            if INTERRUPTED in line["runtime"]:
+                continue
+            self._reported[line["name"]] += 1
+            if self._reported[line["name"]] >= self._tracked[line["name"]]:
+                self._ends[line["name"]] = line
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the jobs in the order of their submission, in the states that they had reached."""
+        for request in self._requests.values():
+            job = Job(**request)
+            for iteration in _parts(job):
+                self._restore(job, iteration)
+            yield job
+
+    def complete(self, job: Job, tracker: Tracker, record: Record) -> None:
+        """Let each file tell every end that another one tells."""
+        for iteration in _parts(job):
+            if job.state(iteration).is_finished():
+                name, times = job.get_name(iteration), self._submitted[job.name]
+                if self._reported[name] < times:
+                    record.report_job(job, iteration)
+                if self._tracked[name] < times:
+                    tracker.job_finished(job, iteration)
+
+    def _restore(self, job: Job, iteration: Optional[int]) -> None:
+        name = job.get_name(iteration)
+        if max(self._tracked[name], self._reported[name]) < self._submitted[job.name]:
+            return
+        end = self._ends[name]
+        state = JobState[end["state"]]
+        if job.state(iteration) != state:  # the end of the last iteration is that of the whole
+            job.set_state(state, iteration)
+        if "messages" in end:
+            (job if iteration is None else job._get_subjob(iteration)).append_message(end["messages"])
+        job.history(iteration)[:] = list(_history(end.get("history", [])))  # without one, nobody knows the times
+        job.append_runtime(end.get("runtime", {}), iteration)
+
+
+def _parts(job: Job) -> List[Optional[int]]:
+    """Return the iterations, and None for the job as a whole: in the order in which they end."""
+    return [*(job.iteration.iterations_gen() if job.has_iterations else ()), None]
+
+
+def _history(entries: List[Dict[str, str]]) -> Iterator[Tuple[JobState, datetime]]:
+    for entry in entries:
+        yield JobState[entry["state"]], datetime.fromisoformat(entry["date"])
+
+
+def _lines(path: Path) -> Iterator[Dict[str, Any]]:
+    """Yield the lines of a file, without a last one that is torn: that is cut off, for the next one to stand alone."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    lines = content.split(b"\n")
+    torn = lines.pop()
+    if torn:
+        _logger.warning("%s ends with a torn line, which is removed: %r", path, torn)
+        os.truncate(path, len(content) - len(torn))
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise CannotResume(
+                f"line {number} of {path} cannot be read ({error}); remove it if what it tells can be lost: in "
+                "track.reqs a job, in the others the end of one, which then runs again"
+            ) from None

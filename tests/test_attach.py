@@ -1,0 +1,174 @@
+"""A second client follows the jobs of a running manager by name."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError, wait
+
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import (
+    BasicTemplate,
+    ExecutorClosed,
+    InvalidOption,
+    IterationTemplate,
+    JobFailed,
+    JobUnknown,
+    ManagerDied,
+    QCGPJExecutor,
+    ScriptTemplate,
+)
+
+UNTIL_GO = "touch begun; until [ -e go ]; do sleep 0.01; done"
+
+
+@pytest.fixture
+def second(executor, tmp_path):
+    """A second executor, connected to the manager of the first."""
+    made = QCGPJExecutor(manager=tmp_path)
+    yield made
+    made.__exit__(KeyboardInterrupt, None, None)
+
+
+def test_jobs_are_followed_by_name(executor, second, tmp_path, wait_until):
+    executor.submit(BasicTemplate, name="ended", exec="true").result(20)
+    own = executor.submit(ScriptTemplate, name="a", script=UNTIL_GO)
+    wait_until((tmp_path / "begun").exists)
+    ended, followed = second.attach("ended"), second.attach("a")
+    assert ended.result(0) == {"ended": "SUCCEED"}
+    assert not followed.done()
+    assert followed.status() == {"a": "EXECUTING"}
+    assert followed.info()["a"]["runtime"]["wd"] == str(tmp_path)
+    called = []
+    followed.add_done_callback(called.append)
+    (tmp_path / "go").touch()
+    assert followed.result(20) == {"a": "SUCCEED"} == own.result(20)
+    wait_until(lambda: called == [followed])
+
+
+def test_several_jobs_make_one_future(executor, second):
+    executor.submit(IterationTemplate, name="array", exec="false", stop=3)
+    executor.submit(ScriptTemplate, name="bad", script="echo so it is >&2; exit 3")
+    future = second.attach("array", "bad")
+    assert future.ids == ["array", "bad"]
+    assert future.result(20) == {"array": "FAILED", "bad": "FAILED"}
+    assert [one.exit_code for one in future.iterations()["array"]] == [1, 1, 1]
+    with pytest.raises(JobFailed, match="so it is"):
+        second.attach("bad").raise_for_status(20)
+
+
+def test_a_second_client_submits_and_cancels_too(executor, second, tmp_path, wait_until):
+    executor.submit(ScriptTemplate, name="long", script=UNTIL_GO)
+    wait_until((tmp_path / "begun").exists)
+    after = second.submit(BasicTemplate, name="mine", exec="true")
+    assert after.result(20) == executor.attach("mine").result(0) == {"mine": "SUCCEED"}
+    followed = second.attach("long")
+    assert followed.cancel()
+    with pytest.raises(CancelledError):
+        executor.attach("long").result(20)
+
+
+def test_an_executor_attaches_to_its_own_jobs(executor, tmp_path, wait_until):
+    first = executor.submit(ScriptTemplate, name="a", script=UNTIL_GO)
+    again = [executor.attach("a") for _ in range(3)]
+    (tmp_path / "go").touch()
+    assert [future.result(20) for future in [first, *again]] == [{"a": "SUCCEED"}] * 4
+
+
+def test_attach_in_a_callback(executor, wait_until):
+    attached = []
+    executor.submit(BasicTemplate, name="b", exec="true")
+    first = executor.submit(BasicTemplate, name="a", exec="true")
+    first.add_done_callback(lambda _: attached.extend([executor.attach("b"), executor.attach("nobody")]))
+    wait_until(lambda: len(attached) == 2)
+    wait(attached, 20)
+    assert attached[0].result(0) == {"b": "SUCCEED"}
+    assert isinstance(attached[1].exception(0), JobUnknown)
+
+
+def test_what_cannot_be_attached_to(executor):
+    with pytest.raises(JobUnknown, match="nobody"):
+        executor.attach("nobody")
+    with pytest.raises(JobUnknown, match="'a:3' is an iteration"):
+        executor.attach("a:3")
+    for wrong in ((), (3,), ("",), (["a"],)):
+        with pytest.raises(TypeError, match="attach"):
+            executor.attach(*wrong)
+    executor.shutdown()
+    with pytest.raises(ExecutorClosed):
+        executor.attach("a")
+
+
+def test_leaving_the_second_client_waits_and_stops_nothing(executor, tmp_path, wait_until):
+    executor.submit(ScriptTemplate, name="a", script=UNTIL_GO)
+    wait_until((tmp_path / "begun").exists)
+    with QCGPJExecutor(manager=str(tmp_path)) as second:
+        followed = second.attach("a")
+        (tmp_path / "go").touch()
+    assert followed.result(0) == {"a": "SUCCEED"}
+    assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
+
+
+def test_an_interrupted_second_client_lets_the_jobs_of_others_go_on(executor, tmp_path, wait_until):
+    own = executor.submit(ScriptTemplate, name="a", script=UNTIL_GO)
+    wait_until((tmp_path / "begun").exists)
+    with pytest.raises(KeyboardInterrupt), QCGPJExecutor(manager=tmp_path) as second:  # noqa: PT012
+        followed = second.attach("a")
+        mine = second.submit(BasicTemplate, name="mine", exec="sleep", args=[1000])
+        raise KeyboardInterrupt
+    assert mine.cancelled()
+    with pytest.raises(ExecutorClosed, match="the job goes on"):
+        followed.result(0)
+    assert own.status() == {"a": "EXECUTING"}
+    (tmp_path / "go").touch()
+    assert own.result(20) == {"a": "SUCCEED"}
+
+
+def test_the_managers_death_is_news_to_the_second_client_too(executor, second, tmp_path, wait_until):
+    executor.submit(BasicTemplate, name="ended", exec="true").result(20)
+    executor.submit(ScriptTemplate, name="a", script=UNTIL_GO)
+    wait_until((tmp_path / "begun").exists)
+    followed = second.attach("a")
+    began = time.monotonic()
+    psutil.Process(executor._connection.dispatcher.link.process.pid).kill()
+    assert isinstance(followed.exception(20), ManagerDied)
+    assert time.monotonic() - began < 5
+    with pytest.raises(ManagerDied):
+        second.attach("a")
+    wait_until(lambda: executor._connection.dispatcher.has_ended)
+    with pytest.raises(ManagerDied, match="resume="):
+        QCGPJExecutor(manager=tmp_path)
+
+
+def test_the_first_client_leaves_while_the_second_follows(tmp_path, wait_until):
+    with QCGPJExecutor(wd=tmp_path, resources=1) as first:
+        first.submit(ScriptTemplate, name="a", script=UNTIL_GO)
+        wait_until((tmp_path / "begun").exists)
+        second = QCGPJExecutor(manager=tmp_path)
+        followed = second.attach("a")
+        (tmp_path / "go").touch()
+    assert followed.result(20) == {"a": "SUCCEED"}
+    second.shutdown()
+    with pytest.raises(ManagerDied, match="has ended; resume="):
+        QCGPJExecutor(manager=tmp_path)
+
+
+def test_a_directory_without_a_manager(tmp_path):
+    with pytest.raises(InvalidOption, match=r"manager is .*has none in it"):
+        QCGPJExecutor(manager=tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_attach(executor, tmp_path):
+    (run,) = tmp_path.glob(".qcgpjm-service-*")
+    # what is imported before can be used by the other user, who may not read this directory
+    program = f"""
+import os
+from qcg.pilotjob.executor_api._client.link import Link
+os.setuid(65534)
+Link.to_directory({str(run)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/")
+    assert "Permission denied" in done.stderr
