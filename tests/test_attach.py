@@ -50,7 +50,8 @@ def test_jobs_are_followed_by_name(executor, second, tmp_path, wait_until):
 
 def test_several_jobs_make_one_future(executor, second):
     executor.submit(IterationTemplate, name="array", exec="false", stop=3)
-    executor.submit(ScriptTemplate, name="bad", script="echo so it is >&2; exit 3")
+    bad = executor.submit(ScriptTemplate, name="bad", script="echo so it is >&2; exit 3")
+    assert bad.status()  # so it has arrived
     future = second.attach("array", "bad")
     assert future.ids == ["array", "bad"]
     assert future.result(20) == {"array": "FAILED", "bad": "FAILED"}

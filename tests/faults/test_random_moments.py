@@ -1,6 +1,7 @@
 """The client is ended at any moment of its life: nothing is left of it, of its manager and of its jobs.
 
-REPETITIONS in the environment says how often each is done; the default keeps the whole in a few seconds.
+REPETITIONS in the environment says how often each is done; the default keeps the whole in a few seconds. SEED makes
+the moments others.
 """
 
 import os
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 REPETITIONS = int(os.environ.get("REPETITIONS", "4"))
+SEED = os.environ.get("SEED", "")
 LONGEST = 0.8  # seconds: from before the manager starts to the middle of the jobs
 
 CLIENT = """
@@ -43,7 +45,7 @@ def left_of(directory):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
 def test_nothing_is_left_of_a_client_that_was_ended(tmp_path, wait_until, number, repetition):
-    moment = random.Random(f"{number}{repetition}").uniform(0, LONGEST)
+    moment = random.Random(f"{SEED}{number}{repetition}").uniform(0, LONGEST)
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

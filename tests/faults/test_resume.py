@@ -27,6 +27,7 @@ from qcg.pilotjob.executor_api import (
 )
 
 REPETITIONS = int(os.environ.get("REPETITIONS", "4"))
+SEED = os.environ.get("SEED", "")
 
 
 def ran(directory):
@@ -93,7 +94,8 @@ def test_a_run_is_interrupted_and_resumed_twice(interrupted, wait_until):
     (interrupted / "go").unlink()
     (interrupted / "begun").unlink()
     with pytest.raises(KeyboardInterrupt), QCGPJExecutor(resume=interrupted, resources=1) as executor:  # noqa: PT012
-        executor.submit(ScriptTemplate, name="late", script="echo late >> ran")
+        late = executor.submit(ScriptTemplate, name="late", script="echo late >> ran")
+        assert late.status() == {"late": "QUEUED"}  # so it has arrived
         wait_until((interrupted / "begun").exists)
         raise KeyboardInterrupt
     assert ran(interrupted) == Counter(["good", "bad"])
@@ -344,7 +346,7 @@ with QCGPJExecutor(resources=2) as executor:
 
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
 def test_no_job_is_lost_and_none_that_had_ended_runs_twice(tmp_path, wait_until, repetition):
-    chance = random.Random(repetition)
+    chance = random.Random(f"{SEED}{repetition}")
     client = subprocess.Popen([sys.executable, "-c", STUDY], cwd=tmp_path, stdout=subprocess.PIPE)
     assert client.stdout.readline() == b"submitted\n"
     moment = chance.randrange(1, 55)
