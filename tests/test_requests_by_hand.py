@@ -2,6 +2,7 @@
 
 import pytest
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
+from qcg.pilotjob.api.errors import TimeoutElapsed
 from qcg.pilotjob.api.job import Jobs
 
 from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
@@ -24,7 +25,7 @@ def goes_on(executor, name="after"):
     [
         (job("a", resources={"numCores": 99}), "Not enough resources"),
         (job("a", dependencies={"after": ["nobody"]}), "'nobody'"),
-        (job("a", dependencies={"after": ["a"]}), "itself"),
+        (job("a", dependencies={"after": ["a"]}), "the jobs a wait for each other"),
         (job("a", iteration={"values": []}), "no iterations"),
         (job("a", resources={"numCores": {"exact": 1, "min": 1}}), "Exact number"),
         (job("a", iteration={"stop": 2}, resources={"numCores": {"min": 1, "scheduler": {"no": "name"}}}), "name"),
@@ -81,3 +82,44 @@ def test_leaving_waits_for_jobs_that_were_submitted_by_hand(tmp_path):
     with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
         executor.qcgpj_manager.submit(Jobs().add(name="a", script="sleep 0.3; echo > ended"))
     assert (tmp_path / "ended").exists()
+
+
+def test_jobs_that_wait_for_each_other_are_refused(executor):
+    manager = executor.qcgpj_manager
+    circle = [job("a", dependencies={"after": ["c"]}), job("b", dependencies={"after": ["a"]})]
+    with pytest.raises(CoreConnectionError, match="wait for each other"):
+        submit(manager, *circle, job("c", dependencies={"after": ["b"]}))
+    assert submit(manager, job("c"), *circle) == ["c", "a", "b"]
+    assert manager.wait4(["a", "b", "c"]) == {"a": "SUCCEED", "b": "SUCCEED", "c": "SUCCEED"}
+
+
+def test_a_number_in_the_environment_becomes_text(executor, tmp_path):
+    execution = {"exec": "bash", "args": ["-c", "echo $N > out"], "env": {"N": 3}}
+    submit(executor.qcgpj_manager, {"name": "a", "execution": execution})
+    assert executor.attach("a").result(20) == {"a": "SUCCEED"}
+    assert (tmp_path / "out").read_text() == "3\n"
+
+
+def test_waiting_by_hand_depends_on_no_event(executor, tmp_path):
+    manager = executor.qcgpj_manager
+    manager._zmq_status_socket.close()
+    jobs = Jobs().add(name="a", script="until [ -e go ]; do sleep 0.01; done", iteration=2).add(name="b", exec="false")
+    manager.submit(jobs)
+    for wait in (lambda: manager.wait4("a", 0.1), lambda: manager.wait4("a:1", 0.1), lambda: manager.wait4all(0.1)):
+        with pytest.raises(TimeoutElapsed):
+            wait()
+    (tmp_path / "go").touch()
+    assert manager.wait4(["b", "a", "a:1"]) == {"b": "FAILED", "a": "SUCCEED", "a:1": "SUCCEED"}
+    manager.wait4all()
+    with pytest.raises(CoreConnectionError, match="nobody"):
+        manager.wait4("nobody")
+    manager.submit(Jobs().add(name="c", exec="sleep", args=["1000"]))
+    manager.cancel("c")
+    assert manager.wait4("c") == {"c": "CANCELED"}
+
+
+def test_no_end_is_missed_from_the_connection_on(executor):
+    manager = executor.qcgpj_manager
+    manager.submit(Jobs().add(name="a", exec="true").add(name="b", exec="false"))
+    told = {manager.wait4_any_job_finish(20) for _ in range(2)}
+    assert told == {("a", "SUCCEED"), ("b", "FAILED")}

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shlex
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
 
 from qcg.pilotjob.executor_api.errors import InvalidJob
@@ -59,14 +60,11 @@ def refuse_cycles(jobs: List[Job]) -> None:
     waits = {
         job["name"]: {name.partition(":")[0] for name in job.get("dependencies", {}).get("after", [])} for job in jobs
     }
-    while waits:
-        free = [name for name, others in waits.items() if not others & waits.keys()]
-        if not free:
-            raise InvalidJob(
-                f"the jobs {', '.join(waits)} wait for each other ('after'); none of them would ever start"
-            )
-        for name in free:
-            del waits[name]
+    try:
+        TopologicalSorter(waits).prepare()
+    except CycleError as error:
+        names = ", ".join(dict.fromkeys(error.args[1]))
+        raise InvalidJob(f"the jobs {names} wait for each other ('after'); none of them would ever start") from None
 
 
 class _Where:

@@ -82,7 +82,7 @@ class Connection:
             if self._own_manager is None:
                 from qcg.pilotjob.executor_api._client.manager import ConnectedManager
 
-                self._own_manager = ConnectedManager(self.dispatcher)
+                self._own_manager = ConnectedManager(self.dispatcher, self.attach)
             return self._own_manager
 
     def leave(self, *, cancel_queued: bool) -> None:

@@ -6,31 +6,42 @@ import json
 import logging
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Sequence, Union
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Union
 
 import zmq
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
+from qcg.pilotjob.api.errors import TimeoutElapsed
 from qcg.pilotjob.api.manager import Manager
 from typing_extensions import override
 
+from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown, ManagerDied
+from qcg.pilotjob.executor_api.jobs import FINAL_STATES
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
 __all__ = ["ConnectedManager"]
 
 _REPLY_SECONDS = 60.0
 _LOOK_MILLISECONDS = 100  # how soon a request notices that the manager has ended
+_LOOK_SECONDS = 0.2  # between questions for iterations, whose ends the dispatcher is not told
 
 
 class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     """A ``Manager`` of the core that threads may share and that a dead manager process does not hang.
 
-    Mends C4 (no lock, no timeout, unusable after an interrupt) and C25 (it deletes ``<wd>/api.log``, and shares one
-    global logger). Can go when the core does.
+    Mends C3 (a lost event blocks ``wait4`` for ever), C4 (no lock, no timeout, unusable after an interrupt) and C25 (it
+    deletes ``<wd>/api.log``, and shares one global logger). Can go when the core does.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, attach: Callable[[Sequence[str]], QCGPJFuture]) -> None:
         self._lock = threading.RLock()
         self._dispatcher = dispatcher
+        self._attach = attach
         super().__init__(dispatcher.link.address)
 
     @override
@@ -55,6 +66,74 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
         while not self._zmq_socket.poll(_LOOK_MILLISECONDS):
             if self._dispatcher.has_ended or time.monotonic() > deadline:
                 raise CoreConnectionError(f"the manager at {self._address} does not answer")
+
+    @override
+    def _connect(self) -> None:
+        self._zmq_ctx.setsockopt(zmq.RCVHWM, 0)
+        super()._connect()
+        self._await_greeting()
+
+    def _await_greeting(self) -> None:
+        """Return when events come: from then on ``wait4_any_job_finish`` misses none."""
+        self._zmq_status_socket.setsockopt_string(zmq.SUBSCRIBE, wire.HELLO)
+        deadline = time.monotonic() + _REPLY_SECONDS
+        while not self._zmq_status_socket.poll(_LOOK_MILLISECONDS) or not self._zmq_status_socket.recv().startswith(
+            wire.HELLO.encode()
+        ):
+            if self._dispatcher.has_ended or time.monotonic() > deadline:
+                raise CoreConnectionError(f"the manager at {self._publisher_address} publishes nothing")
+
+    @override
+    def wait4(self, names: Union[str, Sequence[str]], timeout: Optional[float] = None) -> Dict[str, str]:
+        """Wait for the ends of jobs and iterations, and return their states.
+
+        Raises:
+            TimeoutElapsed: they have not all ended after `timeout` seconds.
+            ConnectionError: (the core's) one of them is unknown, or the manager has gone.
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        states = self._await_jobs([name for name in names if ":" not in name], deadline)
+        states.update(self._await_iterations([name for name in names if ":" in name], deadline))
+        return states
+
+    def _await_jobs(self, names: List[str], deadline: Optional[float]) -> Dict[str, str]:
+        if not names:
+            return {}
+        self._dispatcher.flush()
+        try:
+            future = self._attach(names)
+            return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except CancelledError:
+            return future.status()
+        except FutureTimeoutError as error:
+            raise TimeoutElapsed(str(error)) from None
+        except (JobUnknown, ManagerDied, ExecutorClosed) as error:
+            raise CoreConnectionError(str(error)) from error
+
+    def _await_iterations(self, names: List[str], deadline: Optional[float]) -> Dict[str, str]:
+        while names:
+            states = wire.states({"data": self.status(names)})
+            if all(state in FINAL_STATES for state in states.values()):
+                return states
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutElapsed(f"{', '.join(names)}: not all have ended")
+            time.sleep(_LOOK_SECONDS)
+        return {}
+
+    @override
+    def wait4all(self, timeout_secs: Optional[float] = None) -> None:
+        """Wait until every job that the manager has has ended.
+
+        Raises:
+            TimeoutElapsed: they have not all ended after `timeout_secs` seconds.
+        """
+        deadline = None if timeout_secs is None else time.monotonic() + timeout_secs
+        while True:
+            names = [name for name, job in self.list().items() if job["status"] not in FINAL_STATES]
+            if not names:
+                return
+            self._await_jobs(names, deadline)
 
     @override
     def remove(self, names: Union[str, Sequence[str]]) -> None:

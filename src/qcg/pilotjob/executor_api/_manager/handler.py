@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Dict, List, Optional, Set
 
 from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
@@ -21,8 +22,8 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
     """Answers requests.
 
     Mends C9 and C10 (``finish`` sleeps and leaves running jobs behind), C17 (a job that cannot be queued burns its
-    name), C18 (the messages of an iteration cannot be asked for), C20 and C21 (jobs that can never run are accepted).
-    Can go when the core does.
+    name), C18 (the messages of an iteration cannot be asked for), C20 and C21 (jobs that can never run are
+    accepted), C24 (a number in the environment fails the job). Can go when the core does.
     """
 
     _finish_task: Optional["asyncio.Task[None]"]
@@ -34,6 +35,9 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         try:
             jobs: List[Job] = self._prepare_jobs(request.jobs)
             self._refuse_hopeless(jobs)
+            for job in jobs:
+                if job.execution.env:
+                    job.execution.env = {name: str(value) for name, value in job.execution.env.items()}
             self._manager.add(jobs)
         except JobAlreadyExist as error:
             return Response.error(f"{error}; attach() follows it")
@@ -47,6 +51,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
 
     def _refuse_hopeless(self, jobs: List[Job]) -> None:
         arriving = {job.name for job in jobs}
+        self._refuse_cycles(jobs)
         for job in jobs:
             if job.resources.get_min_num_cores() > self._manager.usable_cores:
                 raise InvalidRequest(
@@ -58,11 +63,21 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
             if job.has_dependencies:
                 self._refuse_unknown_dependencies(job, arriving)
 
+    def _refuse_cycles(self, jobs: List[Job]) -> None:
+        waits = {
+            job.name: {name.partition(":")[0] for name in job.dependencies.after}
+            for job in jobs
+            if job.has_dependencies
+        }
+        try:
+            TopologicalSorter(waits).prepare()
+        except CycleError as error:
+            names = ", ".join(dict.fromkeys(error.args[1]))
+            raise InvalidRequest(f"the jobs {names} wait for each other and would never start") from None
+
     def _refuse_unknown_dependencies(self, job: Job, arriving: Set[str]) -> None:
         for dependency in job.dependencies.after:
             name = dependency.partition(":")[0]
-            if name == job.name:
-                raise InvalidRequest(f"job {job.name} depends on itself and would never start")
             if name not in arriving and not self._manager.job_list.exist(name):
                 raise InvalidRequest(f"job {job.name} depends on {name!r}, which was not submitted here before it")
 
