@@ -81,7 +81,7 @@ def nothing_left(request, temporary_directory):
             time.sleep(0.005)
         left = look() - found
         if left and not request.session.shouldstop:
-            pytest.fail(f"left behind: {name}: {left}")
+            pytest.fail(f"left behind: {len(left)} {name}: {sorted(map(str, left))[:5]}")
 
 
 @pytest.fixture

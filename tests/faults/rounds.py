@@ -6,6 +6,7 @@ Each round is short (one repetition of what is done at random moments); the seed
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first round, that is its seed")
     parser.add_argument("--workers", default="6", help="tests at a time")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell has programs in its background ignore them
+        signal.signal(number, signal.SIG_DFL)
     spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
         return run(options.first, options.rounds, options.workers)
