@@ -56,7 +56,8 @@ def interrupted(tmp_path, wait_until):
             name="running",
             script="touch begun; until [ -e go ]; do sleep 0.01; done; echo running >> ran",
         )
-        executor.submit(ScriptTemplate, name="waiting", script="echo waiting >> ran")
+        waiting = executor.submit(ScriptTemplate, name="waiting", script="echo waiting >> ran")
+        assert waiting.status() == {"waiting": "QUEUED"}  # so it has arrived
         wait_until((tmp_path / "begun").exists)
         kill_manager(executor)
         with pytest.raises(ManagerDied, match="resume="):
@@ -114,10 +115,12 @@ def test_the_clients_death_ends_what_the_next_one_takes_up(tmp_path, wait_until)
             executor.submit(ScriptTemplate, name="first", script="echo first >> ran").result()
             script = "[ -e go ] || (touch begun; sleep 1000); echo long >> ran"
             executor.submit(ScriptTemplate, name="long", script=script)
-            executor.submit(ScriptTemplate, name="after", script="echo after >> ran", after=["long"])
+            after = executor.submit(ScriptTemplate, name="after", script="echo after >> ran", after=["long"])
+            after.status()
+            open("all", "w").close()
     """
     client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(source)], cwd=tmp_path)
-    wait_until((tmp_path / "begun").exists)
+    wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "all").exists())
     client.kill()
     client.wait()
     (tmp_path / "go").touch()
@@ -338,8 +341,9 @@ with QCGPJExecutor(resources=2) as executor:
     for n in range(30):
         script = f"sleep 0.0$((RANDOM % 5)); echo n{n} >> ran"
         executor.submit(BasicTemplate, name=f"n{n}", exec="bash", args=["-c", script])
-    executor.submit(IterationTemplate, name="a", stop=30, exec="bash",
+    last = executor.submit(IterationTemplate, name="a", stop=30, exec="bash",
                     args=["-c", "sleep 0.0$((RANDOM % 5)); echo a:${it} >> ran"])
+    last.status()
     print("submitted", flush=True)
 """
 
