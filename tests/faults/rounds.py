@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import List
 
 HERE = Path(__file__).parent
 
@@ -21,22 +22,23 @@ def main() -> int:
     parser.add_argument("rounds", type=int, nargs="?", default=300)
     parser.add_argument("--first", type=int, default=0, help="the number of the first round, that is its seed")
     parser.add_argument("--workers", default="6", help="tests at a time")
+    parser.add_argument("--tests", nargs="+", default=[str(HERE)], help="files, when not the whole suite")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGHUP):  # a shell has programs in its background ignore them
         signal.signal(number, signal.SIG_DFL)
     spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
-        return run(options.first, options.rounds, options.workers)
+        return run(options.first, options.rounds, ["-n", options.workers, *options.tests])
     finally:
         for spinner in spinners:
             spinner.kill()
             spinner.wait()
 
 
-def run(first: int, rounds: int, workers: str) -> int:
+def run(first: int, rounds: int, arguments: List[str]) -> int:
     began = time.monotonic()
     for number in range(first, first + rounds):
-        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q", "-n", workers, str(HERE)]
+        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q", *arguments]
         environment = {**os.environ, "REPETITIONS": "1", "SEED": str(number)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
