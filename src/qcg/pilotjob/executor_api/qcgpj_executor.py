@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Type, Union
 
 from typing_extensions import Self, override
 
+from qcg.pilotjob.executor_api._client import endings
 from qcg.pilotjob.executor_api._client.options import command_line
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api.errors import InvalidOption
@@ -93,6 +94,7 @@ class QCGPJExecutor(Executor):
         )
         if manager is not None and arguments != _default_arguments():
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
+        endings.refuse_at_exit()  # before a process is started
         process = None if manager is not None else ManagerProcess(arguments, start_timeout)
         # imported while the manager process starts: both are ready sooner
         from qcg.pilotjob.executor_api._client.connection import Connection

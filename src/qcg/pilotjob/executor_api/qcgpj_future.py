@@ -72,7 +72,9 @@ class QCGPJFuture(Future[Dict[str, str]]):
         try:
             return dict(super().result(timeout))
         except concurrent.futures.TimeoutError:
-            raise JobTimeout(f"{', '.join(self.ids)}: not finished after {timeout} s") from None
+            raise self._too_late(timeout) from None
+        finally:
+            del self  # the traceback of a stored exception holds this frame: it must not hold the future
 
     @override
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
@@ -85,7 +87,7 @@ class QCGPJFuture(Future[Dict[str, str]]):
         try:
             return super().exception(timeout)
         except concurrent.futures.TimeoutError:
-            raise JobTimeout(f"{', '.join(self.ids)}: not finished after {timeout} s") from None
+            raise self._too_late(timeout) from None
 
     @override
     def cancel(self) -> bool:
@@ -150,16 +152,23 @@ class QCGPJFuture(Future[Dict[str, str]]):
         Raises:
             JobFailed: a job has not; the exception tells exit code, message, files and the end of stderr.
         """
-        result = self.result(timeout)
-        for name, state in result.items():
-            if state != "SUCCEED":
-                raise failure_of(name, state, self.info().get(name))
-        return result
+        try:
+            result = self.result(timeout)
+            for name, state in result.items():
+                if state != "SUCCEED":
+                    raise failure_of(name, state, self.info().get(name))
+            return result
+        finally:
+            del self  # as in result
 
     # ---- for the source of the states
 
     def _unfinished(self) -> List[str]:
         return [name for name in self.ids if name not in self._states]
+
+    def _too_late(self, timeout: Optional[float]) -> JobTimeout:
+        waited = max(0.0, timeout or 0.0)  # map() asks with what is left of its time, which may be less than nothing
+        return JobTimeout(f"{', '.join(self.ids)}: not finished after {waited:g} s")
 
     def _job_ended(self, name: str, state: str) -> None:
         self._states[name] = state

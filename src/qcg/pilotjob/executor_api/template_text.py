@@ -173,7 +173,7 @@ def _parsed(source: str) -> Any:
     try:
         return json.loads(source)
     except ValueError as error:
-        json_error = error
+        json_reason = error.args[0]  # not the error: it would hold this frame, and so all that called
     try:
         tree = ast.fix_missing_locations(_JSONNames().visit(ast.parse(source, mode="eval")))
         return ast.literal_eval(tree)
@@ -182,7 +182,7 @@ def _parsed(source: str) -> Any:
         line = getattr(error, "lineno", None)
         place = f"line {line}: {readable.splitlines()[line - 1].strip()!r}" if line else repr(readable[:200])
         raise TemplateError(
-            f"the template is neither JSON ({json_error.args[0]}) nor a Python literal ({_reason(error)}) at {place}; "
+            f"the template is neither JSON ({json_reason}) nor a Python literal ({_reason(error)}) at {place}; "
             "a placeholder for text needs quotes around it: '${name}'"
         ) from None
 

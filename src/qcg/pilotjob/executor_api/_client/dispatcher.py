@@ -27,6 +27,7 @@ finds out.
 
 from __future__ import annotations
 
+import copy
 import enum
 import os
 import threading
@@ -68,7 +69,7 @@ class Dispatcher:
     def __init__(self, link: Link) -> None:
         self.link = link
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage that cancels jobs may be collected in a thread that has it
         self._inbox: Deque[Union[Unit, Follow, Question]] = deque()
         self._names: Set[str] = set()
         self._leaving = Leaving.NOT
@@ -90,9 +91,15 @@ class Dispatcher:
         self._said_goodbye = False
         self._kill_at: Optional[float] = None
         self._thread = threading.Thread(target=self._run, name="qcgpj-dispatcher")
-        endings.register(self)
         self._alarm = Alarm()
-        self._thread.start()
+        try:
+            endings.register(self)
+            self._thread.start()
+        except BaseException:  # there is no thread to do this, and the interpreter's exit must not wait for one
+            self._ended.set()
+            self._alarm.close()
+            endings.unregister(self)
+            raise
 
     def leave_at_exit(self) -> None:
         """Leave when all jobs are done: the interpreter is shutting down."""
@@ -100,7 +107,7 @@ class Dispatcher:
 
     def forget_in_child(self) -> None:
         """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ended.set()
         self._alarm.close()
         if self.link.process is not None:
@@ -156,7 +163,7 @@ class Dispatcher:
     def _queue(self, item: Union[Follow, Question]) -> None:
         with self._lock:
             if self._broken is not None:
-                item.failed(self._broken)
+                item.failed(_own(self._broken))
             elif self._ended.is_set():
                 item.failed(ExecutorClosed("the executor was shut down"))
             else:
@@ -165,7 +172,7 @@ class Dispatcher:
 
     def _refuse_when_leaving(self) -> None:
         if self._broken is not None:
-            raise self._broken
+            raise _own(self._broken)
         if self._leaving or self._abandoned:
             raise ExecutorClosed("cannot submit or attach after shutdown of the executor or the interpreter")
 
@@ -196,7 +203,8 @@ class Dispatcher:
         """Wait for the end of the thread, with that of a manager of ours; return whether it came."""
         if self.is_current_thread or os.getpid() != self._pid or not self._ended.wait(timeout):
             return False
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         return True
 
     @property
@@ -209,6 +217,11 @@ class Dispatcher:
         """Whether the caller runs in the dispatcher's thread, as a future's callback does; it must not wait there."""
         return threading.current_thread() is self._thread
 
+    @property
+    def may_be_waited_for(self) -> bool:
+        """Whether the caller may wait for it: its own thread must not, nor garbage that is collected under its lock."""
+        return not self.is_current_thread and not self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition does
+
     # ---- the thread
 
     def _run(self) -> None:
@@ -216,12 +229,14 @@ class Dispatcher:
             with Channel(self.link.address, self.link.events, self._alarm, self.link.end_fd) as channel:
                 self._dispatch(channel)
         except BaseException as error:  # noqa: BLE001  # every future gets it; nobody may wait for ever
-            self._break(error)
+            if os.getpid() == self._pid:
+                self._break(error)
         finally:
-            self._finish()
+            if os.getpid() == self._pid:  # a child that was forked in a callback has nothing to end
+                self._finish()
 
     def _dispatch(self, channel: Channel) -> None:
-        while True:
+        while os.getpid() == self._pid:  # and not in a child that was forked in a callback
             self._act_on_leaving()
             if not channel.awaits_reply and (channel.greeted or not self.link.greets):
                 self._call = self._next_call()
@@ -413,7 +428,7 @@ class Dispatcher:
             self._broken = error
         for future in self._pending.futures():
             self._pending.remove(future)
-            future._break(error)
+            future._break(_own(error))
 
     def _finish(self) -> None:
         """Leave nothing behind: no process, no socket, nobody who waits."""
@@ -428,12 +443,20 @@ class Dispatcher:
             error = self._broken or ExecutorClosed("the executor was shut down")
         for item in [*left, *self._urgent, *([self._call] if self._call else [])]:
             if isinstance(item, Unit):
-                item.future._break(error)
+                item.future._break(_own(error))
             else:
-                item.failed(error)
+                item.failed(_own(error))
         self._alarm.close()
         self.at_end()
         endings.unregister(self)
+
+
+def _own(error: BaseException) -> BaseException:
+    """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
+    try:
+        return copy.copy(error).with_traceback(error.__traceback__)
+    except Exception:  # noqa: BLE001  # not every class can be copied; then all get the same
+        return error
 
 
 def _repeated(names: List[str]) -> List[str]:

@@ -9,11 +9,17 @@ from typing import Any
 
 from qcg.pilotjob.executor_api.errors import ExecutorClosed
 
-__all__ = ["register", "unregister"]
+__all__ = ["refuse_at_exit", "register", "unregister"]
 
 _lock = threading.Lock()
 _exiting = False
 _dispatchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def refuse_at_exit() -> None:
+    """Raise ExecutorClosed when the interpreter is shutting down."""
+    if _exiting:
+        raise ExecutorClosed("the interpreter is shutting down: no executor can be started any more")
 
 
 def register(dispatcher: Any) -> None:
@@ -23,8 +29,7 @@ def register(dispatcher: Any) -> None:
         ExecutorClosed: the interpreter is shutting down.
     """
     with _lock:
-        if _exiting:
-            raise ExecutorClosed("the interpreter is shutting down: no executor can be started any more")
+        refuse_at_exit()
         _dispatchers.add(dispatcher)
 
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Protocol, Sequence
 
 from qcg.pilotjob.executor_api._client import wire
-from qcg.pilotjob.executor_api.errors import JobTimeout, JobUnknown, QCGPJError
+from qcg.pilotjob.executor_api.errors import JobUnknown, QCGPJError
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, JobInfo
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ExecutorSource:
     def cancel(self, future: QCGPJFuture) -> bool:
         """Cancel the jobs; wait for their end, except where nobody may wait: in a callback or an event loop."""
         message = wire.request("cancelJob", future.ids)
-        if self._dispatcher.is_current_thread or _in_event_loop():
+        if not self._dispatcher.may_be_waited_for or _in_event_loop():
             self._dispatcher.ask(message)
             return future._cancel_now()
         ended = threading.Event()
@@ -137,7 +137,7 @@ class ManagerSource:
             pause = next(pauses, self._PAUSES[-1])
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise JobTimeout(f"{', '.join(future.ids)}: not finished after {timeout} s")
+                raise future._too_late(timeout)
             time.sleep(min(pause, left))
 
     def cancel(self, future: QCGPJFuture) -> bool:
