@@ -236,7 +236,7 @@ class Dispatcher:
                 self._finish()
 
     def _dispatch(self, channel: Channel) -> None:
-        while os.getpid() == self._pid:  # and not in a child that was forked in a callback
+        while True:
             self._act_on_leaving()
             if not channel.awaits_reply and (channel.greeted or not self.link.greets):
                 self._call = self._next_call()
