@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shlex
-import subprocess
 from datetime import datetime
 from string import Template
-from typing import IO, Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
@@ -18,19 +16,11 @@ from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, spawn
 
 _logger = logging.getLogger(__name__)
 
-NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells have them
 _MPI_MODELS = ("openmpi", "intelmpi")
-
-
-class CannotStart(Exception):
-    """The job's process could not be started."""
-
-    def __init__(self, reason: str, exit_code: int = NOT_EXECUTABLE) -> None:
-        super().__init__(reason)
-        self.exit_code = exit_code
 
 
 class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is untyped
@@ -83,6 +73,9 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     @override
     async def cancel(self) -> None:
         self.canceled = True
+        self._end()
+
+    def _end(self) -> None:
         self.children.end(self.process_pid, self.grace)
 
     def _start(self) -> None:
@@ -90,49 +83,36 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         command = [execution.exec, *execution.args]
         if self.run_times is not None:
             command = self.run_times.wrapped(command, self.env, self.job_iteration.name)
-        with contextlib.ExitStack() as files:
-            streams = self._streams(files)
-            try:
-                self.process_pid = self.children.start(
-                    command, self.jid, self._ended, cwd=self.wd_path, env=self.env, **streams
-                )
-            except FileNotFoundError as error:
-                missing = "working directory" if error.filename == self.wd_path else "program"
-                raise CannotStart(f"cannot start: no {missing} {error.filename!r}", NOT_FOUND) from error
-            except OSError as error:
-                raise CannotStart(f"cannot start {execution.exec!r}: {error.strerror}") from error
+        files = self._files()
+        self.process_pid = spawn(
+            self.children, command, self.jid, self._ended, cwd=self.wd_path, env=self.env, files=files
+        )
         self._started = datetime.now()
+        self._limit_walltime()
+        _logger.info("job %s is process %d", self.job_iteration.name, self.process_pid)
+
+    def _files(self) -> Dict[str, str]:
+        """Return the paths of the job's streams, and note them for whoever asks why it failed."""
+        execution = self.job_execution
+        files = {name: os.path.join(self.wd_path, getattr(execution, name) or "") for name in STREAMS}
+        files = {name: path for name, path in files.items() if getattr(execution, name)}
+        self._note(files)
+        return files
+
+    def _limit_walltime(self) -> None:
         walltime = self.job_iteration.resources.wt
         if walltime:
             loop = asyncio.get_running_loop()
             self._walltime_timer = loop.call_later(walltime.total_seconds(), self._end_over_walltime)
-        _logger.info("job %s is process %d", self.job_iteration.name, self.process_pid)
-
-    def _streams(self, files: contextlib.ExitStack) -> Dict[str, Any]:
-        """Open the job's files; what has none reads end of file, or writes to nowhere."""
-        execution = self.job_execution
-        opened: Dict[str, Any] = {}
-        streams: Dict[str, Any] = {}
-        for name, mode in (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb")):
-            path = getattr(execution, name)
-            if not path:
-                streams[name] = subprocess.DEVNULL
-                continue
-            path = os.path.join(self.wd_path, path)
-            if path not in opened or mode == "rb":
-                opened[path] = files.enter_context(_open(name, path, mode))
-            streams[name] = opened[path]
-            self._note({name: path})
-        return streams
 
     def _note(self, facts: Dict[str, str]) -> None:
         self.job_iteration.job.append_runtime(facts, iteration=self.job_iteration.iteration)
 
     def _end_over_walltime(self) -> None:
         self._over_walltime = True
-        self.children.end(self.process_pid, self.grace)
+        self._end()
 
-    def _ended(self, exit_code: int) -> None:
+    def _ended(self, exit_code: int, message: Optional[str] = None) -> None:
         if self._walltime_timer is not None:
             self._walltime_timer.cancel()
         if self.run_times is not None and self._started is not None:
@@ -141,7 +121,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             walltime = self.job_iteration.resources.wt
             self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")
         else:
-            self.postprocess(exit_code)
+            self.postprocess(exit_code, message)
 
     def _leave(self, exit_code: int) -> None:
         """End an iteration that never started."""
@@ -181,10 +161,3 @@ def _replaced(value: Any, variables: Dict[str, str]) -> Any:
     if isinstance(value, list):
         return [_replaced(item, variables) for item in value]
     return value
-
-
-def _open(name: str, path: str, mode: str) -> IO[bytes]:
-    try:
-        return open(path, mode)
-    except OSError as error:
-        raise CannotStart(f"cannot open {name} {path!r}: {error.strerror}") from error

@@ -53,11 +53,10 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         arriving = {job.name for job in jobs}
         self._refuse_cycles(jobs)
         for job in jobs:
-            if job.resources.get_min_num_cores() > self._manager.usable_cores:
-                raise InvalidRequest(
-                    f"job {job.name} asks for {job.resources.get_min_num_cores()} cores; jobs can use "
-                    f"{self._manager.usable_cores} here"
-                )
+            hopeless = self._manager.hopeless(job)
+            if hopeless:
+                wanted = job.resources.get_min_num_cores()
+                raise InvalidRequest(f"job {job.name} asks for {wanted} cores; {hopeless}")
             if job.has_iterations and job.iteration.iterations() < 1:
                 raise InvalidRequest(f"job {job.name} has no iterations and would never end")
             if job.has_dependencies:

@@ -13,6 +13,7 @@ from qcg.pilotjob.manager import DirectManager, SchedulingJob
 from qcg.pilotjob.resources import ResourcesType
 from typing_extensions import override
 
+from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
@@ -35,11 +36,11 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._interrupted: Set[str] = set()
         self._changed = asyncio.Event()
         self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
+        self._losses: List[str] = []
         super().__init__(tracer, config, parent_manager)
         self._allocate = self._scheduler.allocate_job
         self._scheduler.allocate_job = self._allocate_or_refuse
         self._schedule_loop_task.add_done_callback(self._schedule_loop_ended)
-        self.usable_cores: int = self.resources.free_cores
 
     @override
     def get_handler(self) -> Handler:
@@ -49,6 +50,42 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     def local(self) -> bool:
         """Whether jobs are processes of this machine, not of an allocation's nodes."""
         return bool(self.resources.rtype == ResourcesType.LOCAL)
+
+    @property
+    def usable_cores(self) -> int:
+        """How many cores jobs can use at the most."""
+        return pool.usable_cores(self.resources)
+
+    def hopeless(self, job: Job) -> str:
+        """Return why a job can never run, an empty string when it can."""
+        if pool.fits(self.resources, job.resources):
+            return ""
+        return "; ".join([f"jobs can use {self.usable_cores} cores here", *self._losses])
+
+    def drop_node(self, name: str) -> None:
+        """Send nothing more to a node."""
+        pool.drop_node(self.resources, name)
+
+    def node_lost(self, name: str, reason: str) -> None:
+        """Fail the jobs that run on a node that is no more, and those that cannot run without it."""
+        message = f"node {name} is lost: {reason}"
+        _logger.error(message)
+        self._losses.append(message)
+        self.drop_node(name)
+        for running in list(self._executor._not_finished.values()):
+            if running.runs_on(name):
+                running.node_lost(name, message)
+        for waiting in list(self._schedule_queue):
+            hopeless = self.hopeless(waiting.job)
+            if hopeless:
+                self._schedule_queue.remove(waiting)
+                self._fail_queued(waiting.job, f"it can no longer run: {hopeless}")
+        self.call_scheduler()
+
+    def _fail_queued(self, job: Job, message: str) -> None:
+        for iteration in list(job.iteration.iterations_gen()) if job.has_iterations else [None]:
+            if job.state(iteration) == JobState.QUEUED:
+                self.change_job_state(job, iteration, JobState.FAILED, message)
 
     def add(self, jobs: List[Job]) -> None:
         """Take all `jobs`, or none of them.

@@ -46,7 +46,7 @@ class Children:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._children: Dict[int, _Child] = {}
-        _become_subreaper()
+        become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     def start(self, command: List[str], mark: str, on_exit: Callable[[int], None], **options: Any) -> int:
@@ -81,8 +81,7 @@ class Children:
 
     def kill_rest(self) -> None:
         """Kill every descendant of this process: the last act before it ends."""
-        for process in psutil.Process().children(recursive=True):
-            _send(process, signal.SIGKILL)
+        kill_descendants()
 
     def _kill(self, pid: int) -> None:
         child = self._children[pid]
@@ -124,7 +123,14 @@ class Children:
         child.on_exit(child.returncode)
 
 
-def _become_subreaper() -> None:
+def kill_descendants() -> None:
+    """Kill every process that comes from this one."""
+    for process in psutil.Process().children(recursive=True):
+        _send(process, signal.SIGKILL)
+
+
+def become_subreaper() -> None:
+    """Adopt every descendant that outlives its parent."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()

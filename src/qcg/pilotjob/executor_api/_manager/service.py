@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
+from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
@@ -62,6 +63,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         qcg.pilotjob.service.StateTracker = Tracker
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
+        qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
         # what the core sends to a node that has gone would be kept, and waited for, without end
         zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
@@ -121,15 +123,14 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
+        self._children = LocalJob.children = Children(self._loop)
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         self._receiver = Receiver(self._manager.get_handler(), self._ifaces)
-        if self._manager.local:
-            self._children = LocalJob.children = Children(self._loop)
-            if Config.ENABLE_RT_STATS.get(self._conf):
-                self._run_times = LocalJob.run_times = self._make_run_times()
+        if self._manager.local and Config.ENABLE_RT_STATS.get(self._conf):
+            self._run_times = LocalJob.run_times = self._make_run_times()
 
     @override
     def _job_status_change_notify(

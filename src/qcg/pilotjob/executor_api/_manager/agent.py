@@ -1,0 +1,206 @@
+"""The agent on a node of an allocation: starts the jobs that the manager sends there, and ends them.
+
+::
+
+    manager's node                     node
+    --------------                     ---------------------------------------------------------------
+    nodes.NodeLink -- stdin of srun -> guard: waits for the agent's end, kills what that leaves behind
+                   <- stdout of srun - agent: in a session of its own; processes.Children -> the jobs
+
+srun's own streams carry the messages (see `lines`), so no port is opened, and Slurm sees to it that nobody else speaks
+there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs and itself.
+
+To the agent: ``{"run": id, ...}`` and ``{"end": id, "grace": seconds}``, each answered with ``{"did": id}``. From it:
+``{"ready": {...}}`` first, ``{"ended": id, "code": n}`` for each job, ``{"leaving": reason}`` before it ends its jobs
+by itself; what it does not report after that went with the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from datetime import datetime
+from typing import Any, Dict, Iterator, List, Tuple
+
+from qcg.pilotjob.executor_api._manager.lines import Lines
+from qcg.pilotjob.executor_api._manager.measures import Measures
+from qcg.pilotjob.executor_api._manager.processes import Children, become_subreaper, kill_descendants
+from qcg.pilotjob.executor_api._manager.spawning import CannotStart, spawn
+
+_logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose manager, or node, is going
+
+
+def main(orders: Dict[str, Any]) -> None:
+    """Run an agent until the manager closes its standard input or a signal ends it.
+
+    `orders` holds ``name`` (the node's), ``env`` (what the jobs' environments differ from), ``log_level``, ``binding``,
+    ``run_times`` and ``process_times`` (whether to measure), ``wrapper`` (what measures run times) and ``aux`` (where
+    measurements go).
+    """
+    logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
+    _fork_guarded()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    NodeAgent(orders, loop).run()
+    os._exit(0)
+
+
+def _fork_guarded() -> None:
+    """Return in a child, in a session of its own; the parent stays behind as its guard.
+
+    Slurm may track the processes of a step by their group, which jobs leave. So neither a SIGKILL for the agent nor one
+    for what Slurm takes for the step may leave jobs behind: the guard outlives the first, the agent the second.
+    """
+    become_subreaper()
+    guard = os.getpid()
+    agent = os.fork()
+    if agent == 0:
+        os.setsid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != guard:
+            os._exit(1)
+        return
+
+    def terminate(*_: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+            os.kill(agent, signal.SIGTERM)
+
+    for number in _SIGNALS:
+        signal.signal(number, terminate)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1])
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    _collect_rest()
+    if code < 0:  # so that srun can tell what has ended the agent
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to set
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(guard, -code)
+    os._exit(code)
+
+
+def _collect_rest() -> None:
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while True:
+            kill_descendants()
+            os.waitpid(-1, 0)
+
+
+class NodeAgent:
+    """Runs jobs on this node as the manager says.
+
+    In place of the core's agent, which ends a job's direct child only, loses a cancel that comes before there is one,
+    outlives its manager, and takes orders on a TCP port from whoever sends them. Can go when that one does none of it.
+    """
+
+    def __init__(self, orders: Dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._env: Dict[str, str] = orders["env"]
+        self._binding: bool = orders["binding"]
+        self._cpus = os.sched_getaffinity(0)
+        self._children = Children(loop)
+        self._pids: Dict[str, int] = {}
+        self._leaving = False
+        self._measures = Measures(orders, loop)
+        self._lines = Lines(loop, *_take_streams(), self._handle, self._leave, to_agent=False)
+        loop.add_signal_handler(signal.SIGTERM, self._terminated)
+
+    def run(self) -> None:
+        """Serve until the manager, or this node, is going and no job is left."""
+        self._lines.send({"ready": {"cpus": sorted(self._cpus)}})
+        try:
+            self._loop.run_forever()
+        finally:
+            kill_descendants()
+            self._measures.close()
+
+    def _handle(self, message: Dict[str, Any]) -> None:
+        if self._leaving:
+            return
+        if "run" in message:
+            self._start(message["run"], message)
+        elif "end" in message:
+            job = message["end"]
+            if job in self._pids:  # otherwise it has ended meanwhile: what starts it came before this, in order
+                self._children.end(self._pids[job], message["grace"])
+            self._lines.send({"did": job})
+
+    def _start(self, job: str, order: Dict[str, Any]) -> None:
+        try:
+            with self._bound_to(order["cores"]):
+                pid = self._spawn(job, order)
+        except CannotStart as error:
+            self._lines.send({"did": job})
+            self._lines.send({"ended": job, "code": error.exit_code, "message": str(error)})
+            return
+        self._pids[job] = pid
+        self._lines.send({"did": job, "pid": pid})
+
+    def _spawn(self, job: str, order: Dict[str, Any]) -> int:
+        env = {name: value for name, value in self._env.items() if name not in order["unset"]}
+        env.update(order["set"])
+        name: str = order["name"]
+        command = self._measures.wrapped(order["command"], env, name)
+        started = datetime.now()
+
+        def ended(code: int) -> None:
+            self._measures.ended(name, started)
+            self._ended(job, code)
+
+        return spawn(self._children, command, job, ended, cwd=order["cwd"], env=env, files=order["files"])
+
+    @contextlib.contextmanager
+    def _bound_to(self, cores: List[str]) -> Iterator[None]:
+        """Let what is started meanwhile run on `cores` only."""
+        if not self._binding:
+            yield
+            return
+        try:
+            os.sched_setaffinity(0, {int(cpu) for core in cores for cpu in core.split(",")})
+        except OSError as error:
+            raise CannotStart(f"cannot bind to the cores {' '.join(cores)}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self._cpus)
+
+    def _ended(self, job: str, code: int) -> None:
+        del self._pids[job]
+        if not self._leaving:
+            self._lines.send({"ended": job, "code": code})
+        elif not self._pids:
+            self._loop.stop()
+
+    def _terminated(self) -> None:
+        self._lines.send({"leaving": "its agent got SIGTERM"})
+        self._leave()
+
+    def _leave(self) -> None:
+        self._leaving = True
+        for pid in self._pids.values():
+            self._children.end(pid, ORPHAN_GRACE)
+        if not self._pids:
+            self._loop.stop()
+
+
+def _take_streams() -> Tuple[int, int]:
+    """Move the manager's two streams out of the reach of jobs and of stray prints."""
+    streams = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return streams

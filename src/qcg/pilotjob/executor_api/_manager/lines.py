@@ -1,0 +1,109 @@
+"""Messages between the manager and the agent of a node: a line of JSON each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import zlib
+from typing import Any, Callable, Dict
+
+_logger = logging.getLogger(__name__)
+
+_CHUNK = 65536
+
+
+class Lines:
+    """Reads and writes messages on two descriptors, which it owns, without ever waiting for them.
+
+    The stream towards an agent is compressed: descriptions of jobs resemble each other, and srun hands on what is
+    longer than a kilobyte in pieces, each of which may wait 40 ms for the receipt of the one before. The stream from an
+    agent is not, since a prolog of the site may write something of its own there; what is no message is logged.
+    `first` is sent before all messages, as it is.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        source: int,
+        target: int,
+        on_message: Callable[[Dict[str, Any]], None],
+        on_end: Callable[[], None],
+        *,
+        to_agent: bool,
+        first: bytes = b"",
+    ) -> None:
+        self._loop = loop
+        self._source = source
+        self._target = target
+        self._on_message = on_message
+        self._on_end = on_end
+        self._deflate = zlib.compressobj() if to_agent else None
+        self._inflate = None if to_agent else zlib.decompressobj()
+        self._unread = b""
+        self._unsent = bytearray(first)
+        for descriptor in (source, target):
+            os.set_blocking(descriptor, False)
+        loop.add_reader(source, self._read)
+        self._write()
+
+    def send(self, message: Dict[str, Any]) -> None:
+        """Write `message`, now or when there is room; to nobody when the other end has gone."""
+        if self._target < 0:
+            return
+        line = json.dumps(message).encode() + b"\n"
+        if self._deflate is not None:
+            line = self._deflate.compress(line) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        self._unsent += line
+        self._write()
+
+    def close_target(self) -> None:
+        """Let the other end read the end of the stream."""
+        if self._target >= 0:
+            self._loop.remove_writer(self._target)
+            os.close(self._target)
+            self._target = -1
+
+    def close(self) -> None:
+        """Close both descriptors; nothing is called back any more."""
+        self.close_target()
+        if self._source >= 0:
+            self._loop.remove_reader(self._source)
+            os.close(self._source)
+            self._source = -1
+
+    def _write(self) -> None:
+        if not self._unsent:
+            self._loop.remove_writer(self._target)
+            return
+        try:
+            del self._unsent[: os.write(self._target, self._unsent[:_CHUNK])]
+        except BlockingIOError:
+            pass  # there is no room yet
+        except BrokenPipeError:  # the end of what is read tells whoever has to know
+            self.close_target()
+            return
+        if self._unsent:
+            self._loop.add_writer(self._target, self._write)
+
+    def _read(self) -> None:
+        try:
+            read = os.read(self._source, _CHUNK)
+        except BlockingIOError:
+            return
+        if not read:
+            self._loop.remove_reader(self._source)
+            self._on_end()
+            return
+        self._unread += self._inflate.decompress(read) if self._inflate is not None else read
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            message = None
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+            if isinstance(message, dict):
+                self._on_message(message)
+            elif line:
+                _logger.warning("not a message: %r", line)

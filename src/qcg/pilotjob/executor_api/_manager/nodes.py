@@ -1,0 +1,333 @@
+"""The nodes of an allocation, seen from the manager: the start of their agents, talk with them, their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from qcg.pilotjob.config import Config
+
+from qcg.pilotjob.executor_api._client.process import tail
+from qcg.pilotjob.executor_api._manager.lines import Lines
+from qcg.pilotjob.executor_api._manager.processes import Children
+
+_logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0  # an agent answers at once, unless its machine stands still
+_LEAVE_SECONDS = 1.5  # for an agent to end its jobs and itself
+_LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
+_KILL_SECONDS = 1.0  # for a srun that was told to end
+_BOOT = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py where the agent starts is not ours
+    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
+    "from qcg.pilotjob.executor_api._manager.agent import main; main(orders)"
+)
+
+
+class AgentsNotStarted(Exception):
+    """A node's agent did not start."""
+
+
+class NodeLink:
+    """One node: its agent, and the srun (or ssh) process that keeps it.
+
+    The end of that process, or of what it hands on, is the end of the node for us: Slurm ends it when the node, the
+    agent or the allocation has gone.
+
+    Attributes:
+        ready: whether the agent has answered, and not gone since.
+        lost: why the node is no more, or nothing.
+    """
+
+    def __init__(self, node: Any, log: Path, children: Children, launcher: NodeLauncher) -> None:
+        self.node = node
+        self.name: str = node.name
+        self.log = log
+        self.ready = False
+        self.lost = ""
+        self._children = children
+        self._launcher = launcher
+        self._loop = asyncio.get_event_loop()
+        self._pid = 0
+        self._lines: Optional[Lines] = None
+        self._due = 0
+        self._patience: Optional[asyncio.TimerHandle] = None
+        self._cause = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return not self._pid
+
+    def start(self, command: List[str], orders: Dict[str, Any]) -> None:
+        """Start the agent; it will be `ready`, or `lost`.
+
+        Raises:
+            OSError: the process cannot be started.
+        """
+        to_agent, from_us = os.pipe()
+        from_agent, to_us = os.pipe()
+        with self.log.open("ab") as log:
+            try:
+                self._pid = self._children.start(
+                    command, "", self._process_ended, stdin=to_agent, stdout=to_us, stderr=log
+                )
+            except BaseException:
+                os.close(from_us)
+                os.close(from_agent)
+                raise
+            finally:
+                os.close(to_agent)
+                os.close(to_us)
+        first = json.dumps(orders).encode() + b"\n"
+        self._lines = Lines(
+            self._loop, from_agent, from_us, self._heard, self._stream_ended, to_agent=True, first=first
+        )
+
+    def send(self, message: Dict[str, Any]) -> None:
+        """Send what the agent has to answer; a node whose agent does not is given up."""
+        assert self._lines is not None
+        self._lines.send(message)
+        self._due += 1
+        if self._patience is None:
+            self._wait_for_answer()
+
+    def leave(self) -> None:
+        """Tell the agent to end: it ends its jobs, if there are any, and then itself."""
+        if self._lines is not None and not self.ended:
+            self._lines.close_target()
+            self._stop_waiting()
+            self._patience = self._loop.call_later(_LEAVE_SECONDS, self.give_up)
+
+    def give_up(self) -> None:
+        """End the process, and with it what Slurm started for it: nothing that it runs may come back to life."""
+        if not self.ended:
+            self._children.end(self._pid, _KILL_SECONDS)
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        self._stop_waiting()
+        if self._lines is not None:
+            self._lines.close()
+
+    def last_words(self) -> str:
+        """Return what Slurm says of the end."""
+        said = [line for line in tail(self.log, 30).splitlines() if line.startswith(("srun: error", "slurmstepd"))]
+        return "; ".join(dict.fromkeys(line.partition("error: ")[2] or line for line in said[-3:]))
+
+    def _wait_for_answer(self) -> None:
+        self._patience = self._loop.call_later(ANSWER_SECONDS, self._silent)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _silent(self) -> None:
+        self._cause = f"its agent has not answered for {ANSWER_SECONDS:g} s"
+        self.give_up()
+        self._is_lost()
+
+    def _heard(self, message: Dict[str, Any]) -> None:
+        if self.lost:
+            return
+        if "did" in message:
+            self._due -= 1
+            self._stop_waiting()
+            if self._due:
+                self._wait_for_answer()
+            self._launcher.started(message["did"], message.get("pid"))
+        elif "ended" in message:
+            self._launcher.ended(message["ended"], message["code"], message.get("message"))
+        elif "ready" in message:
+            self.ready = True
+            self._launcher.is_ready(self, message["ready"]["cpus"])
+        elif "leaving" in message:
+            self._cause = message["leaving"]
+            self._launcher.on_leaving(self.name)
+            self._loop.call_later(_LEAVE_SECONDS, self.give_up)
+
+    def _stream_ended(self) -> None:
+        self._loop.call_later(_LAST_WORDS_SECONDS, self.give_up)
+
+    def _process_ended(self, code: int) -> None:
+        self._pid = 0
+        self._cause = self._cause or self.last_words() or f"its agent ended with exit code {code}"
+        self._is_lost()
+        self._launcher.has_changed()
+
+    def _is_lost(self) -> None:
+        if not self.lost:
+            self.ready = False
+            self.lost = self._cause
+            self.close()
+            self._launcher.is_lost(self)
+
+
+class NodeLauncher:
+    """The agents of all nodes.
+
+    In place of the core's launcher, which never notices that an agent or a node has gone, waits for its answers without
+    end, polls, and listens on all interfaces without a password. Can go when that one watches the processes it starts.
+    """
+
+    def __init__(self, config: Dict[Any, Any], directory: str, children: Children) -> None:
+        self.on_ready: Callable[[Any, List[int]], None] = lambda *_: None
+        self.on_leaving: Callable[[str], None] = lambda _: None
+        self.on_lost: Callable[[str, str], None] = lambda *_: None
+        self._config = config
+        self._directory = directory
+        self._children = children
+        self._links: Dict[str, NodeLink] = {}
+        self._jobs: Dict[str, Any] = {}
+        self._changed = asyncio.Event()
+        self._env = dict(os.environ)
+        self._stopping = False
+
+    async def start(self, nodes: List[Any], binding: bool) -> None:
+        """Return when enough agents are ready, by default all of them.
+
+        Raises:
+            AgentsNotStarted: they are not; none is left then.
+        """
+        timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
+        needed = max(1, int(len(nodes) * min(1.0, float(Config.NL_READY_THRESHOLD.get(self._config)))))
+        try:
+            for node in nodes:
+                node.available = False
+                self._start_agent(node, binding)
+            await asyncio.wait_for(self._until(lambda: self._enough(needed)), timeout)
+        except asyncio.TimeoutError:
+            raise await self._not_started(f"after {timeout:g} s (start_timeout)") from None
+        except OSError as error:
+            raise await self._not_started(f"{error}") from error
+        if sum(link.ready for link in self._links.values()) < needed:
+            raise await self._not_started()
+
+    async def stop(self) -> None:
+        """End all agents and return when they have ended, which takes three seconds at the most."""
+        self._stopping = True
+        for link in self._links.values():
+            link.leave()
+        await self._until(lambda: all(link.ended for link in self._links.values()))
+        for link in self._links.values():
+            link.close()
+
+    def why_lost(self, node: str) -> str:
+        """Return why a node is no more, an empty string while it is there."""
+        return self._links[node].lost
+
+    def run(self, job: Any, node: str, name: str, command: List[str], env: Mapping[str, str], **order: Any) -> None:
+        """Let the agent of `node` start the process of `job`, whose `began` and `_ended` are called."""
+        self._jobs[job.jid] = job
+        self._links[node].send(
+            {
+                "run": job.jid,
+                "name": name,
+                "command": command,
+                "set": {key: value for key, value in env.items() if self._env.get(key) != value},
+                "unset": [key for key in self._env if key not in env],
+                **order,
+            }
+        )
+
+    def end(self, job: Any, node: str, grace: float) -> None:
+        """Let the agent of `node` end the processes of `job`."""
+        if job.jid in self._jobs and not self._links[node].lost:
+            self._links[node].send({"end": job.jid, "grace": grace})
+
+    def forget(self, job: Any) -> None:
+        """Hear no more of a job."""
+        self._jobs.pop(job.jid, None)
+
+    # ---- called by the links
+
+    def started(self, job: str, pid: Optional[int]) -> None:
+        """The agent has taken an order."""
+        if pid is not None and job in self._jobs:
+            self._jobs[job].process_pid = pid
+
+    def ended(self, job: str, code: int, message: Optional[str]) -> None:
+        """Nothing is left of a job."""
+        ended = self._jobs.pop(job, None)
+        if ended is not None:
+            ended.ended(code, message)
+
+    def is_ready(self, link: NodeLink, cpus: List[int]) -> None:
+        """A node can be used."""
+        _logger.info("the agent of node %s is ready; it has the CPUs %s", link.name, cpus)
+        if link.node.total == len(cpus):
+            link.node.set_available_core_ids([str(cpu) for cpu in cpus])
+        link.node.available = True
+        self._changed.set()
+        self.on_ready(link.node, cpus)
+
+    def is_lost(self, link: NodeLink) -> None:
+        """A node is no more."""
+        if not self._stopping:
+            self.on_lost(link.name, link.lost)
+
+    def has_changed(self) -> None:
+        """Look again at what is waited for."""
+        self._changed.set()
+
+    # ---- inside
+
+    def _start_agent(self, node: Any, binding: bool) -> None:
+        config = self._config
+        log = Path(self._directory, f"nl-agent-{node.name}.log")
+        wrapper = Config.WRAPPER_RT_STATS.get(config)
+        orders = {
+            "path": [os.path.abspath(entry) for entry in sys.path],
+            "name": node.name,
+            "env": self._env,
+            "aux": self._directory,
+            "binding": binding,
+            "log_level": Config.LOG_LEVEL.get(config),
+            "process_times": bool(Config.ENABLE_PROC_STATS.get(config)),
+            "run_times": bool(Config.ENABLE_RT_STATS.get(config)),
+            "wrapper": None if wrapper == Config.WRAPPER_RT_STATS.value["default"] else wrapper,
+        }
+        link = self._links[node.name] = NodeLink(node, log, self._children, self)
+        link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), orders)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _enough(self, needed: int) -> bool:
+        links = self._links.values()
+        return sum(link.ready for link in links) >= needed or sum(not link.lost for link in links) < needed
+
+    async def _not_started(self, when: str = "") -> AgentsNotStarted:
+        missing = [link for link in self._links.values() if not link.ready]
+        message = "\n".join(_obituary(link, when) for link in missing)
+        for link in missing:
+            link.give_up()
+        await self.stop()
+        return AgentsNotStarted(message)
+
+
+def _obituary(link: NodeLink, when: str) -> str:
+    said = "".join(f"\n    | {line}" for line in tail(link.log, 10).splitlines())
+    return f"the agent of node {link.name} is not ready {when or f': {link.lost}'}{said}\n    log: {link.log}"
+
+
+def _command(node: Any, method: str, directory: str) -> List[str]:
+    agent = [sys.executable, "-c", _BOOT, "qcgpj-agent", node.name]
+    if method == "ssh":
+        return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
+    # fmt: off
+    return [
+        "srun", "--job-name", f"agent-{node.name}", "--nodelist", node.name, "--nodes=1", "--ntasks=1",
+        f"--cpus-per-task={node.total}", "--cpu-bind=none", "--mem-per-cpu=0", "--oversubscribe", "--overcommit",
+        "--overlap", "--chdir", directory, *agent,
+    ]
+    # fmt: on
