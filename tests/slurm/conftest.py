@@ -51,17 +51,30 @@ def in_allocation(cluster, tmp_path):
 
     Whatever the source does, no process of it may be left a moment later, and the allocation must have ended.
     """
+    return _runner(cluster, tmp_path)
 
-    def run(source, *arguments, limit=40, check=True):
+
+@pytest.fixture
+def in_allocation_of_its_own(cluster_module, temporary_directory, tmp_path):
+    """The same in a cluster that the source may break; the allocation outlives its nodes."""
+    made = cluster_module.Cluster()
+    made.start()
+    yield _runner(made, tmp_path, "--no-kill")
+    made.stop()
+
+
+def _runner(cluster, tmp_path, *options):
+    def run(source, *arguments, limit=40, check=True, env=None, umask=-1):
         mark = uuid.uuid4().hex
         # the inner limit ends the program, which salloc would leave behind; the outer one ends a salloc that hangs
         limits = ["timeout", "-k", "5", str(limit)]
         command = [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
         try:
             completed = subprocess.run(
-                ["salloc", "-Q", "-N2", "--exclusive", *limits, *command],
+                ["salloc", "-Q", "-N2", "--exclusive", *options, *limits, *command],
                 cwd=tmp_path,
-                env={**cluster.environment, _MARK: mark},
+                env={**cluster.environment, **(env or {}), _MARK: mark},
+                umask=umask,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -43,6 +43,10 @@ class ManagerProcess:
             OSError: the working directory cannot be made.
         """
         arguments = list(arguments)
+        if not value_of(
+            "--nl-init-timeout", arguments
+        ):  # an allocation's agents have to be sooner, to tell who was not
+            arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
         self.directories = _directories_of(arguments)

@@ -27,9 +27,11 @@ def main(orders: Dict[str, Any]) -> None:
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
+        from qcg.pilotjob.executor_api._manager.node_job import NodeJob
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.service import Service
 
+        NodeJob.umask = jobs_umask
         try:
             service = Service(orders["arguments"], lifeline)
         except CannotResume as refusal:

@@ -43,9 +43,10 @@ def main(orders: Dict[str, Any]) -> None:
     """Run an agent until the manager closes its standard input or a signal ends it.
 
     `orders` holds ``name`` (the node's), ``env`` (what the jobs' environments differ from), ``log_level``, ``binding``,
-    ``run_times`` and ``process_times`` (whether to measure), ``wrapper`` (what measures run times) and ``aux`` (where
-    measurements go).
+    ``run_times`` and ``process_times`` (whether to measure), ``wrapper`` (what measures run times), ``aux`` (where
+    measurements go) and ``umask`` (the jobs').
     """
+    os.umask(orders["umask"])
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
     _fork_guarded()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job

@@ -38,6 +38,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
         self._losses: List[str] = []
         super().__init__(tracer, config, parent_manager)
+        # the handler refuses what can never run, and says why
+        self.resources.check_min_job_requirements = lambda _: True
         self._allocate = self._scheduler.allocate_job
         self._scheduler.allocate_job = self._allocate_or_refuse
         self._schedule_loop_task.add_done_callback(self._schedule_loop_ended)

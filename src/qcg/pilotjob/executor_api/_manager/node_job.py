@@ -23,6 +23,7 @@ class NodeJob(LocalJob):
     """
 
     launcher: Optional[NodeLauncher] = None
+    umask = 0o022
 
     _lost_message = ""
 
@@ -32,7 +33,7 @@ class NodeJob(LocalJob):
     ) -> None:
         """Start an agent on each node; called by the core's executor, before the loop runs."""
         cls.launcher = NodeLauncher(config, aux_dir, cls.children)
-        asyncio.get_event_loop().run_until_complete(cls.launcher.start(nodes, binding))
+        asyncio.get_event_loop().run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
         cls.launcher.on_ready = lambda *_: manager.call_scheduler()
         cls.launcher.on_leaving = manager.drop_node
         cls.launcher.on_lost = manager.node_lost

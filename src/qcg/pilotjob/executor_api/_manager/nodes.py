@@ -190,7 +190,7 @@ class NodeLauncher:
         self._env = dict(os.environ)
         self._stopping = False
 
-    async def start(self, nodes: List[Any], binding: bool) -> None:
+    async def start(self, nodes: List[Any], binding: bool, umask: int) -> None:
         """Return when enough agents are ready, by default all of them.
 
         Raises:
@@ -201,12 +201,12 @@ class NodeLauncher:
         try:
             for node in nodes:
                 node.available = False
-                self._start_agent(node, binding)
+                self._start_agent(node, {"binding": binding, "umask": umask})
             await asyncio.wait_for(self._until(lambda: self._enough(needed)), timeout)
         except asyncio.TimeoutError:
-            raise await self._not_started(f"after {timeout:g} s (start_timeout)") from None
+            raise await self._not_started(f"after {timeout:g} s") from None
         except OSError as error:
-            raise await self._not_started(f"{error}") from error
+            raise await self._not_started(f"({error})") from error
         if sum(link.ready for link in self._links.values()) < needed:
             raise await self._not_started()
 
@@ -279,16 +279,16 @@ class NodeLauncher:
 
     # ---- inside
 
-    def _start_agent(self, node: Any, binding: bool) -> None:
+    def _start_agent(self, node: Any, orders: Dict[str, Any]) -> None:
         config = self._config
         log = Path(self._directory, f"nl-agent-{node.name}.log")
         wrapper = Config.WRAPPER_RT_STATS.get(config)
         orders = {
+            **orders,
             "path": [os.path.abspath(entry) for entry in sys.path],
             "name": node.name,
             "env": self._env,
             "aux": self._directory,
-            "binding": binding,
             "log_level": Config.LOG_LEVEL.get(config),
             "process_times": bool(Config.ENABLE_PROC_STATS.get(config)),
             "run_times": bool(Config.ENABLE_RT_STATS.get(config)),
@@ -308,16 +308,17 @@ class NodeLauncher:
 
     async def _not_started(self, when: str = "") -> AgentsNotStarted:
         missing = [link for link in self._links.values() if not link.ready]
-        message = "\n".join(_obituary(link, when) for link in missing)
+        guilty = [link for link in missing if link.lost] or missing
+        message = "\n".join(_obituary(link, link.lost or f"it is not ready {when}") for link in guilty)
         for link in missing:
             link.give_up()
         await self.stop()
         return AgentsNotStarted(message)
 
 
-def _obituary(link: NodeLink, when: str) -> str:
+def _obituary(link: NodeLink, reason: str) -> str:
     said = "".join(f"\n    | {line}" for line in tail(link.log, 10).splitlines())
-    return f"the agent of node {link.name} is not ready {when or f': {link.lost}'}{said}\n    log: {link.log}"
+    return f"the agent of node {link.name} did not start: {reason}{said}\n    log: {link.log}"
 
 
 def _command(node: Any, method: str, directory: str) -> List[str]:
