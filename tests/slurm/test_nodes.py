@@ -145,7 +145,7 @@ def test_a_node_that_goes_is_missed(in_allocation_of_its_own, lose, reason):
     assert found["cores"] == [[1, 2, 0], [1, 2, 2]]
     assert found["results"] == [{"queued": "SUCCEED"}, *({f"h{n}": "SUCCEED"} for n in range(4))]
     assert found["hosts"] == ["n1"]
-    assert "asks for 4 cores; jobs can use 2 cores here; node n2 is lost: " in found["refused"]
+    assert "wider: it asks for 4 cores; jobs can use 2 here; node n2 is lost: " in found["refused"]
     assert found["leave"] < 2.0
 
 
@@ -185,7 +185,7 @@ def test_when_all_nodes_have_gone_nothing_waits(in_allocation_of_its_own, lose):
     assert left < 2.0
     assert states == ["FAILED"] * 106
     assert all("node n" in message for message in messages), messages
-    assert "jobs can use 0 cores here; node n" in refused
+    assert "jobs can use 0 here; node n" in refused
 
 
 def test_an_agent_that_does_not_answer_is_given_up(in_allocation_of_its_own):

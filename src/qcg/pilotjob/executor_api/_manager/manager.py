@@ -62,7 +62,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         """Return why a job can never run, an empty string when it can."""
         if pool.fits(self.resources, job.resources):
             return ""
-        return "; ".join([f"jobs can use {self.usable_cores} cores here", *self._losses])
+        return "; ".join([f"jobs can use {self.usable_cores} here", *self._losses])
 
     def drop_node(self, name: str) -> None:
         """Send nothing more to a node."""
