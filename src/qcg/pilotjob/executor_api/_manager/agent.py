@@ -36,6 +36,7 @@ _logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ANSWER_DELAY = 0.1  # seconds in which the end of a short job can go with the answer
 ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose manager, or node, is going
 
 
@@ -124,6 +125,7 @@ class NodeAgent:
         try:
             self._loop.run_forever()
         finally:
+            self._lines.close()
             kill_descendants()
             self._measures.close()
 
@@ -136,7 +138,7 @@ class NodeAgent:
             job = message["end"]
             if job in self._pids:  # otherwise it has ended meanwhile: what starts it came before this, in order
                 self._children.end(self._pids[job], message["grace"])
-            self._lines.send({"did": job})
+            self._lines.send({"did": job}, _ANSWER_DELAY)
 
     def _start(self, job: str, order: Dict[str, Any]) -> None:
         try:
@@ -147,7 +149,7 @@ class NodeAgent:
             self._lines.send({"ended": job, "code": error.exit_code, "message": str(error)})
             return
         self._pids[job] = pid
-        self._lines.send({"did": job, "pid": pid})
+        self._lines.send({"did": job, "pid": pid}, _ANSWER_DELAY)
 
     def _spawn(self, job: str, order: Dict[str, Any]) -> int:
         env = {name: value for name, value in self._env.items() if name not in order["unset"]}

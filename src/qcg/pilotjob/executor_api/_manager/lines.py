@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import zlib
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 _logger = logging.getLogger(__name__)
 
@@ -44,27 +44,38 @@ class Lines:
         self._inflate = None if to_agent else zlib.decompressobj()
         self._unread = b""
         self._unsent = bytearray(first)
+        self._flush: Optional[asyncio.Handle] = None
         for descriptor in (source, target):
             os.set_blocking(descriptor, False)
         loop.add_reader(source, self._read)
         self._write()
 
-    def send(self, message: Dict[str, Any]) -> None:
-        """Write `message`, now or when there is room; to nobody when the other end has gone."""
+    def send(self, message: Dict[str, Any], delay: float = 0.0) -> None:
+        """Write `message`, soon or when there is room; to nobody when the other end has gone.
+
+        What the loop sends in one round goes in one piece. What nobody waits for can be given a `delay`, so that it
+        goes with the next message: on the connection of srun, a second small piece in the same direction may wait 40 ms
+        for the receipt of the first.
+        """
         if self._target < 0:
             return
         line = json.dumps(message).encode() + b"\n"
         if self._deflate is not None:
             line = self._deflate.compress(line) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self._unsent += line
-        self._write()
+        if delay and self._flush is None:
+            self._flush = self._loop.call_later(delay, self._write)
+        elif not delay:
+            if self._flush is not None:
+                self._flush.cancel()
+            self._flush = self._loop.call_soon(self._write)
 
     def close_target(self) -> None:
         """Let the other end read the end of the stream."""
         if self._target >= 0:
-            self._loop.remove_writer(self._target)
-            os.close(self._target)
-            self._target = -1
+            self._write()
+        if self._target >= 0:
+            self._drop_target()
 
     def close(self) -> None:
         """Close both descriptors; nothing is called back any more."""
@@ -75,6 +86,9 @@ class Lines:
             self._source = -1
 
     def _write(self) -> None:
+        self._flush = None
+        if self._target < 0:
+            return
         if not self._unsent:
             self._loop.remove_writer(self._target)
             return
@@ -83,10 +97,15 @@ class Lines:
         except BlockingIOError:
             pass  # there is no room yet
         except BrokenPipeError:  # the end of what is read tells whoever has to know
-            self.close_target()
+            self._drop_target()
             return
         if self._unsent:
             self._loop.add_writer(self._target, self._write)
+
+    def _drop_target(self) -> None:
+        self._loop.remove_writer(self._target)
+        os.close(self._target)
+        self._target = -1
 
     def _read(self) -> None:
         try:
