@@ -215,6 +215,38 @@ def test_an_agent_that_does_not_answer_is_given_up(in_allocation_of_its_own):
     assert left < 3.0
 
 
+def test_jobs_are_started_again_elsewhere_when_that_is_wanted(in_allocation_of_its_own):
+    found = findings(
+        in_allocation_of_its_own(
+            BEGIN
+            + """
+    script = "echo $(hostname) >> $N.hosts; until [ -e go ]; do sleep 0.05; done; echo done"
+    with QCGPJExecutor(requeue_on_node_failure=1) as executor:
+        jobs = [executor.submit(ScriptTemplate, name=f"j{n}", script=script, env={"N": f"j{n}"}) for n in range(3)]
+        jobs.append(executor.submit(IterationTemplate, name="a", exec="sh", args=["-c", "N=a; " + script], stop=1))
+        wait_until(lambda: len(list(Path(".").glob("*.hosts"))) == 4)
+        agents("n2")[1].kill()
+        wait_until(lambda: [job.status() for job in jobs].count({"j2": "QUEUED"}) == 1)
+        before = cores(executor)
+        Path("go").touch()
+        states = [job.result(20) for job in jobs]
+        messages = [job.info()[job.ids[0]].get("messages") for job in jobs]
+        messages.append(jobs[3].iterations()["a"][0].message)
+        after = cores(executor)
+    hosts = [Path(f"{name}.hosts").read_text().split() for name in ("j0", "j1", "j2", "a")]
+    print(json.dumps([states, hosts, messages, before, after]))
+    """
+        )
+    )
+    states, hosts, messages, before, after = found
+    assert states == [{"j0": "SUCCEED"}, {"j1": "SUCCEED"}, {"j2": "SUCCEED"}, {"a": "SUCCEED"}]
+    assert hosts == [["n1"], ["n1"], ["n2", "n1"], ["n2", "n1"]]
+    assert messages[:2] == [None, None]
+    assert messages[2] == messages[4] == "node n2 is lost: n2: task 0: Killed; it was started again"
+    assert before == [1, 2, 0]
+    assert after == [1, 2, 2]
+
+
 def test_a_job_on_two_nodes_fails_with_one_of_them(in_allocation_of_its_own):
     found = findings(
         in_allocation_of_its_own(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Type, Union
 from typing_extensions import Self, override
 
 from qcg.pilotjob.executor_api._client import endings
-from qcg.pilotjob.executor_api._client.options import command_line
+from qcg.pilotjob.executor_api._client.options import checked_restarts, command_line
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -56,10 +56,12 @@ class QCGPJExecutor(Executor):
         manager: a manager that somebody else has started: a ``Manager`` or ``LocalManager`` of the core, or the
             directory where another executor of the same user, on this host, has its manager. It is used instead of a
             manager process of the executor's own, and is not stopped; no other argument may be given then.
-        start_timeout: seconds within which the manager has to be ready.
+        start_timeout: seconds within which the manager has to be ready, and the agents on an allocation's nodes.
         resume: the directory of an interrupted run, ``<wd>/.qcgpjm-service-<id>``, or its `wd` for the latest one in
             it. What has ended there is not run again, all else that was submitted is; `attach` gives the futures. The
             run goes on in the same directory. `resources` and the other options are not taken over.
+        requeue_on_node_failure: how many times a job whose node has gone is started again on another one, from its
+            beginning, before it is FAILED.
 
     Raises:
         InvalidOption: (a ``ValueError``) an argument has no meaning.
@@ -80,6 +82,7 @@ class QCGPJExecutor(Executor):
         manager: Any = None,
         start_timeout: float = 120.0,
         resume: Union[str, "os.PathLike[str]", None] = None,
+        requeue_on_node_failure: int = 0,
     ) -> None:
         self.finished = False
         arguments = command_line(
@@ -94,8 +97,9 @@ class QCGPJExecutor(Executor):
         )
         if manager is not None and arguments != _default_arguments():
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
+        restarts = checked_restarts(requeue_on_node_failure, manager)
         endings.refuse_at_exit()  # before a process is started
-        process = None if manager is not None else ManagerProcess(arguments, start_timeout)
+        process = None if manager is not None else ManagerProcess(arguments, start_timeout, restarts)
         # imported while the manager process starts: both are ready sooner
         from qcg.pilotjob.executor_api._client.connection import Connection
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict, Unpack
 from qcg.pilotjob.executor_api._client.directories import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
-__all__ = ["LOG_LEVELS", "Options", "command_line"]
+__all__ = ["LOG_LEVELS", "Options", "checked_restarts", "command_line"]
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
@@ -60,6 +60,19 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
     if options["wrapper_rt_stats"] is not None:
         arguments += ["--wrapper-rt-stats", _wrapper(options["wrapper_rt_stats"])]
     return arguments + [_extra(argument) for argument in extra if argument != "--net"]
+
+
+def checked_restarts(restarts: Any, manager: Any) -> int:
+    """Return `requeue_on_node_failure` when it has a meaning.
+
+    Raises:
+        InvalidOption: it has none.
+    """
+    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 0:
+        raise InvalidOption(f"requeue_on_node_failure is {restarts!r}; give how many times, 0 for never")
+    if restarts and manager is not None:
+        raise InvalidOption("requeue_on_node_failure= is for a manager of the executor's own, not for manager=")
+    return restarts
 
 
 def working_directory(wd: Any) -> Path:

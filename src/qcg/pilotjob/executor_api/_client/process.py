@@ -35,7 +35,7 @@ _BOOT = (
 class ManagerProcess:
     """A manager process of our own. Belongs to the thread that started it, and then to the dispatcher's."""
 
-    def __init__(self, arguments: Sequence[str], timeout: float) -> None:
+    def __init__(self, arguments: Sequence[str], timeout: float, restarts: int = 0) -> None:
         """Start the process; `await_ready` has to follow.
 
         Raises:
@@ -52,7 +52,7 @@ class ManagerProcess:
         self.directories = _directories_of(arguments)
         read_end, write_end = os.pipe()
         try:
-            self._process = self._spawn(arguments, write_end)
+            self._process = self._spawn(arguments, write_end, restarts)
         except BaseException:
             os.close(read_end)
             raise
@@ -63,11 +63,12 @@ class ManagerProcess:
         self.pid = self._process.pid
         self.description: Dict[str, Any] = {}
 
-    def _spawn(self, arguments: List[str], write_end: int) -> "subprocess.Popen[bytes]":
+    def _spawn(self, arguments: List[str], write_end: int, restarts: int) -> "subprocess.Popen[bytes]":
         orders = {
             "path": [os.path.abspath(entry) for entry in sys.path],
             "arguments": arguments,
             "ready": write_end,
+            "restarts": restarts,
         }
         shows = "--show-progress" in arguments
         with _private_file(self.directories.output) as output:

@@ -14,8 +14,8 @@ from typing import Any, Dict
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
 
-    `orders` holds ``arguments`` (the core service's command line) and ``ready`` (a file descriptor that takes one line
-    of JSON).
+    `orders` holds ``arguments`` (the core service's command line), ``ready`` (a file descriptor that takes one line of
+    JSON) and ``restarts`` (how often a job may lose its node and be started again).
     """
     gc.disable()  # what is imported stays: looking for garbage in it would cost a tenth of the start
     lifeline = _take_standard_input()
@@ -32,6 +32,7 @@ def main(orders: Dict[str, Any]) -> None:
         from qcg.pilotjob.executor_api._manager.service import Service
 
         NodeJob.umask = jobs_umask
+        NodeJob.restarts = orders.get("restarts", 0)
         try:
             service = Service(orders["arguments"], lifeline)
         except CannotResume as refusal:

@@ -37,6 +37,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._changed = asyncio.Event()
         self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
         self._losses: List[str] = []
+        self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
         # the handler refuses what can never run, and says why
         self.resources.check_min_job_requirements = lambda _: True
@@ -83,6 +84,23 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
                 self._schedule_queue.remove(waiting)
                 self._fail_queued(waiting.job, f"it can no longer run: {hopeless}")
         self.call_scheduler()
+
+    def run_again(self, running: Any, message: str, most: int) -> bool:
+        """Queue a job again that has lost its node, unless that happened `most` times before or it fits nowhere."""
+        job, iteration = running.job_iteration.job, running.job_iteration.iteration
+        restarts = self._restarts.get((job.name, iteration), 0)
+        if restarts >= most or self.closing or self.hopeless(job):
+            return False
+        self._restarts[job.name, iteration] = restarts + 1
+        del self._executor._not_finished[running.jid]
+        self._scheduler.release_allocation(running.allocation)
+        self.change_job_state(job, iteration, JobState.QUEUED, f"{message}; it was started again")
+        waiting = running.job_iteration._scheduling_job
+        waiting._iteration_sub_jobs.insert(0, running.job_iteration)
+        if waiting not in self._schedule_queue:
+            self._schedule_queue.insert(0, waiting)
+        self.call_scheduler()
+        return True
 
     def _fail_queued(self, job: Job, message: str) -> None:
         for iteration in list(job.iteration.iterations_gen()) if job.has_iterations else [None]:

@@ -24,6 +24,7 @@ class NodeJob(LocalJob):
 
     launcher: Optional[NodeLauncher] = None
     umask = 0o022
+    restarts = 0
 
     _lost_message = ""
 
@@ -66,10 +67,10 @@ class NodeJob(LocalJob):
 
     def ended(self, exit_code: int, message: Optional[str]) -> None:
         """Nothing of it is left; called by the launcher."""
-        self._remove_temporary()
         if self._lost_message and not self.canceled:
-            self._ended(exit_code or -15, self._lost_message)
+            self._vanish(self._lost_message)
         else:
+            self._remove_temporary()
             self._ended(exit_code, message)
 
     @override
@@ -121,12 +122,14 @@ class NodeJob(LocalJob):
             self.launcher.end(self, self._nodes[0], self.grace)
 
     def _vanish(self, message: str) -> None:
-        """End without an exit code: nobody has seen how the process ended."""
+        """End without an exit code, since nobody has seen how the process ended; or start again on another node."""
         if self._walltime_timer is not None:
             self._walltime_timer.cancel()
         if self.launcher is not None:
             self.launcher.forget(self)
         self._remove_temporary()
+        if not self.canceled and self._executor._manager.run_again(self, message, self.restarts):
+            return
         self._note({"rtime": str(datetime.now() - self._start_time), "pname": self.process_name})
         self.error_message = None if self.canceled else message
         self._leave(-9)

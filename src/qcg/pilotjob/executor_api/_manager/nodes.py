@@ -131,8 +131,8 @@ class NodeLink:
 
     def _silent(self) -> None:
         self._cause = f"its agent has not answered for {ANSWER_SECONDS:g} s"
+        self._launcher.on_leaving(self.name)
         self.give_up()
-        self._is_lost()
 
     def _heard(self, message: Dict[str, Any]) -> None:
         if self.lost:
