@@ -456,6 +456,64 @@ def test_a_manager_that_is_killed_takes_agents_and_jobs_with_it(in_allocation):
     assert found[1] < 3.0
 
 
+def test_agents_can_be_started_by_ssh(in_allocation, tmp_path):
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text('#!/bin/sh\necho a message of the day; shift; exec sh -c "$1"\n')
+    ssh.chmod(0o755)
+    found = findings(
+        in_allocation(
+            BEGIN
+            + """
+    os.environ["PATH"] = str(Path("bin").resolve()) + ":" + os.environ["PATH"]
+    with QCGPJExecutor("--nl-start-method", "ssh") as executor:
+        states = [executor.submit(BasicTemplate, name=f"j{n}", exec="true").result(20) for n in range(4)]
+        agents("n1")[1].kill()
+        wait_until(lambda: cores(executor)[0] == 1)
+        states.append(executor.submit(BasicTemplate, name="j4", exec="true").result(20))
+        agents("n2")[1].kill()
+        refused = executor.submit(BasicTemplate, name="late", exec="sleep", args=["99"])
+        print(json.dumps([states, str(refused.exception(20) or failure(refused))]))
+    """
+        )
+    )
+    assert found[0] == [{f"j{n}": "SUCCEED"} for n in range(5)]
+    assert "node n2 is lost: its agent ended with exit code -9" in found[1]
+
+
+def test_enough_agents_are_enough(in_allocation, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "if os.uname().nodename == 'n2':\n"
+        "    while not os.path.exists(os.environ['PYTHONPATH'] + '/go'):\n"
+        "        time.sleep(0.02)\n"
+    )
+    found = findings(
+        in_allocation(
+            BEGIN
+            + """
+    with QCGPJExecutor("--nl-ready-threshold", "0.5") as executor:
+        before = cores(executor)
+        jobs = [executor.submit(ScriptTemplate, name=f"j{n}", script="sleep 0.1") for n in range(4)]
+        wide = executor.submit(ParallelTemplate, name="wide", exec="true", cores=4)
+        states = [job.result(20) for job in jobs]
+        waits = wide.status()
+        Path("site/go").touch()
+        states.append(wide.result(20))
+        after = cores(executor)
+    print(json.dumps([before, states, waits, after]))
+    """,
+            env={"PYTHONPATH": str(tmp_path / "site")},
+        )
+    )
+    before, states, waits, after = found
+    assert before == [2, 4, 2]
+    assert states == [*({f"j{n}": "SUCCEED"} for n in range(4)), {"wide": "SUCCEED"}]
+    assert waits == {"wide": "QUEUED"}
+    assert after == [2, 4, 4]
+
+
 def test_run_times_are_measured_on_the_nodes(in_allocation, tmp_path):
     in_allocation(
         BEGIN

@@ -167,6 +167,8 @@ class JobFailed(QCGPJError, RuntimeError):
     def _advice(self) -> str:
         if self.status == "OMITTED":
             return "a job that it depends on did not succeed; mend that one and submit both again under new names"
+        if self.exit_code is None and self.message:
+            return "mend what the message names, as far as it is yours, and submit the job again under a new name"
         if self.exit_code == 127:
             return "exit code 127 of a shell means that a command was not found; check PATH, modules and venv"
         if self.stderr is None and not self.stdout_tail:
