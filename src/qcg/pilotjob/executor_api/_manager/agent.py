@@ -10,7 +10,8 @@
 srun's own streams carry the messages (see `lines`), so no port is opened, and Slurm sees to it that nobody else speaks
 there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs and itself.
 
-To the agent: ``{"run": id, ...}`` and ``{"end": id, "grace": seconds}``, each answered with ``{"did": id}``. From it:
+To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (kill what Slurm has started
+here for a job that another agent has started), each answered with ``{"did": id}``. From it:
 ``{"ready": {...}}`` first, ``{"ended": id, "code": n}`` for each job, ``{"leaving": reason}`` before it ends its jobs
 by itself; what it does not report after that went with the node.
 """
@@ -29,7 +30,13 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
-from qcg.pilotjob.executor_api._manager.processes import Children, become_subreaper, kill_descendants
+from qcg.pilotjob.executor_api._manager.processes import (
+    MARK,
+    Children,
+    become_subreaper,
+    kill_descendants,
+    kill_marked,
+)
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, spawn
 
 _logger = logging.getLogger(__name__)
@@ -43,13 +50,13 @@ ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose manager
 def main(orders: Dict[str, Any]) -> None:
     """Run an agent until the manager closes its standard input or a signal ends it.
 
-    `orders` holds ``name`` (the node's), ``env`` (what the jobs' environments differ from), ``log_level``, ``binding``,
-    ``run_times`` and ``process_times`` (whether to measure), ``wrapper`` (what measures run times), ``aux`` (where
-    measurements go) and ``umask`` (the jobs').
+    `orders` holds ``name`` (the node's), ``address`` (the manager's, which marks its jobs), ``env`` (what the jobs'
+    environments differ from), ``umask`` (the jobs'), ``log_level``, ``binding``, ``run_times`` and ``process_times``
+    (whether to measure), ``wrapper`` (what measures run times) and ``aux`` (where measurements go).
     """
     os.umask(orders["umask"])
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
-    _fork_guarded()
+    _fork_guarded(QCG_PM_ZMQ_ADDRESS=orders["address"], SLURMD_NODENAME=orders["name"])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -57,11 +64,12 @@ def main(orders: Dict[str, Any]) -> None:
     os._exit(0)
 
 
-def _fork_guarded() -> None:
+def _fork_guarded(**marks: str) -> None:
     """Return in a child, in a session of its own; the parent stays behind as its guard.
 
     Slurm may track the processes of a step by their group, which jobs leave. So neither a SIGKILL for the agent nor one
-    for what Slurm takes for the step may leave jobs behind: the guard outlives the first, the agent the second.
+    for what Slurm takes for the step may leave jobs behind: the guard outlives the first, the agent the second. `marks`
+    are those of processes that Slurm has started here for jobs; it does not end them when srun is killed.
     """
     become_subreaper()
     guard = os.getpid()
@@ -86,6 +94,7 @@ def _fork_guarded() -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _collect_rest()
+    kill_marked(**marks)
     if code < 0:  # so that srun can tell what has ended the agent
         with contextlib.suppress(OSError):  # SIGKILL has no handler to set
             signal.signal(-code, signal.SIG_DFL)
@@ -139,6 +148,9 @@ class NodeAgent:
             if job in self._pids:  # otherwise it has ended meanwhile: what starts it came before this, in order
                 self._children.end(self._pids[job], message["grace"])
             self._lines.send({"did": job}, _ANSWER_DELAY)
+        elif "sweep" in message:
+            kill_marked(**{MARK: message["sweep"]})
+            self._lines.send({"did": message["sweep"]}, _ANSWER_DELAY)
 
     def _start(self, job: str, order: Dict[str, Any]) -> None:
         try:

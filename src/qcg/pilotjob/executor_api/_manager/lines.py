@@ -45,6 +45,7 @@ class Lines:
         self._unread = b""
         self._unsent = bytearray(first)
         self._flush: Optional[asyncio.Handle] = None
+        self._flush_at = 0.0
         for descriptor in (source, target):
             os.set_blocking(descriptor, False)
         loop.add_reader(source, self._read)
@@ -63,12 +64,15 @@ class Lines:
         if self._deflate is not None:
             line = self._deflate.compress(line) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self._unsent += line
+        now = self._loop.time()
         if delay and self._flush is None:
-            self._flush = self._loop.call_later(delay, self._write)
+            self._flush, self._flush_at = self._loop.call_later(delay, self._write), now + delay
         elif not delay:
             if self._flush is not None:
                 self._flush.cancel()
-            self._flush = self._loop.call_soon(self._write)
+            self._flush, self._flush_at = self._loop.call_soon(self._write), now
+        elif now > self._flush_at:  # the loop is held up, as by programs that take long to load
+            self._write()
 
     def close_target(self) -> None:
         """Let the other end read the end of the stream."""

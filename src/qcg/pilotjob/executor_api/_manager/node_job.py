@@ -126,7 +126,7 @@ class NodeJob(LocalJob):
         if self._walltime_timer is not None:
             self._walltime_timer.cancel()
         if self.launcher is not None:
-            self.launcher.forget(self)
+            self.launcher.forget(self, self._nodes)
         self._remove_temporary()
         if not self.canceled and self._executor._manager.run_again(self, message, self.restarts):
             return

@@ -16,10 +16,11 @@ from qcg.pilotjob.config import Config
 from qcg.pilotjob.executor_api._client.process import tail
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Children
+from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 
 _logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0  # an agent answers at once, unless its machine stands still
+ANSWER_SECONDS = 30.0  # an agent answers at once, unless its machine or a file system stands still
 _LEAVE_SECONDS = 1.5  # for an agent to end its jobs and itself
 _LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
 _KILL_SECONDS = 1.0  # for a srun that was told to end
@@ -242,9 +243,12 @@ class NodeLauncher:
         if job.jid in self._jobs and not self._links[node].lost:
             self._links[node].send({"end": job.jid, "grace": grace})
 
-    def forget(self, job: Any) -> None:
-        """Hear no more of a job."""
+    def forget(self, job: Any, nodes: List[str]) -> None:
+        """Hear no more of a job, one of whose `nodes` has gone; kill what Slurm has started for it on the others."""
         self._jobs.pop(job.jid, None)
+        for node in nodes:
+            if len(nodes) > 1 and not self._links[node].lost:
+                self._links[node].send({"sweep": job.jid})
 
     # ---- called by the links
 
@@ -287,6 +291,7 @@ class NodeLauncher:
             **orders,
             "path": [os.path.abspath(entry) for entry in sys.path],
             "name": node.name,
+            "address": f"ipc://{RequestInterface.directory / REQUESTS}",
             "env": self._env,
             "aux": self._directory,
             "log_level": Config.LOG_LEVEL.get(config),

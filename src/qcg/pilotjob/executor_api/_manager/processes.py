@@ -129,6 +129,17 @@ def kill_descendants() -> None:
         _send(process, signal.SIGKILL)
 
 
+def kill_marked(**marks: str) -> None:
+    """Kill every process on this node that has all the `marks` in its environment, whoever has started it."""
+    for process in psutil.process_iter():
+        try:
+            env = process.environ()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it has ended, or it is another user's and out of our reach
+        if all(env.get(name) == value for name, value in marks.items()):
+            _send(process, signal.SIGKILL)
+
+
 def become_subreaper() -> None:
     """Adopt every descendant that outlives its parent."""
     libc = ctypes.CDLL(None, use_errno=True)
