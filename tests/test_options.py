@@ -57,6 +57,14 @@ def test_meaningless_resources(tmp_path, resources):
         QCGPJExecutor(wd=tmp_path, resources=resources)
 
 
+@pytest.mark.parametrize("times", [-1, 1.0, "1", True, None])
+def test_meaningless_numbers_of_restarts(tmp_path, times):
+    with pytest.raises(InvalidOption, match="requeue_on_node_failure is"):
+        QCGPJExecutor(wd=tmp_path, requeue_on_node_failure=times)
+    with pytest.raises(InvalidOption, match="requeue_on_node_failure= is for a manager of the executor's own"):
+        QCGPJExecutor(requeue_on_node_failure=1, manager=object())
+
+
 def test_a_reserved_core_is_not_for_jobs(tmp_path):
     with QCGPJExecutor(wd=tmp_path, resources=2, reserve_core=True) as executor:
         assert executor.qcgpj_manager.resources()["free_cores"] == 1

@@ -526,6 +526,29 @@ def test_enough_agents_are_enough(in_allocation, tmp_path):
     assert after == [2, 4, 4]
 
 
+def test_an_agent_that_need_not_start_and_does_not_is_a_lost_node(in_allocation, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, sys\nif os.uname().nodename == 'n2':\n    sys.stderr.write('no such luck')\n    os._exit(3)\n"
+    )
+    found = findings(
+        in_allocation(
+            BEGIN
+            + """
+    with QCGPJExecutor("--nl-ready-threshold", "0.5") as executor:
+        job = executor.submit(ParallelTemplate, name="wide", exec="true", cores=4)
+        said = str(job.exception(20) or failure(job))
+        wait_until(lambda: cores(executor) == [1, 2, 2])
+        print(json.dumps([said, executor.submit(BasicTemplate, name="a", exec="true").result(20)]))
+    """,
+            env={"PYTHONPATH": str(tmp_path / "site")},
+        )
+    )
+    said, state = found
+    assert "node n2 is lost: n2: task 0: Exited with exit code 3" in said
+    assert state == {"a": "SUCCEED"}
+
+
 def test_run_times_are_measured_on_the_nodes(in_allocation, tmp_path):
     in_allocation(
         BEGIN

@@ -8,8 +8,9 @@
     ready  (one JSON line, then EOF) <-- __main__: the end of file there means that this process is gone
     ipc DIR/manager:0  REQ <-> REP  <--> sockets.RequestInterface -> receiver.Receiver -> handler.Handler
     ipc DIR/events:0   SUB <-- XPUB <--- sockets.EventPublisher <--- manager.Manager
-                                                                       | execution.LocalJob
-                                                                       v
+                                                                       | execution.LocalJob, or in an allocation
+                                                                       |   node_job.NodeJob -> nodes.NodeLauncher
+                                                                       v       -- srun's streams --> agent.NodeAgent
                                                                      processes.Children -> the jobs' groups of processes
 
 One thread, one asyncio loop. service.Service owns all of it and ends it: after the last job (``control``), at once

@@ -34,10 +34,14 @@ class NodeJob(LocalJob):
     ) -> None:
         """Start an agent on each node; called by the core's executor, before the loop runs."""
         cls.launcher = NodeLauncher(config, aux_dir, cls.children)
-        asyncio.get_event_loop().run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
+        loop = asyncio.get_event_loop()
+        loop.run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
         cls.launcher.on_ready = lambda *_: manager.call_scheduler()
         cls.launcher.on_leaving = manager.drop_node
         cls.launcher.on_lost = manager.node_lost
+        for node in nodes:  # it may be enough when some of them are ready
+            if cls.launcher.why_lost(node.name):
+                loop.call_soon(manager.node_lost, node.name, cls.launcher.why_lost(node.name))
 
     @classmethod
     async def stop_agents(cls) -> None:
