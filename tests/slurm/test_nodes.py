@@ -553,7 +553,7 @@ def test_run_times_are_measured_on_the_nodes(in_allocation, tmp_path):
     in_allocation(
         BEGIN
         + """
-    with QCGPJExecutor(enable_rt_stats=True) as executor:
+    with QCGPJExecutor("--enable-proc-stats", enable_rt_stats=True) as executor:
         for job in [executor.submit(ScriptTemplate, name=f"j{n}", script="sleep 0.3") for n in range(4)]:
             job.raise_for_status(20)
     """
@@ -564,6 +564,8 @@ def test_run_times_are_measured_on_the_nodes(in_allocation, tmp_path):
         measured.update(json.loads(file.read_text())["rt"])
     assert sorted(measured) == ["j0", "j1", "j2", "j3"]
     assert sorted(json.loads(file.read_text())["node"] for file in files) == ["n1", "n2"]
+    traces = [json.loads(file.read_text()) for file in tmp_path.glob(".qcgpjm-service-*/ptrace_*.log")]
+    assert sorted(trace["node"] for trace in traces) == ["n1", "n2"]
 
 
 def test_start_and_end_are_prompt(in_allocation):
