@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import textwrap
 
 import pytest
@@ -545,7 +546,7 @@ def test_an_agent_that_need_not_start_and_does_not_is_a_lost_node(in_allocation,
         )
     )
     said, state = found
-    assert "node n2 is lost: n2: task 0: Exited with exit code 3" in said
+    assert re.search("node n2 is lost: .*xit.* code 3", said)  # srun says so, when it can in time
     assert state == {"a": "SUCCEED"}
 
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from qcg.pilotjob.config import Config
 
-from qcg.pilotjob.executor_api._client.process import tail
+from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface

@@ -69,12 +69,11 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         run = _InterruptedRun(Path(path), Path(manager.record.report_file))
         jobs = list(run.jobs())
         left = [job for job in jobs if not job.state().is_finished()]
-        too_wide = [job for job in left if job.resources.get_min_num_cores() > manager.usable_cores]
-        if too_wide:
-            raise CannotResume(
-                f"job {too_wide[0].name} asks for {too_wide[0].resources.get_min_num_cores()} cores; jobs can use "
-                f"{manager.usable_cores} here; give it more resources"
-            )
+        for job in left:
+            hopeless = manager.hopeless(job)
+            if hopeless:
+                wanted = job.resources.get_min_num_cores()
+                raise CannotResume(f"job {job.name} asks for {wanted} cores; {hopeless}; give it more resources")
         for job in jobs:
             manager.job_list.add(job)
             run.complete(job, manager.tracer, manager.record)
