@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 
 import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import (
     BasicTemplate,
+    ExecutorClosed,
     InvalidOption,
     IterationTemplate,
     JobFailed,
@@ -369,3 +371,106 @@ def test_no_job_is_lost_and_none_that_had_ended_runs_twice(tmp_path, wait_until,
     assert all(ran(tmp_path)[task] == 1 for task in ended)
     # what ran to its end while that could not be put on record any more has to run again: at most a job a core
     assert sum(ran(tmp_path).values()) - 60 <= 2
+
+
+# ---- runs that end in peace before their time is over
+
+
+def test_a_run_is_stopped_by_a_signal_and_goes_on_in_the_next(tmp_path, wait_until):
+    before = signal.getsignal(signal.SIGUSR1)
+    with QCGPJExecutor(wd=tmp_path, resources=1, stop_on=signal.SIGUSR1) as executor:
+        script = "touch begun; until [ -e go ]; do sleep 0.01; done; echo running >> ran"
+        running = executor.submit(ScriptTemplate, name="running", script=script)
+        waiting = executor.submit(ScriptTemplate, name="waiting", script="echo waiting >> ran")
+        after = executor.submit(ScriptTemplate, name="after", script="echo after >> ran", after=[waiting])
+        assert after.status() == {"after": "QUEUED"}
+        wait_until((tmp_path / "begun").exists)
+        signal.raise_signal(signal.SIGUSR1)
+        wait([waiting, after], 20)
+        assert waiting.cancelled()
+        assert after.cancelled()
+        with pytest.raises(ExecutorClosed):
+            executor.submit(BasicTemplate, name="late", exec="true")
+        assert running.status() == {"running": "EXECUTING"}
+        (tmp_path / "go").touch()
+    assert running.result(0) == {"running": "SUCCEED"}
+    assert signal.getsignal(signal.SIGUSR1) == before
+    with QCGPJExecutor(resume=tmp_path, resources=1) as executor:
+        assert executor.attach("running").result(0) == {"running": "SUCCEED"}
+        assert executor.attach("waiting", "after").result(20) == {"waiting": "SUCCEED", "after": "SUCCEED"}
+    assert ran(tmp_path) == Counter(["running", "waiting", "after"])
+
+
+def test_an_array_that_was_stopped_half_way(tmp_path, wait_until):
+    script = "touch begun.${it}; until [ -e go ]; do sleep 0.01; done; echo ${it} >> ran"
+    executor = QCGPJExecutor(wd=tmp_path, resources=2)
+    array = executor.submit(IterationTemplate, name="a", exec="bash", args=["-c", script], stop=6)
+    after = executor.submit(ScriptTemplate, name="after", script="echo after >> ran", after=[array])
+    wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 2)
+    executor.shutdown(wait=False, cancel_futures=True)
+    wait_until(after.cancelled)
+    assert not array.done()
+    (tmp_path / "go").touch()
+    executor.shutdown()
+    assert array.cancelled()
+    assert [one.state for one in array.iterations()["a"]] == ["SUCCEED"] * 2 + ["CANCELED"] * 4
+    with QCGPJExecutor(resume=tmp_path, resources=2) as executor:
+        array = executor.attach("a")
+        assert array.result(20) == {"a": "SUCCEED"}
+        assert [one.state for one in array.iterations()["a"]] == ["SUCCEED"] * 6
+        assert executor.attach("after").result(20) == {"after": "SUCCEED"}
+    assert ran(tmp_path) == Counter([*"012345", "after"])
+
+
+def test_a_stop_becomes_an_interrupt(tmp_path, wait_until):
+    with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=1) as executor:  # noqa: PT012
+        running = executor.submit(
+            ScriptTemplate, name="a", script="[ -e go ] || (touch begun; sleep 99); echo a >> ran"
+        )
+        wait_until((tmp_path / "begun").exists)
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise KeyboardInterrupt
+    assert running.cancelled()
+    (tmp_path / "go").touch()
+    QCGPJExecutor(resume=tmp_path, resources=1).shutdown()
+    assert ran(tmp_path) == Counter(["a"])
+
+
+def test_a_cancel_by_the_user_is_none_by_the_end_of_the_run(tmp_path, wait_until):
+    with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=1) as executor:  # noqa: PT012
+        script = "trap '' TERM; touch begun; while :; do sleep 0.1; done"
+        unwanted = executor.submit(ScriptTemplate, name="a", script=script)
+        wait_until((tmp_path / "begun").exists)
+        canceller = threading.Thread(target=unwanted.cancel)
+        canceller.start()
+        wait_until(lambda: "cancelJob" in (run_of(tmp_path) / "service.log").read_text())
+        raise KeyboardInterrupt
+    canceller.join()
+    with QCGPJExecutor(resume=tmp_path, resources=1) as executor:
+        assert executor.attach("a").cancelled()
+
+
+@pytest.mark.parametrize("wrong", ["USR1", True, 0, 999, signal.SIGKILL, [signal.SIGUSR1, "x"]])
+def test_what_is_no_signal_to_stop_on(tmp_path, wrong):
+    with pytest.raises(InvalidOption, match="stop_on is"):
+        QCGPJExecutor(wd=tmp_path, stop_on=wrong)
+
+
+def test_signals_are_for_the_main_thread(tmp_path):
+    with ThreadPoolExecutor(1) as threads:
+        opened = threads.submit(QCGPJExecutor, wd=tmp_path, stop_on=signal.SIGUSR1)
+        with pytest.raises(InvalidOption, match="main thread"):
+            opened.result()
+
+
+def test_a_signal_means_what_it_meant_when_the_executor_has_ended(tmp_path, wait_until):
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: heard.append("mine"))
+    try:
+        executor = QCGPJExecutor(wd=tmp_path, resources=1, stop_on=[signal.SIGUSR2])
+        executor.shutdown(wait=False)
+        wait_until(lambda: executor._connection.has_ended)
+        signal.raise_signal(signal.SIGUSR2)
+        wait_until(lambda: heard == ["mine"])
+    finally:
+        signal.signal(signal.SIGUSR2, before)

@@ -20,12 +20,12 @@ import os
 import weakref
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Type, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Type, Union
 
 from typing_extensions import Self, override
 
 from qcg.pilotjob.executor_api._client import endings
-from qcg.pilotjob.executor_api._client.options import checked_restarts, command_line
+from qcg.pilotjob.executor_api._client.options import checked_restarts, checked_signals, command_line
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -62,6 +62,9 @@ class QCGPJExecutor(Executor):
             run goes on in the same directory. `resources` and the other options are not taken over.
         requeue_on_node_failure: how many times a job whose node has gone is started again on another one, from its
             beginning, before it is FAILED.
+        stop_on: signals that mean that the time is nearly over, like the SIGUSR1 of ``sbatch --signal=B:USR1@60``. On
+            one of them nothing more is started: what runs goes on, all else is cancelled as by
+            ``shutdown(wait=False, cancel_futures=True)``. In the main thread only.
 
     Raises:
         InvalidOption: (a ``ValueError``) an argument has no meaning.
@@ -83,6 +86,7 @@ class QCGPJExecutor(Executor):
         start_timeout: float = 120.0,
         resume: Union[str, "os.PathLike[str]", None] = None,
         requeue_on_node_failure: int = 0,
+        stop_on: Union[int, Sequence[int], None] = None,
     ) -> None:
         self.finished = False
         arguments = command_line(
@@ -98,6 +102,7 @@ class QCGPJExecutor(Executor):
         if manager is not None and arguments != _default_arguments():
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
         restarts = checked_restarts(requeue_on_node_failure, manager)
+        signals = checked_signals(stop_on)
         endings.refuse_at_exit()  # before a process is started
         process = None if manager is not None else ManagerProcess(arguments, start_timeout, restarts)
         # imported while the manager process starts: both are ready sooner
@@ -106,6 +111,10 @@ class QCGPJExecutor(Executor):
         self._connection = Connection(process, manager)
         self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
+        if signals:
+            from qcg.pilotjob.executor_api._client.stop_signals import on_signals
+
+            on_signals(signals, self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +175,8 @@ class QCGPJExecutor(Executor):
 
         Args:
             wait: return when the manager has ended; otherwise at once, and all goes on in the background.
-            cancel_futures: cancel the jobs that have not started.
+            cancel_futures: cancel the jobs, and the iterations of arrays, that have not started; they run when the run
+                is resumed.
 
         A KeyboardInterrupt while it waits cancels all jobs that have not ended.
         """

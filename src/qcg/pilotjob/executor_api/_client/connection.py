@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher, Leaving
 from qcg.pilotjob.executor_api._client.link import Link
@@ -47,6 +47,7 @@ class Connection:
         self._manager = manager
         self._own_manager: Any = None
         self._lock = threading.Lock()
+        self.restore_signals: Callable[[], None] = lambda: None
         self.dispatcher.at_end = self._close_manager
         self._source = ExecutorSource(self.dispatcher, self.manager)
 
@@ -85,6 +86,11 @@ class Connection:
                 self._own_manager = ConnectedManager(self.dispatcher, self.attach)
             return self._own_manager
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more goes on here."""
+        return self.dispatcher.has_ended
+
     def leave(self, *, cancel_queued: bool) -> None:
         """Take no more jobs, and end when those submitted have ended."""
         self.dispatcher.leave(Leaving.WITHOUT_QUEUED if cancel_queued else Leaving.WHEN_DONE)
@@ -100,6 +106,8 @@ class Connection:
     def join(self) -> None:
         """Wait for the end."""
         self.dispatcher.join()
+        if threading.current_thread() is threading.main_thread():
+            self.restore_signals()
 
     def _close_manager(self) -> None:
         with self._lock:

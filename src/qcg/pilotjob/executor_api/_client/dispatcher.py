@@ -343,7 +343,10 @@ class Dispatcher:
         self._acted_on = how
         if how >= Leaving.WITHOUT_QUEUED:
             self._drop_unsent()
-        if how == Leaving.WITHOUT_QUEUED:
+        if how == Leaving.WITHOUT_QUEUED and self.link.process is not None:
+            self._said_goodbye = True
+            self._urgent.append(Question(wire.request("control", command=wire.FINISH_RUNNING)))
+        elif how == Leaving.WITHOUT_QUEUED:
             for names in _chunks(list(self._pending)):
                 self._urgent.append(Check(names, self._cancel_queued, lambda _: None))
         if how == Leaving.NOW:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import threading
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
 
@@ -12,7 +14,7 @@ from typing_extensions import TypedDict, Unpack
 from qcg.pilotjob.executor_api._client.directories import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
-__all__ = ["LOG_LEVELS", "Options", "checked_restarts", "command_line"]
+__all__ = ["LOG_LEVELS", "Options", "checked_restarts", "checked_signals", "command_line"]
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
@@ -73,6 +75,25 @@ def checked_restarts(restarts: Any, manager: Any) -> int:
     if restarts and manager is not None:
         raise InvalidOption("requeue_on_node_failure= is for a manager of the executor's own, not for manager=")
     return restarts
+
+
+def checked_signals(stop_on: Any) -> List[int]:
+    """Return the signals in `stop_on`.
+
+    Raises:
+        InvalidOption: one cannot be handled, or this is not the main thread.
+    """
+    if stop_on is None:
+        return []
+    given = list(stop_on) if isinstance(stop_on, (list, tuple, set, frozenset)) else [stop_on]
+    for number in given:
+        if isinstance(number, bool) or not isinstance(number, int) or number not in signal.valid_signals():
+            raise InvalidOption(f"stop_on is {stop_on!r}; give a signal like signal.SIGUSR1, or a list of signals")
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            raise InvalidOption(f"stop_on is {stop_on!r}; no program can handle {signal.Signals(number).name}")
+    if threading.current_thread() is not threading.main_thread():
+        raise InvalidOption("stop_on= needs the main thread: Python handles signals there only")
+    return given
 
 
 def working_directory(wd: Any) -> Path:

@@ -10,10 +10,15 @@ from typing import Any, Dict, List, Optional, Set
 from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
 from qcg.pilotjob.joblist import Job, JobList, JobState
 from qcg.pilotjob.manager import DirectManagerHandler
+from qcg.pilotjob.request import ControlReq
 from qcg.pilotjob.response import Response
 from typing_extensions import override
 
+from qcg.pilotjob.executor_api._client.wire import FINISH_RUNNING
+
 _logger = logging.getLogger(__name__)
+
+ControlReq.REQ_CONTROL_CMDS = [*ControlReq.REQ_CONTROL_CMDS, FINISH_RUNNING]
 
 FINISH_GRACE = 1.0  # seconds between SIGTERM and SIGKILL for jobs that are running when the manager has to finish
 
@@ -120,9 +125,12 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
 
     @override
     async def handle_control_req(self, iface: Any, request: Any) -> Response:
-        if self._finish_task is not None:
+        if request.command == FINISH_RUNNING:
+            await self._manager.interrupt_queued()
+        elif self._finish_task is not None:
             return Response.error("finishing was requested before")
-        self._finish_task = asyncio.ensure_future(self._wait_for_all_jobs())
+        if self._finish_task is None:
+            self._finish_task = asyncio.ensure_future(self._wait_for_all_jobs())
         return Response.ok(f"{request.command} command accepted")
 
     @override
@@ -132,9 +140,9 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
 
     @override
     async def handle_finish_req(self, iface: Any, request: Any) -> Response:
-        if self._manager.closing:
+        if self._manager.ending:
             return Response.error("finishing was requested before")
-        self._manager.closing = True
+        self._manager.closing = self._manager.ending = True
         self._finish_task = asyncio.ensure_future(self._finish_now())
         return Response.ok(data={"when": "0s"})
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
+from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
 
 _logger = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self.on_failure: Callable[[BaseException], None] = lambda _: None
         self.closing = False
         self.record: Any = None
-        self._interrupted: Set[str] = set()
+        self.interruptions = Interruptions()
+        self._unwanted: Set[str] = set()
+        self.ending = False
         self._changed = asyncio.Event()
         self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
         self._losses: List[str] = []
@@ -103,8 +106,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         return True
 
     def _fail_queued(self, job: Job, message: str) -> None:
-        for iteration in list(job.iteration.iterations_gen()) if job.has_iterations else [None]:
+        for iteration in _parts(job):
             if job.state(iteration) == JobState.QUEUED:
+                self.interruptions.add(job, iteration)
                 self.change_job_state(job, iteration, JobState.FAILED, message)
 
     def add(self, jobs: List[Job]) -> None:
@@ -172,12 +176,10 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     @override
     async def cancel_job(self, job: Job) -> None:
+        self._unwanted.add(job.name)
         job.canceled = True
         await self._remove_job_from_schedule_queue(job)
-        await self._cancel_unqueued(job)
-
-    async def _cancel_unqueued(self, job: Job) -> None:
-        for iteration in job.iteration.iterations_gen() if job.has_iterations else (None,):
+        for iteration in _parts(job):
             await self.cancel_iteration(job, iteration)
 
     @override
@@ -205,22 +207,34 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     async def end_all_jobs(self, grace: float) -> None:
         """Take no more jobs and cancel all that have not ended; return when none is left."""
-        self.closing = True
+        self.closing = self.ending = True
         LocalJob.grace = grace
         async with self._schedule_queue_lock:
             self._schedule_queue.clear()
         for name in list(self.job_list.jobs()):
             job = self.job_list.get(name)
             if not job.state().is_finished():
-                if not job.canceled:
-                    self._interrupted.add(name)
-                job.canceled = True
-                await self._cancel_unqueued(job)
+                await self._interrupt(job, _parts(job))
         await self.wait_until_idle()
 
-    def is_interrupted(self, job: Job, state: JobState) -> bool:
-        """Whether it is the manager's own end that ends the job: it runs again when the run is resumed."""
-        return bool(state == JobState.CANCELED and job.name in self._interrupted)
+    async def interrupt_queued(self) -> None:
+        """Take no more jobs and cancel all that have not started."""
+        self.closing = True
+        async with self._schedule_queue_lock:
+            self._schedule_queue.clear()
+        for name in list(self.job_list.jobs()):
+            job = self.job_list.get(name)
+            queued = [part for part in _parts(job) if job.state(part) == JobState.QUEUED]
+            if queued and not job.state().is_finished():
+                await self._interrupt(job, queued)
+
+    async def _interrupt(self, job: Job, parts: List[Optional[int]]) -> None:
+        for iteration in parts:
+            if job.name not in self._unwanted and not job.state(iteration).is_finished():
+                self.interruptions.add(job, iteration)
+        job.canceled = True
+        for iteration in parts:
+            await self.cancel_iteration(job, iteration)
 
     def _running(self, job: Job, iteration: Optional[int]) -> Optional[ExecutionJob]:
         for running in self._executor._not_finished.values():
@@ -241,3 +255,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.on_failure(error)
+
+
+def _parts(job: Job) -> List[Optional[int]]:
+    """Return what of a job is started and ended: its iterations, or the job itself."""
+    return list(job.iteration.iterations_gen()) if job.has_iterations else [None]

@@ -134,6 +134,8 @@ class NodeJob(LocalJob):
         self._remove_temporary()
         if not self.canceled and self._executor._manager.run_again(self, message, self.restarts):
             return
+        if not self.canceled:
+            self._executor._manager.interruptions.add(self.job_iteration.job, self.job_iteration.iteration)
         self._note({"rtime": str(datetime.now() - self._start_time), "pname": self.process_name})
         self.error_message = None if self.canceled else message
         self._leave(-9)

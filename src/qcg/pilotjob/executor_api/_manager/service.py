@@ -139,7 +139,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         if not state.is_finished():
             return
         job = manager.job_list.get(job_id)
-        interrupted = self._manager.is_interrupted(job, state)
+        interrupted = self._manager.interruptions.caused(job, iteration, state)
         if interrupted:
             job.append_runtime({INTERRUPTED: "true"}, iteration)
         self._job_reporter.report_job(job, iteration)
