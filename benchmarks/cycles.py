@@ -13,6 +13,7 @@ Exit status: 1 when something was left, or a job was not run.
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -127,6 +128,7 @@ def main() -> int:
         return 0
     if why_not():
         sys.exit(why_not())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which takes the cluster down too
     leaks = 0
     before = possessions()
     start = time.monotonic()

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -192,6 +193,7 @@ def main() -> int:
         return 0
     if why_not():
         sys.exit(why_not())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which takes the cluster down too
     cluster = Cluster()
     cluster.start()
     try:
