@@ -45,7 +45,8 @@ def validated(description: Any, capacity: Optional[Capacity]) -> Job:
         raise at.error("has no 'execution'", "write 'execution': {'exec': 'program', 'args': []}")
     result: Dict[str, Any] = {"name": name, "execution": _execution(at / "execution", job["execution"], name)}
     if "resources" in job:
-        result["resources"] = _resources(at / "resources", job["resources"], capacity)
+        model = result["execution"].get("model", "")
+        result["resources"] = _resources(at / "resources", job["resources"], capacity, model)
     if "iteration" in job:
         result["iteration"] = _iteration(at / "iteration", job["iteration"])
     if "dependencies" in job:
@@ -224,7 +225,7 @@ _EXECUTION_VALUES: Dict[str, Callable[[_Where, Any], Any]] = {
 }
 
 
-def _resources(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[str, Any]:
+def _resources(at: _Where, value: Any, capacity: Optional[Capacity], model: str) -> Dict[str, Any]:
     result = at.mapping(value, ("numCores", "numNodes", "wt", "nodeCrs"))
     for key in ("numCores", "numNodes"):
         if key in result:
@@ -238,6 +239,8 @@ def _resources(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[str
         if not result["nodeCrs"]:
             del result["nodeCrs"]
     if capacity is not None:
+        if model == "threads" and capacity.nodes > 1:
+            _keep_on_one_node(at, result)
         _fits(at, result, capacity)
     return result
 
@@ -289,6 +292,15 @@ def _consumables(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[s
             if number > most:
                 raise at.error(f"asks for {number} {key} on a node", f"no node has more than {most}")
     return wanted
+
+
+def _keep_on_one_node(at: _Where, resources: Dict[str, Any]) -> None:
+    """Ask for one node: threads cannot use the cores of another, which the core would give them all the same."""
+    cores, nodes = resources.get("numCores", {}), _least(resources.get("numNodes"))
+    if nodes is not None and nodes > 1:
+        raise at.error(f"asks for {_count(nodes, 'node')}", "a job of the model 'threads' runs on one")
+    if nodes is None and cores != {"exact": 1} and "scheduler" not in cores:
+        resources["numNodes"] = {"exact": 1}
 
 
 def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity) -> None:
