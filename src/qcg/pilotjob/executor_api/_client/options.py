@@ -55,7 +55,8 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
     """
     arguments = [*_directory(options["wd"], options["resume"], extra), "--log", _log_level(options["log_level"])]
     if options["resources"] is not None:
-        arguments += ["--nodes", _nodes(options["resources"])]
+        # the core would tell jobs of an allocation that has the name of its made-up node
+        arguments += ["--nodes", _nodes(options["resources"]), "--envschema", "common"]
     for given, flag in (("reserve_core", "--system-core"), ("enable_rt_stats", "--enable-rt-stats")):
         if options[given]:  # type: ignore[literal-required]  # both names are keys of Options
             arguments.append(flag)
@@ -138,6 +139,11 @@ def _nodes(resources: Union[int, str]) -> str:
             f"resources is {resources!r}; write a number of cores ('4'), or nodes with their cores ('n1:2,n2:4'); "
             "leave it out for all that is here"
         )
+    if len(nodes) > 1 and _in_allocation():
+        raise InvalidOption(
+            f"resources is {resources!r}, but in a Slurm allocation it stands for cores of this machine alone; leave "
+            "it out for all nodes, or give '--slurm-limit-nodes-range-end', '1' for the first one"
+        )
     names: Dict[str, int] = {}
     for node in nodes:
         name = node["name"] if node else None
@@ -146,6 +152,10 @@ def _nodes(resources: Union[int, str]) -> str:
         if name:
             names[name] += 1
     return ",".join(node.group() for node in nodes if node)
+
+
+def _in_allocation() -> bool:
+    return "SLURM_NODELIST" in os.environ and "SLURM_JOB_CPUS_PER_NODE" in os.environ  # as the core finds out
 
 
 def _wrapper(wrapper: Union[str, "os.PathLike[str]"]) -> str:
