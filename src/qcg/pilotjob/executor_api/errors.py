@@ -173,7 +173,19 @@ class JobFailed(QCGPJError, RuntimeError):
             return "exit code 127 of a shell means that a command was not found; check PATH, modules and venv"
         if self.stderr is None and not self.stdout_tail:
             return "give the job an 'stderr' file to see what it says"
+        for said, advice in _ADVICE:
+            if said in self.stderr_tail:
+                return advice
         return "read what the job wrote, mend the cause and submit it again under a new name"
+
+
+_ADVICE = (  # for what MPI says of a model that is not the right one for it
+    ('unknown option "-env"', "this mpirun is not Intel MPI's; load its module, or use the model 'openmpi'"),
+    (
+        "to the SLURM PMI library location",
+        "give model_opts={'srun_args': ['--mpi=pmix']}; 'srun --mpi=list' has the kinds",
+    ),
+)
 
 
 def _ending(exit_code: Optional[int]) -> str:
