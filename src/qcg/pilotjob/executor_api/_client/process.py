@@ -1,8 +1,8 @@
 """The manager process, seen from the client: its start, its directories, its end.
 
 The client keeps two pipes to it. The manager's standard input carries its orders and is then the lifeline: its end
-tells the manager that the client has gone, however it went. The other one brings one line when the manager is ready,
-and its end tells the client that the manager has gone.
+tells the manager that the client has gone, however it went. The other one brings a line when the manager is ready, and
+before it some on what it waits for when that takes long; its end tells the client that the manager has gone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
@@ -25,6 +25,7 @@ from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 __all__ = ["ManagerProcess"]
 
 _ABORT_SECONDS = 1.5
+_MOST_NAMES = 8  # of nodes in one line
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
     "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
@@ -94,7 +95,7 @@ class ManagerProcess:
             ManagerStartError: it ended before, or was not ready in time; then nothing of it is left.
         """
         try:
-            description = json.loads(self._ready_line())
+            description = self._first_answer()
             if "refused" in description:
                 raise ManagerStartError(f"{self.directories.aux} cannot be resumed: {description['refused']}")
             if "error" in description:
@@ -105,18 +106,28 @@ class ManagerProcess:
         self._sockets = Path(description["sockets"])
         self.description = description
 
-    def _ready_line(self) -> bytes:
-        line = b""
+    def _first_answer(self) -> Dict[str, Any]:
+        for line in self._lines():
+            answer: Dict[str, Any] = json.loads(line)
+            if "waiting" not in answer:
+                return answer
+            # here, since the manager's own standard error is a file
+            if sys.stderr is not None:
+                print(_waiting_for(answer["waiting"]), file=sys.stderr, flush=True)
+        raise AssertionError("no end of lines but an answer or an exception")
+
+    def _lines(self) -> Iterator[bytes]:
+        unread = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self.end_fd, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
+            while True:
                 if not selector.select(max(0.0, self._deadline - time.monotonic())):
                     raise self._not_started(f"it was not ready within {self._timeout:g} s (start_timeout)")
                 read = os.read(self.end_fd, 65536)
                 if not read:
                     raise self._not_started("it ended")
-                line += read
-        return line
+                *lines, unread = (unread + read).split(b"\n")
+                yield from lines
 
     def _not_started(self, reason: str) -> ManagerStartError:
         said = tail(self.directories.output, 15, since=self._said_before)
@@ -192,6 +203,14 @@ def _directories_of(arguments: List[str]) -> Directories:
         value_of("--report-file", arguments),
         resumed=bool(value_of("--resume", arguments)),
     )
+
+
+def _waiting_for(ready: Mapping[str, bool]) -> str:
+    missing = [name for name, is_ready in ready.items() if not is_ready]
+    shown = ", ".join(missing[:_MOST_NAMES])
+    more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
+    nodes = "1 node" if len(ready) == 1 else f"{len(ready)} nodes"
+    return f"qcgpj: waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
 
 
 @contextlib.contextmanager

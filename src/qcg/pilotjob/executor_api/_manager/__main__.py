@@ -14,8 +14,9 @@ from typing import Any, Dict
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
 
-    `orders` holds ``arguments`` (the core service's command line), ``ready`` (a file descriptor that takes one line of
-    JSON) and ``restarts`` (how often a job may lose its node and be started again).
+    `orders` holds ``arguments`` (the core service's command line), ``ready`` (a file descriptor that takes lines of
+    JSON, the last of them when the manager is ready or has failed) and ``restarts`` (how often a job may lose its node
+    and be started again).
     """
     gc.disable()  # what is imported stays: looking for garbage in it would cost a tenth of the start
     lifeline = _take_standard_input()
@@ -27,11 +28,14 @@ def main(orders: Dict[str, Any]) -> None:
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
+        from qcg.pilotjob.executor_api._manager.allocation import leave_step
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.service import Service
 
+        leave_step()
         NodeJob.umask = jobs_umask
+        NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
         NodeJob.restarts = orders.get("restarts", 0)
         try:
             service = Service(orders["arguments"], lifeline)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from datetime import datetime
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from typing_extensions import override
 
@@ -25,6 +25,7 @@ class NodeJob(LocalJob):
     launcher: Optional[NodeLauncher] = None
     umask = 0o022
     restarts = 0
+    tell_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
 
     _lost_message = ""
 
@@ -34,6 +35,7 @@ class NodeJob(LocalJob):
     ) -> None:
         """Start an agent on each node; called by the core's executor, before the loop runs."""
         cls.launcher = NodeLauncher(config, aux_dir, cls.children)
+        cls.launcher.on_waiting = cls.tell_waiting
         loop = asyncio.get_event_loop()
         loop.run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
         cls.launcher.on_ready = lambda *_: manager.call_scheduler()

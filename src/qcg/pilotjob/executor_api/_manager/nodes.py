@@ -23,6 +23,8 @@ _logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 30.0  # an agent answers at once, unless its machine or a file system stands still
 _LEAVE_SECONDS = 1.5  # for an agent to end its jobs and itself
 _LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
+_SILENT_SECONDS = 1.0  # in which agents start without a word to the user
+_WORD_SECONDS = 3.0  # between one word and the next
 _KILL_SECONDS = 1.0  # for a srun that was told to end
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py where the agent starts is not ours
@@ -182,6 +184,7 @@ class NodeLauncher:
         self.on_ready: Callable[[Any, List[int]], None] = lambda *_: None
         self.on_leaving: Callable[[str], None] = lambda _: None
         self.on_lost: Callable[[str, str], None] = lambda *_: None
+        self.on_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
         self._config = config
         self._directory = directory
         self._children = children
@@ -190,6 +193,7 @@ class NodeLauncher:
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
         self._stopping = False
+        self._word: Optional[asyncio.TimerHandle] = None
 
     async def start(self, nodes: List[Any], binding: bool, umask: int) -> None:
         """Return when enough agents are ready, by default all of them.
@@ -197,17 +201,23 @@ class NodeLauncher:
         Raises:
             AgentsNotStarted: they are not; none is left then.
         """
+        if not nodes:
+            raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
         timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
         needed = max(1, int(len(nodes) * min(1.0, float(Config.NL_READY_THRESHOLD.get(self._config)))))
         try:
             for node in nodes:
                 node.available = False
                 self._start_agent(node, {"binding": binding, "umask": umask})
+            self._say_later(_SILENT_SECONDS)
             await asyncio.wait_for(self._until(lambda: self._enough(needed)), timeout)
         except asyncio.TimeoutError:
             raise await self._not_started(f"after {timeout:g} s") from None
         except OSError as error:
             raise await self._not_started(f"({error})") from error
+        finally:
+            if self._word is not None:
+                self._word.cancel()
         if sum(link.ready for link in self._links.values()) < needed:
             raise await self._not_started()
 
@@ -301,6 +311,13 @@ class NodeLauncher:
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
         link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), orders)
+
+    def _say_later(self, seconds: float) -> None:
+        self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
+
+    def _say_who_is_missing(self) -> None:
+        self.on_waiting({link.name: link.ready for link in self._links.values()})
+        self._say_later(_WORD_SECONDS)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
