@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 _LONGEST_SOCKET = 107  # sun_path has 108 bytes, one of them for the end
@@ -123,7 +125,19 @@ class Cluster:
             pids = [int(path.read_text()) for path in self.directory.glob(pattern)]
             for pid in pids:
                 _end(pid)
+        for process in self.step_daemons():
+            process.kill()  # one whose slurmd has gone waits for it without end, and ignores SIGTERM
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def step_daemons(self) -> list[psutil.Process]:
+        """Return the daemons of single steps: there should be one a node and step while a step runs."""
+        conf = str(self.directory / "slurm.conf")
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == conf:
+                    found.append(process)
+        return found
 
     def cancel_jobs(self) -> None:
         """Revoke all allocations; return when none is left."""

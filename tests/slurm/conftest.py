@@ -43,6 +43,7 @@ def cluster(cluster_module, temporary_directory):
     made.start()
     yield made
     made.stop()
+    assert made.step_daemons() == []
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def in_allocation_of_its_own(cluster_module, temporary_directory, tmp_path):
     made.start()
     yield _runner(made, tmp_path, "--no-kill")
     made.stop()
+    assert made.step_daemons() == []
 
 
 def _runner(cluster, tmp_path, *options):
