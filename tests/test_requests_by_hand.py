@@ -5,7 +5,7 @@ from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.errors import TimeoutElapsed
 from qcg.pilotjob.api.job import Jobs
 
-from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
+from qcg.pilotjob.executor_api import BasicTemplate, IterationTemplate, QCGPJExecutor
 
 
 def job(name, **parts):
@@ -118,8 +118,17 @@ def test_waiting_by_hand_depends_on_no_event(executor, tmp_path):
     assert manager.wait4("c") == {"c": "CANCELED"}
 
 
-def test_no_end_is_missed_from_the_connection_on(executor):
+def test_no_end_is_missed_from_the_connection_on(executor, tmp_path):
     manager = executor.qcgpj_manager
     manager.submit(Jobs().add(name="a", exec="true").add(name="b", exec="false"))
     told = {manager.wait4_any_job_finish(20) for _ in range(2)}
     assert told == {("a", "SUCCEED"), ("b", "FAILED")}
+    with QCGPJExecutor(manager=tmp_path) as second:  # whose greeting is heard by all
+        second.submit(IterationTemplate, name="c", exec="true", stop=1)
+    assert manager.wait4_any_job_finish(20) == ("c:0", "SUCCEED")
+    assert manager.wait4_any_job_finish(20) == ("c", "SUCCEED")
+    with pytest.raises(TimeoutElapsed):
+        manager.wait4_any_job_finish(0.1)
+    executor.shutdown()
+    with pytest.raises(CoreConnectionError):
+        manager.wait4_any_job_finish(20)

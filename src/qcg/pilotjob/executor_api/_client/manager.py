@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import zmq
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
@@ -134,6 +134,28 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
             if not names:
                 return
             self._await_jobs(names, deadline)
+
+    @override
+    def wait4_any_job_finish(self, timeout_secs: Optional[float] = None) -> Tuple[str, str]:
+        """Return the name and the state of the next job or iteration that ends; none is missed since the connection.
+
+        Raises:
+            TimeoutElapsed: none has ended after `timeout_secs` seconds.
+            ConnectionError: (the core's) the manager has gone.
+        """
+        deadline = None if timeout_secs is None else time.monotonic() + timeout_secs
+        while True:
+            with self._lock:
+                self._assure_connected()
+                message = self._zmq_status_socket.recv() if self._zmq_status_socket.poll(_LOOK_MILLISECONDS) else b""
+            topic, content = wire.event(message) if message else ("", {})
+            if topic in (wire.JOB_FINISHED, wire.ITERATION_FINISHED):
+                number = content.get("it")
+                return content["job"] if number is None else f"{content['job']}:{number}", content["state"]
+            if self._dispatcher.has_ended:
+                raise CoreConnectionError(f"the manager at {self._address} has ended")
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutElapsed(f"no job has ended within {timeout_secs} s")
 
     @override
     def remove(self, names: Union[str, Sequence[str]]) -> None:

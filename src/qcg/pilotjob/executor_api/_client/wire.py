@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-__all__ = ["FINISH_RUNNING", "HELLO", "JOB_FINISHED", "details", "event", "request", "states"]
+__all__ = ["FINISH_RUNNING", "HELLO", "ITERATION_FINISHED", "JOB_FINISHED", "details", "event", "request", "states"]
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
+ITERATION_FINISHED = "IFI"
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 
