@@ -131,13 +131,14 @@ class Cluster:
 
     def step_daemons(self) -> list[psutil.Process]:
         """Return the daemons of single steps: there should be one a node and step while a step runs."""
-        conf = str(self.directory / "slurm.conf")
+        conf = f"SLURM_CONF={self.directory}/slurm.conf".encode()
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == conf:
+            # they write their title over the head of their environment, where psutil stops to read it
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                if process.name() == "slurmstepd" and conf in Path(f"/proc/{process.pid}/environ").read_bytes():
                     found.append(process)
-        return found
+        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
     def cancel_jobs(self) -> None:
         """Revoke all allocations; return when none is left."""

@@ -230,7 +230,7 @@ def test_the_wrong_mpi_is_told(in_allocation, mpi_program, for_mpi):
     assert "next:    this mpirun is not Intel MPI's; load its module, or use the model 'openmpi'" in intel
     assert "cannot start: no program '/opt/intel/bin/mpirun'" in none
     assert "cannot start: no program 'mpirun.absent'" in nothing
-    assert "next:    give model_opts={'srun_args': ['--mpi=pmix']}" in pmi
+    assert "give model_opts={'srun_args': ['--mpi=pmix']}" in pmi
 
 
 @pytest.mark.parametrize("kind", ["gpu", "mem"])

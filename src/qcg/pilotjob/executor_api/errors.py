@@ -185,6 +185,10 @@ _ADVICE = (  # for what MPI says of a model that is not the right one for it
         "to the SLURM PMI library location",
         "give model_opts={'srun_args': ['--mpi=pmix']}; 'srun --mpi=list' has the kinds",
     ),
+    (  # the last words of the same failure, when those above are too far from the end
+        "Local abort before MPI_INIT completed",
+        "with the model 'srunmpi' give model_opts={'srun_args': ['--mpi=pmix']}; 'srun --mpi=list' has the kinds",
+    ),
 )
 
 
