@@ -24,7 +24,7 @@ import zmq
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.manager import Manager
 
-from qcg.pilotjob.executor_api import InvalidJob, QCGPJExecutor
+from qcg.pilotjob.executor_api import InvalidJob, ManagerStartError, QCGPJExecutor
 
 pytestmark = pytest.mark.core
 
@@ -758,3 +758,16 @@ def test_a_run_whose_manager_lives_is_not_resumed(start, interrupted, seen):
     except RuntimeError:
         resumed = False
     assert resumed is seen
+
+
+def test_the_run_of_a_core_that_lives_is_not_taken_from_it(tmp_path):
+    core = Core(tmp_path)
+    try:
+        assert core.submit(job("a"))
+        assert core.outcome("a") == "SUCCEED"
+        with pytest.raises(ManagerStartError, match="still listens at tcp://"):
+            QCGPJExecutor(resume=tmp_path, resources=1)
+    finally:
+        core.close()
+    with QCGPJExecutor(resume=tmp_path, resources=1) as executor:
+        assert executor.attach("a").result(0) == {"a": "SUCCEED"}

@@ -11,7 +11,6 @@ import socket
 import time
 from pathlib import Path
 from typing import Any, Dict
-from urllib.parse import urlsplit
 
 __all__ = ["CannotResume", "Presence"]
 
@@ -81,15 +80,17 @@ class Presence:
 def _refuse_living_core(address_file: Path) -> None:
     """Refuse the directory of a manager of the bare core that still listens: it locks nothing."""
     try:
-        address = urlsplit(address_file.read_text().strip())
+        address = address_file.read_text().strip()
     except FileNotFoundError:
         return
-    if address.scheme != "tcp":
+    transport, _, place = address.partition("://")
+    host, _, port = place.rpartition(":")
+    if transport != "tcp" or not port.isdigit():
         return
     try:
-        socket.create_connection((address.hostname or "", address.port or 0), timeout=2).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
     except OSError:
         return  # nobody listens
     raise CannotResume(
-        f"its manager still listens at {address.geturl()}; end it, or remove {address_file} if that is another program"
+        f"its manager still listens at {address}; end it, or remove {address_file} if that is another program"
     )
