@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from typing_extensions import Literal, Required, TypedDict
 
@@ -25,6 +26,7 @@ __all__ = [
     "Resources",
     "Size",
     "State",
+    "circle_in",
 ]
 
 State = Literal["QUEUED", "SCHEDULED", "EXECUTING", "SUCCEED", "FAILED", "CANCELED", "OMITTED"]
@@ -150,3 +152,12 @@ class Capacity:
     cores: int
     node_cores: Optional[Tuple[Tuple[int, bool], ...]] = None
     resources: Optional[Mapping[str, int]] = None
+
+
+def circle_in(waits: Mapping[str, Iterable[str]]) -> List[str]:
+    """Return jobs that wait for each other, an empty list when none do; `waits` has the `after` of each job."""
+    try:
+        TopologicalSorter({job: {name.partition(":")[0] for name in after} for job, after in waits.items()}).prepare()
+    except CycleError as error:
+        return list(dict.fromkeys(error.args[1]))
+    return []

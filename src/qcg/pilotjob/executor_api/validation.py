@@ -11,11 +11,10 @@ import math
 import os
 import re
 import shlex
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
 
 from qcg.pilotjob.executor_api.errors import InvalidJob
-from qcg.pilotjob.executor_api.jobs import Capacity, Job
+from qcg.pilotjob.executor_api.jobs import Capacity, Job, circle_in
 
 __all__ = ["JOB_ID_VARIABLE", "MODELS", "refuse_cycles", "validated"]
 
@@ -58,14 +57,9 @@ def validated(description: Any, capacity: Optional[Capacity]) -> Job:
 
 def refuse_cycles(jobs: List[Job]) -> None:
     """Raise `InvalidJob` when jobs of one submission wait for each other."""
-    waits = {
-        job["name"]: {name.partition(":")[0] for name in job.get("dependencies", {}).get("after", [])} for job in jobs
-    }
-    try:
-        TopologicalSorter(waits).prepare()
-    except CycleError as error:
-        names = ", ".join(dict.fromkeys(error.args[1]))
-        raise InvalidJob(f"the jobs {names} wait for each other ('after'); none of them would ever start") from None
+    circle = circle_in({job["name"]: job.get("dependencies", {}).get("after", []) for job in jobs})
+    if circle:
+        raise InvalidJob(f"the jobs {', '.join(circle)} wait for each other ('after'); none of them would ever start")
 
 
 class _Where:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, Dict, List, Optional, Set
 
 from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
@@ -15,6 +14,7 @@ from qcg.pilotjob.response import Response
 from typing_extensions import override
 
 from qcg.pilotjob.executor_api._client.wire import FINISH_RUNNING
+from qcg.pilotjob.executor_api.jobs import circle_in
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
 
     def _refuse_hopeless(self, jobs: List[Job]) -> None:
         arriving = {job.name for job in jobs}
-        self._refuse_cycles(jobs)
+        circle = circle_in({job.name: job.dependencies.after for job in jobs if job.has_dependencies})
+        if circle:
+            raise InvalidRequest(f"the jobs {', '.join(circle)} wait for each other and would never start")
         for job in jobs:
             hopeless = self._manager.hopeless(job)
             if hopeless:
@@ -66,18 +68,6 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
                 raise InvalidRequest(f"job {job.name} has no iterations and would never end")
             if job.has_dependencies:
                 self._refuse_unknown_dependencies(job, arriving)
-
-    def _refuse_cycles(self, jobs: List[Job]) -> None:
-        waits = {
-            job.name: {name.partition(":")[0] for name in job.dependencies.after}
-            for job in jobs
-            if job.has_dependencies
-        }
-        try:
-            TopologicalSorter(waits).prepare()
-        except CycleError as error:
-            names = ", ".join(dict.fromkeys(error.args[1]))
-            raise InvalidRequest(f"the jobs {names} wait for each other and would never start") from None
 
     def _refuse_unknown_dependencies(self, job: Job, arriving: Set[str]) -> None:
         for dependency in job.dependencies.after:
