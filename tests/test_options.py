@@ -78,7 +78,7 @@ def test_log_level(tmp_path, level, seen):
     with QCGPJExecutor(wd=tmp_path, resources=1, log_level=level) as executor:
         executor.submit(BasicTemplate, name="a", exec="true").result(20)
     log = (only_aux(tmp_path) / "service.log").read_text()
-    assert ("scheduling loop with" in log) == seen
+    assert ("status changed to" in log) == seen
     assert ("job a is process" in log) == (level != "error")
 
 

@@ -53,13 +53,8 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             variables["itval"] = self.job_iteration.iteration_value
         return JobExecution(**_replaced(job_execution.to_dict(), variables))
 
-    @override
-    async def run(self) -> None:
-        manager = self._executor._manager
-        if manager.was_cancelled(self.job_iteration):
-            self.canceled = True
-            self._leave(-15)
-            return
+    def start(self) -> None:
+        """Start it; its end is told to the core's executor."""
         try:
             self.preprocess()
             self.pre_start()

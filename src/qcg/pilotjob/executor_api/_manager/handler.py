@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
 from qcg.pilotjob.joblist import Job, JobList, JobState
@@ -55,7 +55,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         return Response.ok(f"{len(jobs)} jobs submitted", data={"submitted": len(jobs), "jobs": names})
 
     def _refuse_hopeless(self, jobs: List[Job]) -> None:
-        arriving = {job.name for job in jobs}
+        arriving = {job.name: job for job in jobs}
         circle = circle_in({job.name: job.dependencies.after for job in jobs if job.has_dependencies})
         if circle:
             raise InvalidRequest(f"the jobs {', '.join(circle)} wait for each other and would never start")
@@ -69,11 +69,14 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
             if job.has_dependencies:
                 self._refuse_unknown_dependencies(job, arriving)
 
-    def _refuse_unknown_dependencies(self, job: Job, arriving: Set[str]) -> None:
+    def _refuse_unknown_dependencies(self, job: Job, arriving: Dict[str, Job]) -> None:
         for dependency in job.dependencies.after:
-            name = dependency.partition(":")[0]
-            if name not in arriving and not self._manager.job_list.exist(name):
+            name, colon, number = dependency.partition(":")
+            other = arriving.get(name) or self._manager.job_list.get(name)
+            if other is None:
                 raise InvalidRequest(f"job {job.name} depends on {name!r}, which was not submitted here before it")
+            if colon and not _has_iterations(other, _iterations_named(number, job)):
+                raise InvalidRequest(f"job {job.name} depends on {dependency!r}, which {name!r} does not have")
 
     @override
     async def handle_jobstatus_req(self, iface: Any, request: Any) -> Response:
@@ -139,3 +142,19 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
     async def _finish_now(self) -> None:
         await self._manager.end_all_jobs(FINISH_GRACE)
         self.stop_receiver()
+
+
+def _iterations_named(number: str, job: Job) -> Optional[range]:
+    """Return the iterations that a dependency of `job` names, None when it names none."""
+    if number == "${it}":
+        return job.iteration.iterations_gen() if job.has_iterations else None
+    return range(int(number), int(number) + 1) if number.isdigit() else None
+
+
+def _has_iterations(job: Job, named: Optional[range]) -> bool:
+    return bool(
+        named is not None
+        and job.has_iterations
+        and job.iteration.start <= named.start
+        and named.stop <= job.iteration.stop
+    )

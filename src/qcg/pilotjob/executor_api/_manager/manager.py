@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 from qcg.pilotjob.errors import InvalidResourceSpec, NotSufficientResources
-from qcg.pilotjob.executionjob import ExecutionJob
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import DirectManager, SchedulingJob
 from qcg.pilotjob.resources import ResourcesType
@@ -17,17 +16,23 @@ from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
+from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE
+from qcg.pilotjob.executor_api._manager.waiting import Size, WaitingArray, WaitingJob, WaitingJobs
 
 _logger = logging.getLogger(__name__)
+
+_AT_ONCE = 50  # jobs that are started before the loop looks at anything else
 
 
 class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     """The manager of jobs on the nodes that this process was given.
 
     Mends C1 (a job's last event carries the state of one iteration), C2 (one job's bad resources end all scheduling,
-    silently), C13 and C27 (a cancel that comes early is lost, or sleeps). Can go when the core publishes the job's own
-    state, survives a failed allocation and cancels what it has not started yet.
+    silently), C13 and C27 (a cancel that comes early is lost, or sleeps) and C29 (the queue is gone through for every
+    job that ends). Can go when the core publishes the job's own state, survives a failed allocation, cancels what it
+    has not started yet and keeps its queue in order.
     """
 
     def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
@@ -38,14 +43,12 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._unwanted: Set[str] = set()
         self.ending = False
         self._changed = asyncio.Event()
-        self._cancelled_early: Set[Tuple[str, Optional[int]]] = set()
         self._losses: List[str] = []
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
+        self._waiting = WaitingJobs(self.job_list, self._omit)
         # the handler refuses what can never run, and says why
         self.resources.check_min_job_requirements = lambda _: True
-        self._allocate = self._scheduler.allocate_job
-        self._scheduler.allocate_job = self._allocate_or_refuse
         self._schedule_loop_task.add_done_callback(self._schedule_loop_ended)
 
     @override
@@ -81,11 +84,11 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         for running in list(self._executor._not_finished.values()):
             if running.runs_on(name):
                 running.node_lost(name, message)
-        for waiting in list(self._schedule_queue):
-            hopeless = self.hopeless(waiting.job)
+        for job in self._waiting:
+            hopeless = self.hopeless(job)
             if hopeless:
-                self._schedule_queue.remove(waiting)
-                self._fail_queued(waiting.job, f"it can no longer run: {hopeless}")
+                self._waiting.remove(job)
+                self._fail_queued(job, f"it can no longer run: {hopeless}")
         self.call_scheduler()
 
     def run_again(self, running: Any, message: str, most: int) -> bool:
@@ -98,10 +101,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         del self._executor._not_finished[running.jid]
         self._scheduler.release_allocation(running.allocation)
         self.change_job_state(job, iteration, JobState.QUEUED, f"{message}; it was started again")
-        waiting = running.job_iteration._scheduling_job
-        waiting._iteration_sub_jobs.insert(0, running.job_iteration)
-        if waiting not in self._schedule_queue:
-            self._schedule_queue.insert(0, waiting)
+        self._waiting.put_back(running.job_iteration)
         self.call_scheduler()
         return True
 
@@ -121,22 +121,98 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             for job in jobs:
                 self.job_list.add(job)
                 registered.append(job)
-            queued = [SchedulingJob(self, job) for job in jobs]
+            queued = [self._to_wait(job, SchedulingJob) for job in jobs]
             self.tracer.new_submited_jobs(jobs)
         except BaseException:
             for job in registered:
                 self.job_list.remove(job.name)
             raise
-        for scheduling_job in queued:
-            self._append_to_schedule_queue(self._schedule_queue, scheduling_job)
+        for waiting in queued:
+            self._waiting.add(waiting)
         self.call_scheduler()
 
     @override
     async def enqueue(self, jobs: List[Job]) -> None:
         """Queue the jobs of an interrupted run that have not ended."""
         for job in jobs:
-            self._append_to_schedule_queue(self._schedule_queue, ResumedJob(self, job))
+            self._waiting.add(self._to_wait(job, ResumedJob))
         self.call_scheduler()
+
+    def _to_wait(self, job: Job, scheduling: Any) -> Union[WaitingJob, WaitingArray]:
+        return WaitingArray(scheduling(self, job)) if job.has_iterations else WaitingJob(job)
+
+    # ---- from the queue to the cores
+
+    @override
+    async def _schedule_loop(self) -> None:
+        while True:
+            await self._schedule_event.wait()
+            self._schedule_event.clear()
+            if self.quit_scheduler or self.stop_processing:
+                return
+            while self._start_some():  # noqa: ASYNC110  # there is more to do; the loop only has its turn in between
+                await asyncio.sleep(0)
+            self._changed.set()
+
+    def _start_some(self) -> bool:
+        """Start what fits, and return whether more may fit."""
+        self._waiting.settle()
+        unfit: Set[Size] = set()
+        for _ in range(_AT_ONCE):
+            waiting = self._waiting.first(self.resources.free_cores, unfit)
+            if waiting is None:
+                return False
+            if not self._start_one_of(waiting):
+                unfit.add(waiting.size)
+        return True
+
+    def _start_one_of(self, waiting: Union[WaitingJob, WaitingArray]) -> bool:
+        """Start a job, or an iteration of one, and return whether one has gone."""
+        for iteration in waiting.candidates():
+            try:
+                allocation = self._allocate(iteration.resources)
+            except (NotSufficientResources, InvalidResourceSpec) as error:
+                self._waiting.take(waiting, iteration)
+                self.change_job_state(iteration.job, iteration.iteration, JobState.FAILED, str(error))
+                return True
+            if allocation is not None:
+                self._waiting.take(waiting, iteration)
+                self._start(iteration, allocation)
+                return True
+        self._waiting.drop_if_done(waiting)
+        return False
+
+    def _allocate(self, wanted: Any) -> Any:
+        try:
+            return self._scheduler.allocate_job(wanted)
+        except (NotSufficientResources, InvalidResourceSpec):
+            raise
+        except Exception as error:
+            _logger.exception("an allocation failed")
+            raise InvalidResourceSpec(f"these resources cannot be allocated: {error}") from error
+
+    def _start(self, iteration: Any, allocation: Any) -> None:
+        job = iteration.job
+        self.change_job_state(job, iteration.iteration, JobState.SCHEDULED)
+        job.append_runtime({"allocation": allocation.description()}, iteration.iteration)
+        executor = self._executor
+        kind = NodeJob if executor._is_node_launcher else LocalJob
+        try:
+            running = kind(executor, executor.job_envs, allocation, iteration, executor.schema)
+        except Exception as error:
+            _logger.exception("job %s was not started", iteration.name)
+            self.job_finished(iteration, allocation, NOT_EXECUTABLE, f"cannot start: {error}")
+            return
+        executor._not_finished[running.jid] = running
+        running.start()
+
+    def _omit(self, job: Job) -> None:
+        if not job.state().is_finished():
+            self.change_job_state(job, None, JobState.OMITTED)
+            if self.is_all_jobs_finished:
+                self._publish_no_jobs_event()
+
+    # ---- states
 
     @override
     def change_job_state(
@@ -147,16 +223,21 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         state_of_all = job.set_state(state, iteration, error_msg)
         if iteration is None and state.is_finished() and job.has_iterations:
             self._end_iterations(job, state)  # an array that is omitted
-        self._fire_job_state_notifies(job.name, iteration, state)
+        self._tell(job, iteration, state)
         if state_of_all:
-            self._fire_job_state_notifies(job.name, None, state_of_all)
+            self._tell(job, None, state_of_all)
         self._changed.set()
+
+    def _tell(self, job: Job, iteration: Optional[int], state: JobState) -> None:
+        self._fire_job_state_notifies(job.name, iteration, state)
+        if state.is_finished():
+            self._waiting.ended(job, iteration)
 
     def _end_iterations(self, job: Job, state: JobState) -> None:
         for iteration in job.iteration.iterations_gen():
             if not job.state(iteration).is_finished():
                 job.set_state(state, iteration)
-                self._fire_job_state_notifies(job.name, iteration, state)
+                self._tell(job, iteration, state)
 
     @override
     def _fire_job_state_notifies(self, job_id: str, iteration: Optional[int], state: JobState) -> None:
@@ -168,6 +249,11 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
                 _logger.exception("job %s: its state %s could not be recorded", job_id, state.name)
         self._publish_status_events(job_id, iteration, state)
 
+    @property
+    @override
+    def is_all_jobs_finished(self) -> bool:
+        return not self._waiting and bool(self._executor.is_all_jobs_finished())
+
     async def wait_until_idle(self) -> None:
         """Return when every job has ended."""
         while not self.is_all_jobs_finished:
@@ -178,7 +264,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     async def cancel_job(self, job: Job) -> None:
         self._unwanted.add(job.name)
         job.canceled = True
-        await self._remove_job_from_schedule_queue(job)
+        self._waiting.remove(job)
         for iteration in _parts(job):
             await self.cancel_iteration(job, iteration)
 
@@ -187,30 +273,19 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         state = job.state(iteration)
         if state == JobState.QUEUED:
             if not job.canceled:
-                await self._remove_iteration_from_schedule_queue(job, iteration)
+                self._waiting.remove_iteration(job, iteration)
             self.change_job_state(job, iteration, JobState.CANCELED)
             self.call_scheduler()  # for the jobs that depend on it
         elif state in (JobState.SCHEDULED, JobState.EXECUTING):
-            running = self._running(job, iteration)
-            if running is None:
-                self._cancelled_early.add((job.name, iteration))
-            else:
-                await running.cancel()
-
-    def was_cancelled(self, job_iteration: Any) -> bool:
-        """Whether the iteration was cancelled after it was scheduled and before it was started; asked once."""
-        key = (job_iteration.job.name, job_iteration.iteration)
-        if key not in self._cancelled_early:
-            return False
-        self._cancelled_early.remove(key)
-        return True
+            for running in list(self._executor._not_finished.values()):
+                if running.job_iteration.job is job and running.job_iteration.iteration == iteration:
+                    await running.cancel()
 
     async def end_all_jobs(self, grace: float) -> None:
         """Take no more jobs and cancel all that have not ended; return when none is left."""
         self.closing = self.ending = True
         LocalJob.grace = grace
-        async with self._schedule_queue_lock:
-            self._schedule_queue.clear()
+        self._waiting.clear()
         for name in list(self.job_list.jobs()):
             job = self.job_list.get(name)
             if not job.state().is_finished():
@@ -220,8 +295,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     async def interrupt_queued(self) -> None:
         """Take no more jobs and cancel all that have not started."""
         self.closing = True
-        async with self._schedule_queue_lock:
-            self._schedule_queue.clear()
+        self._waiting.clear()
         for name in list(self.job_list.jobs()):
             job = self.job_list.get(name)
             queued = [part for part in _parts(job) if job.state(part) == JobState.QUEUED]
@@ -235,21 +309,6 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         job.canceled = True
         for iteration in parts:
             await self.cancel_iteration(job, iteration)
-
-    def _running(self, job: Job, iteration: Optional[int]) -> Optional[ExecutionJob]:
-        for running in self._executor._not_finished.values():
-            if running.job_iteration.job is job and running.job_iteration.iteration == iteration:
-                return running
-        return None
-
-    def _allocate_or_refuse(self, wanted: Any) -> Any:
-        try:
-            return self._allocate(wanted)
-        except (NotSufficientResources, InvalidResourceSpec):
-            raise
-        except Exception as error:
-            _logger.exception("an allocation failed")
-            raise InvalidResourceSpec(f"these resources cannot be allocated: {error}") from error
 
     def _schedule_loop_ended(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()

@@ -1,0 +1,282 @@
+"""The jobs that wait to be started, at the same cost a job however many there are.
+
+::
+
+    add ----> waits for jobs -- settle ----> waits for resources -- first, take --> started
+              (_dependents)     |            (_sizes: those of the same size, the oldest first)
+                                +-> omitted
+
+A job that waits for others is looked at when one of those has ended, and not before. Where a job does not fit, another
+one of the same size does not fit either; so of each size only the first one is looked at. The order is that of the
+core's queue: the oldest that fits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from typing import AbstractSet, Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
+
+from qcg.pilotjob.joblist import Job, JobList, JobState
+
+__all__ = ["Size", "WaitingArray", "WaitingJob", "WaitingJobs"]
+
+Size = Tuple[Any, ...]
+"""What a job asks for, its least number of cores first."""
+
+_ANY = "*"  # any iteration of an array
+_known_sizes: Dict[Size, Size] = {}
+
+
+class WaitingJob:
+    """A job without iterations; it is its own and only one, in the place of the core's SchedulingIteration."""
+
+    __slots__ = ("after", "job", "number", "size", "taken")
+
+    iteration = None
+    iteration_value = None
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.size = _size_of(job.resources)
+        self.after = frozenset(job.dependencies.after if job.has_dependencies else ())
+        self.number = 0
+        self.taken = False
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return str(self.job.name)
+
+    @property
+    def resources(self) -> Any:
+        """What the job asks for."""
+        return self.job.resources
+
+    @property
+    def waits_for(self) -> AbstractSet[str]:
+        """Whose ends it waits for: jobs, or iterations of them."""
+        return self.after
+
+    def wait_no_more_for(self, name: str) -> None:
+        """A job, or iteration, has succeeded."""
+        self.after -= {name}
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it is still to be started."""
+        return not self.taken
+
+    def candidates(self) -> Iterator[Any]:
+        """Yield what can be started now."""
+        yield self
+
+    def take(self, _: Any) -> None:
+        """Take out what is started."""
+        self.taken = True
+
+    def refresh(self) -> None:
+        """Look at what the ends of other jobs have changed."""
+
+
+class WaitingArray:
+    """A job with iterations, which the core's SchedulingJob unrolls."""
+
+    __slots__ = ("job", "number", "own_size", "scheduling", "size")
+
+    def __init__(self, scheduling: Any) -> None:
+        self.job: Job = scheduling.job
+        self.scheduling = scheduling
+        self.number = 0
+        # iterations may differ in what they ask for, or in whom they wait for
+        self.own_size = bool(scheduling._res_cores_gen or scheduling._res_nodes_gen or scheduling._after_iteration_jobs)
+        least = scheduling.get_minimum_require_cores() or 0
+        self.size = (least, self.job.name) if self.own_size else _size_of(self.job.resources)
+
+    @property
+    def after(self) -> AbstractSet[str]:
+        """Whose ends all of it waits for."""
+        names: Set[str] = self.scheduling._after_jobs
+        return names
+
+    def wait_no_more_for(self, name: str) -> None:
+        """A job, or iteration, has succeeded."""
+        self.scheduling._after_jobs.discard(name)
+
+    @property
+    def waits_for(self) -> AbstractSet[str]:
+        """Whose ends it, or an iteration of it, waits for: jobs, or iterations of them."""
+        return {*self.after, *self.scheduling._after_iteration_jobs}
+
+    @property
+    def has_more(self) -> bool:
+        """Whether an iteration is still to be started."""
+        return bool(self.scheduling.has_more_iterations)
+
+    def candidates(self) -> Iterator[Any]:
+        """Yield what can be started now, one after the other as long as they do not fit."""
+        if self.scheduling._after_iteration_jobs:
+            self.refresh()
+        iteration = self.scheduling.get_ready_iteration()
+        while iteration is not None:
+            yield iteration
+            iteration = self.scheduling.get_ready_iteration(iteration) if self.own_size else None
+
+    def take(self, iteration: Any) -> None:
+        """Take out what is started."""
+        self.scheduling.remove_iteration_job(iteration)
+
+    def refresh(self) -> None:
+        """Look at what the ends of other jobs have changed: iterations that cannot run any more are omitted."""
+        while True:
+            self.scheduling.check_dependencies()
+            if self.scheduling._iteration_sub_jobs or not self.has_more:
+                return
+            self.scheduling.setup_iterations()
+
+
+class WaitingJobs:
+    """All that waits. Belongs to the loop's thread."""
+
+    def __init__(self, job_list: JobList, omit: Callable[[Job], None]) -> None:
+        """`omit` is told which jobs wait for what did not succeed; they wait no more."""
+        self._job_list = job_list
+        self._omit = omit
+        self._waiting: Dict[str, Any] = {}
+        self._sizes: Dict[Size, List[Tuple[int, Any]]] = {}  # heaps
+        self._dependents: Dict[str, List[Any]] = {}
+        self._unsettled: Deque[Any] = deque()
+        self._last = itertools.count()
+        self._before_all = itertools.count(-1, -1)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter([waiting.job for waiting in self._waiting.values()])
+
+    def add(self, waiting: Any) -> None:
+        """Put a job behind all others."""
+        waiting.number = next(self._last)
+        self._waiting[waiting.job.name] = waiting
+        for name in waiting.waits_for:
+            self._dependents.setdefault(name.replace("${it}", _ANY), []).append(waiting)
+        if waiting.after:
+            self._unsettled.append(waiting)  # what it waits for may have ended already
+        else:
+            self._queue(waiting)
+
+    def put_back(self, iteration: Any) -> None:
+        """Put before all others what was taken and has to be started again."""
+        if isinstance(iteration, WaitingJob):
+            waiting: Any = iteration
+            waiting.taken = False
+        else:
+            iteration._scheduling_job._iteration_sub_jobs.insert(0, iteration)
+            if iteration.job.name in self._waiting:
+                return
+            waiting = WaitingArray(iteration._scheduling_job)
+        waiting.number = next(self._before_all)
+        self._waiting[waiting.job.name] = waiting
+        self._queue(waiting)
+
+    def remove(self, job: Job) -> None:
+        """Let a job wait no more, if it does."""
+        self._waiting.pop(job.name, None)
+
+    def remove_iteration(self, job: Job, iteration: Optional[int]) -> None:
+        """Let an iteration of a job wait no more, if it does."""
+        waiting = self._waiting.get(job.name)
+        if isinstance(waiting, WaitingArray):
+            waiting.scheduling.remove_iteration_index(iteration)
+            self.drop_if_done(waiting)
+
+    def clear(self) -> None:
+        """Let nothing wait any more."""
+        for content in (self._waiting, self._sizes, self._dependents, self._unsettled):
+            content.clear()
+
+    def ended(self, job: Job, iteration: Optional[int]) -> None:
+        """Take note that a job, or an iteration of it, has ended; `settle` has to follow."""
+        if not self._dependents:
+            return
+        if iteration is None:
+            self._unsettled.extend(self._dependents.pop(job.name, ()))
+        else:
+            self._unsettled.extend(self._dependents.pop(f"{job.name}:{iteration}", ()))
+            self._unsettled.extend(self._dependents.get(f"{job.name}:{_ANY}", ()))
+
+    def settle(self) -> None:
+        """Let go on, or omit, what has waited for jobs that have ended."""
+        while self._unsettled:
+            waiting = self._unsettled.popleft()
+            if self._waits(waiting):
+                self._settle(waiting)
+
+    def first(self, free_cores: int, unfit: Set[Size]) -> Any:
+        """Return what has waited longest of all that may fit, None when nothing does; `unfit` are sizes that do not."""
+        found = None
+        for size in list(self._sizes):
+            if size[0] <= free_cores and size not in unfit:
+                waiting = self._first_of(size)
+                if waiting is not None and (found is None or waiting.number < found.number):
+                    found = waiting
+        return found
+
+    def take(self, waiting: Any, iteration: Any) -> None:
+        """Take out what is started."""
+        waiting.take(iteration)
+        self.drop_if_done(waiting)
+
+    def drop_if_done(self, waiting: Any) -> None:
+        """Let an array wait no more of which nothing is left to be started."""
+        if not waiting.has_more and self._waits(waiting):
+            del self._waiting[waiting.job.name]
+
+    def _queue(self, waiting: Any) -> None:
+        heapq.heappush(self._sizes.setdefault(waiting.size, []), (waiting.number, waiting))
+
+    def _first_of(self, size: Size) -> Any:
+        heap = self._sizes[size]
+        while heap and not self._waits(heap[0][1]):
+            heapq.heappop(heap)
+        if heap:
+            return heap[0][1]
+        del self._sizes[size]
+        return None
+
+    def _waits(self, waiting: Any) -> bool:
+        return self._waiting.get(waiting.job.name) is waiting
+
+    def _settle(self, waiting: Any) -> None:
+        has_waited = bool(waiting.after)
+        for name in list(waiting.after):
+            state = self._state(name)
+            if state == JobState.SUCCEED:
+                waiting.wait_no_more_for(name)
+            elif state is None or state.is_finished():
+                del self._waiting[waiting.job.name]
+                self._omit(waiting.job)
+                return
+        if waiting.after:
+            return
+        if has_waited:
+            self._queue(waiting)
+        waiting.refresh()
+        self.drop_if_done(waiting)
+
+    def _state(self, name: str) -> Optional[JobState]:
+        job_name, iteration = JobList.parse_jobname(name)
+        job = self._job_list.get(job_name)
+        return None if job is None else job.state(iteration)
+
+
+def _size_of(resources: Any) -> Size:
+    kinds = sorted((kind.name, count) for kind, count in resources.crs.items()) if resources.has_crs else ()
+    size = (resources.get_min_num_cores() or 0, _extent(resources.cores), _extent(resources.nodes), *kinds)
+    return _known_sizes.setdefault(size, size)  # one for all jobs that have it
+
+
+def _extent(size: Any) -> Any:
+    return None if size is None else (size.exact, size.min, size.max)
