@@ -73,7 +73,7 @@ def test_no_thread_and_no_process_per_future(executor):
         assert threading.active_count() == threads
         most = max(most, len(manager.children()))
     assert most <= 5  # four cores, and one that has just ended
-    assert manager.num_threads() <= 4  # its own, and those of ZeroMQ
+    assert manager.num_threads() <= 8  # its own, those of ZeroMQ, and four that start processes
 
 
 def test_two_executors_in_one_process_and_directory(tmp_path):

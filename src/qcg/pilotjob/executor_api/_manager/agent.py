@@ -25,19 +25,19 @@ import logging
 import os
 import signal
 import sys
-from datetime import datetime
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
 from qcg.pilotjob.executor_api._manager.processes import (
     MARK,
+    Child,
     Children,
     become_subreaper,
     kill_descendants,
     kill_marked,
 )
-from qcg.pilotjob.executor_api._manager.spawning import CannotStart, spawn
+from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
 
 _logger = logging.getLogger(__name__)
 
@@ -118,11 +118,9 @@ class NodeAgent:
 
     def __init__(self, orders: Dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._env: Dict[str, str] = orders["env"]
         self._binding: bool = orders["binding"]
-        self._cpus = os.sched_getaffinity(0)
-        self._children = Children(loop)
-        self._pids: Dict[str, int] = {}
+        self._children = Children(loop, orders["env"])
+        self._jobs: Dict[str, Child] = {}
         self._leaving = False
         self._measures = Measures(orders, loop)
         self._lines = Lines(loop, *_take_streams(), self._handle, self._leave, to_agent=False)
@@ -130,12 +128,12 @@ class NodeAgent:
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
-        self._lines.send({"ready": {"cpus": sorted(self._cpus)}})
+        self._lines.send({"ready": {"cpus": sorted(os.sched_getaffinity(0))}})
         try:
             self._loop.run_forever()
         finally:
             self._lines.close()
-            kill_descendants()
+            self._children.close()
             self._measures.close()
 
     def _handle(self, message: Dict[str, Any]) -> None:
@@ -145,57 +143,41 @@ class NodeAgent:
             self._start(message["run"], message)
         elif "end" in message:
             job = message["end"]
-            if job in self._pids:  # otherwise it has ended meanwhile: what starts it came before this, in order
-                self._children.end(self._pids[job], message["grace"])
+            if job in self._jobs:  # otherwise it has ended meanwhile: what starts it came before this, in order
+                self._children.end(self._jobs[job], message["grace"])
             self._lines.send({"did": job}, _ANSWER_DELAY)
         elif "sweep" in message:
             kill_marked(**{MARK: message["sweep"]})
             self._lines.send({"did": message["sweep"]}, _ANSWER_DELAY)
 
     def _start(self, job: str, order: Dict[str, Any]) -> None:
-        try:
-            with self._bound_to(order["cores"]):
-                pid = self._spawn(job, order)
-        except CannotStart as error:
-            self._lines.send({"did": job})
-            self._lines.send({"ended": job, "code": error.exit_code, "message": str(error)})
-            return
-        self._pids[job] = pid
-        self._lines.send({"did": job, "pid": pid}, _ANSWER_DELAY)
-
-    def _spawn(self, job: str, order: Dict[str, Any]) -> int:
-        env = {name: value for name, value in self._env.items() if name not in order["unset"]}
-        env.update(order["set"])
         name: str = order["name"]
+        env: Dict[str, Optional[str]] = order["env"]
         command = self._measures.wrapped(order["command"], env, name)
-        started = datetime.now()
+        cpus = (
+            frozenset(int(cpu) for core in order["cores"] for cpu in core.split(",")) if self._binding else frozenset()
+        )
+
+        def started() -> None:
+            self._lines.send({"did": job, "pid": child.pid}, _ANSWER_DELAY)
+
+        def failed(error: CannotStart) -> None:
+            self._lines.send({"did": job})
+            self._ended(job, error.exit_code, message=str(error))
 
         def ended(code: int) -> None:
-            self._measures.ended(name, started)
+            assert child.started is not None
+            self._measures.ended(name, child.started)
             self._ended(job, code)
 
-        return spawn(self._children, command, job, ended, cwd=order["cwd"], env=env, files=order["files"])
+        child = self._jobs[job] = Child(job, ended, started, failed)
+        self._children.start(Order(command, order["cwd"], env, order["files"], cpus), child)
 
-    @contextlib.contextmanager
-    def _bound_to(self, cores: List[str]) -> Iterator[None]:
-        """Let what is started meanwhile run on `cores` only."""
-        if not self._binding:
-            yield
-            return
-        try:
-            os.sched_setaffinity(0, {int(cpu) for core in cores for cpu in core.split(",")})
-        except OSError as error:
-            raise CannotStart(f"cannot bind to the cores {' '.join(cores)}: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, self._cpus)
-
-    def _ended(self, job: str, code: int) -> None:
-        del self._pids[job]
+    def _ended(self, job: str, code: int, **more: str) -> None:
+        del self._jobs[job]
         if not self._leaving:
-            self._lines.send({"ended": job, "code": code})
-        elif not self._pids:
+            self._lines.send({"ended": job, "code": code, **more})
+        elif not self._jobs:
             self._loop.stop()
 
     def _terminated(self) -> None:
@@ -204,9 +186,9 @@ class NodeAgent:
 
     def _leave(self) -> None:
         self._leaving = True
-        for pid in self._pids.values():
-            self._children.end(pid, ORPHAN_GRACE)
-        if not self._pids:
+        for child in self._jobs.values():
+            self._children.end(child, ORPHAN_GRACE)
+        if not self._jobs:
             self._loop.stop()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shlex
+import uuid
 from datetime import datetime
 from string import Template
 from typing import Any, Dict, List, Optional
@@ -14,9 +15,9 @@ from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
 from typing_extensions import override
 
-from qcg.pilotjob.executor_api._manager.processes import Children
+from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
-from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, spawn
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +38,31 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     _walltime_timer: Optional[asyncio.TimerHandle] = None
     _over_walltime = False
-    _started: Optional[datetime] = None
+    _child: Optional[Child] = None
+
+    def __init__(self, executor: Any, envs: Any, allocation: Any, job_iteration: Any, schema: Any) -> None:
+        # not those of the core: they copy the whole environment for each job
+        self._executor = executor
+        self._envs = envs
+        self._schema = schema
+        self.allocation = allocation
+        self.job_iteration = job_iteration
+        self.jid = uuid.uuid4().hex
+        self.canceled = False
+        self.exit_code: Optional[int] = None
+        self.error_message: Optional[str] = None
+        self.env_opts = schema.get_env_opts()
+        self.env = Changes()
+        self.wd_path = "."
+        self._start_time: Any = None
+        parts = allocation.nodes
+        self.nnodes = len(parts)
+        self.ncores = sum(part.ncores for part in parts)
+        self.nlist = ",".join([part.node.name for part in parts])
+        self.tasks_per_node = ",".join([str(part.ncores) for part in parts])
+        self.job_execution = self._replace_job_variables(job_iteration.job.execution)
+        self.process_pid = -1
+        self.process_name = "bash" if self.job_execution.script else os.path.basename(self.job_execution.exec)
 
     @override
     def _replace_job_variables(self, job_execution: JobExecution) -> JobExecution:
@@ -60,7 +85,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self.pre_start()
             self._start()
         except CannotStart as error:
-            self.postprocess(error.exit_code, str(error))
+            self._not_started(error)
         except Exception as error:
             _logger.exception("job %s was not started", self.job_iteration.name)
             self.postprocess(NOT_EXECUTABLE, f"cannot start: {error}")
@@ -71,26 +96,30 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         self._end()
 
     def _end(self) -> None:
-        self.children.end(self.process_pid, self.grace)
+        if self._child is not None:
+            self.children.end(self._child, self.grace)
 
     def _start(self) -> None:
         execution = self.job_execution
         command = [execution.exec, *execution.args]
         if self.run_times is not None:
             command = self.run_times.wrapped(command, self.env, self.job_iteration.name)
-        files = self._files()
-        self.process_pid = spawn(
-            self.children, command, self.jid, self._ended, cwd=self.wd_path, env=self.env, files=files
-        )
-        self._started = datetime.now()
+        self._child = Child(self.jid, self._ended, self._has_started, self._not_started)
+        self.children.start(Order(command, self.wd_path, self.env, self._files()), self._child)
+
+    def _has_started(self) -> None:
+        assert self._child is not None
+        self.process_pid = self._child.pid
         self._limit_walltime()
         _logger.info("job %s is process %d", self.job_iteration.name, self.process_pid)
 
+    def _not_started(self, error: CannotStart) -> None:
+        self.postprocess(error.exit_code, str(error))
+
     def _files(self) -> Dict[str, str]:
         """Return the paths of the job's streams, and note them for whoever asks why it failed."""
-        execution = self.job_execution
-        files = {name: os.path.join(self.wd_path, getattr(execution, name) or "") for name in STREAMS}
-        files = {name: path for name, path in files.items() if getattr(execution, name)}
+        named = {name: getattr(self.job_execution, name) for name in STREAMS}
+        files = {name: os.path.join(self.wd_path, path) for name, path in named.items() if path}
         self._note(files)
         return files
 
@@ -110,8 +139,8 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     def _ended(self, exit_code: int, message: Optional[str] = None) -> None:
         if self._walltime_timer is not None:
             self._walltime_timer.cancel()
-        if self.run_times is not None and self._started is not None:
-            self.run_times.ended(self.job_iteration.name, self._started, datetime.now())
+        if self.run_times is not None and self._child is not None and self._child.started is not None:
+            self.run_times.ended(self.job_iteration.name, self._child.started, datetime.now())
         if self._over_walltime and not self.canceled:
             walltime = self.job_iteration.resources.wt
             self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")
@@ -148,9 +177,21 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         return [options.get("mpirun", "mpirun"), "-n", str(self.ncores), *options.get("mpirun_args", []), *command]
 
 
+class Changes(Dict[str, Optional[str]]):
+    """What a job's environment has in place of the manager's; None for what it does not have."""
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return self.get(str(name), os.environ.get(str(name))) is not None
+
+    @override
+    def __delitem__(self, name: str) -> None:
+        self[name] = None
+
+
 def _replaced(value: Any, variables: Dict[str, str]) -> Any:
     if isinstance(value, str):
-        return Template(value).safe_substitute(variables)
+        return Template(value).safe_substitute(variables) if "$" in value else value
     if isinstance(value, dict):
         return {_replaced(key, variables): _replaced(item, variables) for key, item in value.items()}
     if isinstance(value, list):

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, MutableMapping, Optional
 
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 
@@ -32,7 +32,7 @@ class Measures:
             self._tracer = threading.Thread(target=ProcStats(self._stop).trace, daemon=True)
             self._tracer.start()
 
-    def wrapped(self, command: List[str], env: Dict[str, str], name: str) -> List[str]:
+    def wrapped(self, command: List[str], env: MutableMapping[str, Optional[str]], name: str) -> List[str]:
         """Return the command as it has to be run."""
         return self._run_times.wrapped(command, env, name) if self._run_times is not None else command
 

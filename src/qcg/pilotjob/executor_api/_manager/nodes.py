@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
@@ -15,8 +16,9 @@ from qcg.pilotjob.config import Config
 
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager.lines import Lines
-from qcg.pilotjob.executor_api._manager.processes import Children
+from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
+from qcg.pilotjob.executor_api._manager.spawning import OWN_GROUP
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class NodeLink:
         self._children = children
         self._launcher = launcher
         self._loop = asyncio.get_event_loop()
-        self._pid = 0
+        self._process: Optional[Child] = None
         self._lines: Optional[Lines] = None
         self._due = 0
         self._patience: Optional[asyncio.TimerHandle] = None
@@ -66,7 +68,7 @@ class NodeLink:
     @property
     def ended(self) -> bool:
         """Whether the process has ended."""
-        return not self._pid
+        return self._process is None
 
     def start(self, command: List[str], orders: Dict[str, Any]) -> None:
         """Start the agent; it will be `ready`, or `lost`.
@@ -78,9 +80,7 @@ class NodeLink:
         from_agent, to_us = os.pipe()
         with self.log.open("ab") as log:
             try:
-                self._pid = self._children.start(
-                    command, "", self._process_ended, stdin=to_agent, stdout=to_us, stderr=log
-                )
+                process = subprocess.Popen(command, stdin=to_agent, stdout=to_us, stderr=log, **OWN_GROUP)
             except BaseException:
                 os.close(from_us)
                 os.close(from_agent)
@@ -88,6 +88,9 @@ class NodeLink:
             finally:
                 os.close(to_agent)
                 os.close(to_us)
+        process.returncode = 0  # the children are waited for by their process id
+        self._process = Child("", self._process_ended)
+        self._children.adopt(process.pid, self._process)
         first = json.dumps(orders).encode() + b"\n"
         self._lines = Lines(
             self._loop, from_agent, from_us, self._heard, self._stream_ended, to_agent=True, first=first
@@ -110,8 +113,8 @@ class NodeLink:
 
     def give_up(self) -> None:
         """End the process, and with it what Slurm started for it: nothing that it runs may come back to life."""
-        if not self.ended:
-            self._children.end(self._pid, _KILL_SECONDS)
+        if self._process is not None:
+            self._children.end(self._process, _KILL_SECONDS)
 
     def close(self) -> None:
         """Hear no more of it."""
@@ -160,7 +163,7 @@ class NodeLink:
         self._loop.call_later(_LAST_WORDS_SECONDS, self.give_up)
 
     def _process_ended(self, code: int) -> None:
-        self._pid = 0
+        self._process = None
         self._cause = self._cause or self.last_words() or f"its agent ended with exit code {code}"
         self._is_lost()
         self._launcher.has_changed()
@@ -234,16 +237,17 @@ class NodeLauncher:
         """Return why a node is no more, an empty string while it is there."""
         return self._links[node].lost
 
-    def run(self, job: Any, node: str, name: str, command: List[str], env: Mapping[str, str], **order: Any) -> None:
-        """Let the agent of `node` start the process of `job`, whose `began` and `_ended` are called."""
+    def run(
+        self, job: Any, node: str, name: str, command: List[str], env: Mapping[str, Optional[str]], **order: Any
+    ) -> None:
+        """Let the agent of `node` start the process of `job`, whose `process_pid` is set and `ended` called."""
         self._jobs[job.jid] = job
         self._links[node].send(
             {
                 "run": job.jid,
                 "name": name,
                 "command": command,
-                "set": {key: value for key, value in env.items() if self._env.get(key) != value},
-                "unset": [key for key in self._env if key not in env],
+                "env": env,
                 **order,
             }
         )

@@ -1,5 +1,15 @@
 """The jobs' processes: started in groups of their own, followed to the last one, ended together.
 
+::
+
+    loop's thread                        starters, a few threads
+    -----------------------------        ------------------------------------------------
+    start  --- Order, Child ----------> _orders -> Spawner.spawn: until the program runs
+    _take_started <--- Child ---------- _started
+    SIGCHLD -> _reap -> on_exit
+
+A start keeps its thread waiting, for longer where the program's file system is slow; the loop goes on meanwhile.
+
 The manager process is the subreaper of all that it starts: a process that outlives its parent becomes the manager's
 child. So the end of every one of them is a SIGCHLD here, and nothing has to be polled for; and what a job starts in
 another group or session is still found among the manager's descendants, by the mark in its environment.
@@ -8,67 +18,104 @@ another group or session is still found among the manager's descendants, by the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
+import queue
 import signal
-import subprocess
-import sys
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+import threading
+import time
+from collections import deque
+from datetime import datetime
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 import psutil
+
+from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order, Spawner
 
 _logger = logging.getLogger(__name__)
 
 MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
 _PR_SET_CHILD_SUBREAPER = 36
-# A group is all that is needed, and a session costs: where Linux shares the cores among sessions, each job that starts
-# in one of its own has to queue for its first moment, which on a busy node halves the number of jobs a second.
-_OWN_GROUP: Dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+_STARTERS = 4
 _LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
+_LAST_STARTS_SECONDS = 0.5  # for starts that are under way when all has to end
 
 
-@dataclass
-class _Child:
-    process: "subprocess.Popen[bytes]"
-    on_exit: Callable[[int], None]
-    mark: str
-    returncode: Optional[int] = None
-    kill_timer: Optional[asyncio.TimerHandle] = None
-    linger_timer: Optional[asyncio.TimerHandle] = None
-    strays: List[psutil.Process] = field(default_factory=list)
+class Child:
+    """One process that was ordered, with what comes of it.
+
+    Attributes:
+        pid: its process id; 0 as long as there is no process.
+        started: when it was started.
+    """
+
+    def __init__(
+        self,
+        mark: str,
+        on_exit: Callable[[int], None],
+        on_started: Callable[[], None] = lambda: None,
+        on_failed: Callable[[CannotStart], None] = lambda _: None,
+    ) -> None:
+        """`on_exit` gets the exit code when nothing of it is left, `on_failed` the reason why it never began."""
+        self.mark = mark
+        self.on_exit = on_exit
+        self.on_started = on_started
+        self.on_failed = on_failed
+        self.pid = 0
+        self.started: Optional[datetime] = None
+        self.failure: Optional[CannotStart] = None
+        self.returncode: Optional[int] = None
+        self.grace: Optional[float] = None
+        self.kill_timer: Optional[asyncio.TimerHandle] = None
+        self.linger_timer: Optional[asyncio.TimerHandle] = None
+        self.strays: List[psutil.Process] = []
 
 
 class Children:
     """All processes that the manager has started for jobs. Belongs to the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
+        """`environment` is what the orders' environments differ from."""
         self._loop = loop
-        self._children: Dict[int, _Child] = {}
+        self._spawner = Spawner(environment)
+        self._children: Dict[int, Child] = {}
+        self._lingering: Set[Child] = set()  # ended, but what they have started has not
+        self._starting = 0
+        self._reap_again = False
+        self._orders: "queue.SimpleQueue[Optional[Tuple[Order, Child]]]" = queue.SimpleQueue()
+        self._started: Deque[Child] = deque()
+        self._told = False
+        self._closed = False
+        self._starters: List[threading.Thread] = []
         become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
-    def start(self, command: List[str], mark: str, on_exit: Callable[[int], None], **options: Any) -> int:
-        """Start `command` and return its process id; `on_exit` gets the exit code when nothing of it is left.
+    def start(self, order: Order, child: Child) -> None:
+        """Start what is ordered, soon: what becomes of it is told to `child`.
 
-        `options` are those of ``subprocess.Popen``. What the command leaves behind in its group when it ends is
-        killed, as schedulers do at the end of a step.
-
-        Raises:
-            OSError: the command cannot be started.
+        What the command leaves behind in its group when it ends is killed, as schedulers do at the end of a step.
         """
-        process = subprocess.Popen(command, **_OWN_GROUP, **options)
-        self._children[process.pid] = _Child(process, on_exit, mark)
-        return process.pid
+        self._starting += 1
+        if len(self._starters) < min(self._starting, _STARTERS):
+            starter = threading.Thread(target=self._start_ordered, name="qcgpj-starter", daemon=True)
+            self._starters.append(starter)
+            starter.start()
+        self._orders.put((order, child))
 
-    def end(self, pid: int, grace: float) -> None:
+    def adopt(self, pid: int, child: Child) -> None:
+        """Follow a process that the loop's thread has started in a group of its own just now."""
+        child.pid = pid
+        self._children[pid] = child
+
+    def end(self, child: Child, grace: float) -> None:
         """Ask the command and all that it started to end, with SIGTERM; kill what is left `grace` seconds later.
 
         Called again, it can only shorten that time.
         """
-        child = self._children.get(pid)
-        if child is None:
+        if self._children.get(child.pid) is not child and child not in self._lingering:
+            child.grace = grace if child.grace is None else min(grace, child.grace)  # for when it is known here
             return
         kill_at = self._loop.time() + grace
         if child.kill_timer is None:
@@ -77,45 +124,110 @@ class Children:
             return
         else:
             child.kill_timer.cancel()
-        child.kill_timer = self._loop.call_at(kill_at, self._kill, pid)
+        child.kill_timer = self._loop.call_at(kill_at, self._kill, child)
 
-    def kill_rest(self) -> None:
-        """Kill every descendant of this process: the last act before it ends."""
+    def close(self) -> None:
+        """Start nothing more, and kill every descendant of this process: the last act. From any thread."""
+        self._closed = True
+        for _ in self._starters:
+            self._orders.put(None)
+        deadline = time.monotonic() + _LAST_STARTS_SECONDS
+        for starter in self._starters:
+            starter.join(max(0.0, deadline - time.monotonic()))
         kill_descendants()
 
-    def _kill(self, pid: int) -> None:
-        child = self._children[pid]
-        self._signal(child, signal.SIGKILL)
-        child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, pid)
+    # ---- the starters
 
-    def _signal(self, child: _Child, number: signal.Signals) -> None:
+    def _start_ordered(self) -> None:
+        while True:
+            item = self._orders.get()
+            if item is None or self._closed:
+                return
+            order, child = item
+            try:
+                child.started = datetime.now()
+                child.pid = self._spawner.spawn(order)
+            except CannotStart as error:
+                child.failure = error
+            except Exception as error:
+                _logger.exception("%s was not started", order.command[0])
+                child.failure = CannotStart(f"cannot start {order.command[0]!r}: {error}")
+            self._started.append(child)
+            if not self._told:
+                self._told = True
+                with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
+                    self._loop.call_soon_threadsafe(self._take_started)
+
+    def _take_started(self) -> None:
+        self._told = False
+        while self._started:
+            child = self._started.popleft()
+            self._starting -= 1
+            if child.failure is not None:
+                child.on_failed(child.failure)
+                continue
+            self._children[child.pid] = child
+            child.on_started()
+            if child.grace is not None:
+                self.end(child, child.grace)
+        if self._reap_again:
+            self._reap()
+
+    # ---- ends
+
+    def _kill(self, child: Child) -> None:
+        self._signal(child, signal.SIGKILL)
+        child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
+
+    def _signal(self, child: Child, number: signal.Signals) -> None:
         # the leader's pid names the group for as long as it is not reaped, and after that while a member lives
-        _signal_group(child.process.pid, number)
-        child.strays = [process for process in _marked(child.mark) if process.pid != child.process.pid]
+        _signal_group(child.pid, number)
+        child.strays = [process for process in _marked(child.mark) if process.pid != child.pid]
         for process in child.strays:
             _send(process, number)
 
     def _reap(self) -> None:
-        for pid, child in list(self._children.items()):
-            if child.returncode is None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                if child.kill_timer is None:
-                    _signal_group(pid, signal.SIGKILL)
-                    child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, pid)
-                child.returncode = child.process.wait()
-            if child.returncode is not None:
-                _reap_group(pid)
-                if not _group_exists(pid) and not any(_lives(process) for process in child.strays):
-                    self._finish(pid)
-        _reap_orphans(self._children)
+        self._reap_again = False
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if ended is None:
+                break
+            pid = ended.si_pid
+            if pid in self._children:
+                self._collect(self._children.pop(pid))
+            elif self._starting and os.getpgid(pid) == pid:
+                self._reap_again = True  # it may be one that is not known here yet
+                break
+            else:  # left by a job
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        for child in list(self._lingering):
+            self._finish_if_gone(child)
 
-    def _stop_waiting(self, pid: int) -> None:
-        child = self._children.get(pid)
-        if child is not None and child.returncode is not None:
-            _logger.warning("processes of %d do not end after SIGKILL", pid)
-            self._finish(pid)
+    def _collect(self, child: Child) -> None:
+        if child.kill_timer is None:
+            _signal_group(child.pid, signal.SIGKILL)
+        ended = os.waitid(os.P_PID, child.pid, os.WEXITED)
+        assert ended is not None
+        child.returncode = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        self._lingering.add(child)
+        self._finish_if_gone(child)
+        if child in self._lingering and child.kill_timer is None:
+            child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
 
-    def _finish(self, pid: int) -> None:
-        child = self._children.pop(pid)
+    def _finish_if_gone(self, child: Child) -> None:
+        if not _group_exists(child.pid) and not any(_lives(process) for process in child.strays):
+            self._finish(child)
+
+    def _stop_waiting(self, child: Child) -> None:
+        if child in self._lingering:
+            _logger.warning("processes of %d do not end after SIGKILL", child.pid)
+            self._finish(child)
+
+    def _finish(self, child: Child) -> None:
+        self._lingering.remove(child)
         for timer in (child.kill_timer, child.linger_timer):
             if timer is not None:
                 timer.cancel()
@@ -131,13 +243,8 @@ def kill_descendants() -> None:
 
 def kill_marked(**marks: str) -> None:
     """Kill every process on this node that has all the `marks` in its environment, whoever has started it."""
-    for process in psutil.process_iter():
-        try:
-            env = process.environ()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it has ended, or it is another user's and out of our reach
-        if all(env.get(name) == value for name, value in marks.items()):
-            _send(process, signal.SIGKILL)
+    for process in _with(marks, psutil.process_iter()):
+        _send(process, signal.SIGKILL)
 
 
 def become_subreaper() -> None:
@@ -167,34 +274,20 @@ def _group_exists(pid: int) -> bool:
     return True
 
 
-def _reap_group(pid: int) -> None:
-    try:
-        while os.waitid(os.P_PGID, pid, os.WEXITED | os.WNOHANG):
-            continue
-    except ChildProcessError:
-        return  # none of this group is a child of ours
-
-
-def _reap_orphans(known: Dict[int, _Child]) -> None:
-    """Collect what jobs left to us in other groups; the first one that somebody else waits for ends the round."""
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if ended is None or ended.si_pid in known:
-            return
-        os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
-
-
 def _marked(mark: str) -> List[psutil.Process]:
+    return _with({MARK: mark}, psutil.Process().children(recursive=True))
+
+
+def _with(marks: Mapping[str, str], processes: Any) -> List[psutil.Process]:
+    """Return those of the processes that have all the marks in their environment."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in processes:
         try:
-            if process.environ().get(MARK) == mark:
-                found.append(process)
+            env = process.environ()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it has ended, or it is another user's and out of our reach
+        if all(env.get(name) == value for name, value in marks.items()):
+            found.append(process)
     return found
 
 

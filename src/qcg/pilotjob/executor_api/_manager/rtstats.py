@@ -13,7 +13,7 @@ import os
 import socket
 from datetime import datetime
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, MutableMapping, Optional
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class RunTimes:
             self._descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
             loop.add_reader(self._descriptor, self._read)
 
-    def wrapped(self, command: List[str], env: Dict[str, str], name: str) -> List[str]:
+    def wrapped(self, command: List[str], env: MutableMapping[str, Optional[str]], name: str) -> List[str]:
         """Return the command as it has to be run, and tell the wrapper in `env` where to write."""
         if not self._wrapper:
             return command

@@ -123,7 +123,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
-        self._children = LocalJob.children = Children(self._loop)
+        self._children = LocalJob.children = Children(self._loop, os.environ)
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
         self._manager.record = self._job_reporter
@@ -192,13 +192,13 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _end_by_force(self) -> None:
         """End this process although a part of it does not: the core waits for agents that have gone without end."""
         if self._children is not None:
-            self._children.kill_rest()
+            self._children.close()
         self._leave_directory()
         os._exit(1)
 
     def _clean_up(self) -> None:
         if self._children is not None:
-            self._children.kill_rest()
+            self._children.close()
         if self._run_times is not None:
             self._run_times.close()
         pending = asyncio.all_tasks(self._loop)
