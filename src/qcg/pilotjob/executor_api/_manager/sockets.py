@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Set
 
 import zmq
 from qcg.pilotjob.publisher import EventTopic, StatusPublisher
@@ -78,7 +78,7 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
 
 
 class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is untyped
-    """The PUB socket, as an XPUB that greets each new subscriber.
+    """The PUB socket, as an XPUB that greets each new subscriber, and sends only what somebody has subscribed to.
 
     Mends C5, and C3 (events beyond the high-water mark are dropped). The greeting tells a subscriber that from now on
     it misses nothing. Can go when the core can bind to an address it is given and has no high-water mark.
@@ -89,27 +89,36 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
         self.address = self.external_address = f"ipc://{self.directory / EVENTS}"
-        self.zmq_ctx = Context.instance()
-        self.socket = self.zmq_ctx.socket(zmq.XPUB)
+        context: Any = Context.instance()
+        # a plain one: without a high-water mark sending never waits
+        self.socket: "zmq.Socket[bytes]" = context.socket(zmq.XPUB, socket_class=zmq.Socket)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.socket.bind(self.address)
-        self._greeter: Optional["asyncio.Task[None]"] = asyncio.ensure_future(self._greet())
+        self._subscribed: Set[str] = set()
+        self._loop = asyncio.get_event_loop()
+        self._loop.add_reader(self.socket.fileno(), self._read_subscriptions)
 
-    async def _greet(self) -> None:
-        while True:
-            subscription = await self.socket.recv()
-            if subscription == b"\x01" + HELLO.encode():
-                self.socket.send_string(f"{HELLO} {{}}")
+    def _read_subscriptions(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                subscription = self.socket.recv(zmq.NOBLOCK)
+                if subscription.startswith(b"\x01"):
+                    topic = subscription[1:].decode()
+                    self._subscribed.add(topic)
+                    if topic == HELLO:
+                        self.socket.send_string(f"{HELLO} {{}}")
 
     @override
     def publish(self, topic: EventTopic, data: Dict[str, Any]) -> None:
+        if not topic.value.startswith(tuple(self._subscribed)):
+            return
         self.socket.send_string(f"{topic.value} {json.dumps(data)}")
+        if int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:  # of which sending has made the descriptor forget
+            self._read_subscriptions()
 
     @override
     async def stop(self) -> None:
-        if self._greeter:
-            self._greeter.cancel()
-            await asyncio.gather(self._greeter, return_exceptions=True)
-            self._greeter = None
+        if not self.socket.closed:
+            self._loop.remove_reader(self.socket.fileno())
             self.socket.close()
