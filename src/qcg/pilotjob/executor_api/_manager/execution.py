@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shlex
-import uuid
 from datetime import datetime
 from string import Template
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
@@ -22,6 +22,8 @@ from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS,
 _logger = logging.getLogger(__name__)
 
 _MPI_MODELS = ("openmpi", "intelmpi")
+_RUN = os.urandom(12).hex()  # a job is told by its id from those of all other managers
+_numbers = itertools.count()
 
 
 class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is untyped
@@ -34,6 +36,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     children: Children
     run_times: Optional[RunTimes] = None
+    note_in_log: Optional[Callable[[str], None]] = None
     grace: float = 5.0
 
     _walltime_timer: Optional[asyncio.TimerHandle] = None
@@ -47,7 +50,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         self._schema = schema
         self.allocation = allocation
         self.job_iteration = job_iteration
-        self.jid = uuid.uuid4().hex
+        self.jid = f"{_RUN}{next(_numbers):08x}"
         self.canceled = False
         self.exit_code: Optional[int] = None
         self.error_message: Optional[str] = None
@@ -91,6 +94,11 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self.postprocess(NOT_EXECUTABLE, f"cannot start: {error}")
 
     @override
+    def postprocess(self, exit_code: int, error_message: Optional[str] = None) -> None:
+        self._log(f"ended with exit code {exit_code} {error_message or ''}")
+        super().postprocess(exit_code, error_message)
+
+    @override
     async def cancel(self) -> None:
         self.canceled = True
         self._end()
@@ -111,7 +119,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         assert self._child is not None
         self.process_pid = self._child.pid
         self._limit_walltime()
-        _logger.info("job %s is process %d", self.job_iteration.name, self.process_pid)
+        self._log(f"is process {self.process_pid} on {self.nlist}")
 
     def _not_started(self, error: CannotStart) -> None:
         self.postprocess(error.exit_code, str(error))
@@ -128,6 +136,10 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if walltime:
             loop = asyncio.get_running_loop()
             self._walltime_timer = loop.call_later(walltime.total_seconds(), self._end_over_walltime)
+
+    def _log(self, what: str) -> None:
+        if LocalJob.note_in_log is not None:
+            LocalJob.note_in_log(f"job {self.job_iteration.name} {what}")
 
     def _note(self, facts: Dict[str, str]) -> None:
         self.job_iteration.job.append_runtime(facts, iteration=self.job_iteration.iteration)

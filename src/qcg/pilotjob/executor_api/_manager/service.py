@@ -35,6 +35,7 @@ from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
 
 _logger = logging.getLogger(__name__)
+_own_logger = logging.getLogger("qcg.pilotjob.executor_api")
 
 ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose client has gone
 _LONGEST_END = 5.0  # seconds for the manager to end all jobs and itself when nobody waits for it any more
@@ -103,7 +104,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _setup_logging(self) -> None:
         self._log_handler = BufferedLog(Path(self._aux_dir, "service.log"), self._loop)
         top_logger.addHandler(self._log_handler)
-        top_logger.setLevel(Config.LOG_LEVEL.get(self._conf).upper())
+        level = Config.LOG_LEVEL.get(self._conf).upper()
+        top_logger.setLevel(level)
+        _own_logger.setLevel(level)
         _logger.info("manager %s starts at %s", Config.MANAGER_ID.get(self._conf), datetime.now())
         _logger.info("arguments: %s", self._args)
         write_environment(Path(self._aux_dir, "env.log"))
@@ -154,6 +157,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     @override
     def start(self) -> None:
+        if top_logger.isEnabledFor(logging.INFO):
+            LocalJob.note_in_log = self._log_handler.note
+        if top_logger.level == logging.INFO:
+            top_logger.setLevel(logging.WARNING)  # the core writes a dozen lines a job, where we write two
         self._loop.add_reader(self._lifeline, self._read_lifeline)
         try:
             self._loop.run_until_complete(self._run_service())
