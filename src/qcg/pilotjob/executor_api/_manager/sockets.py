@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Set
+from typing import Any, Callable, Dict, Tuple
 
 import zmq
 from qcg.pilotjob.publisher import EventTopic, StatusPublisher
@@ -47,6 +47,38 @@ def make_directory(last_resort: str) -> Path:
     )
 
 
+class _BoundSocket:
+    """A socket that is served by the event loop, without the tasks that ``zmq.asyncio`` takes for each message.
+
+    None that is bound here ever has to wait before it can send.
+    """
+
+    def __init__(self, kind: int, address: str, on_message: Callable[[bytes], None], **options: int) -> None:
+        context: Any = Context.instance()
+        self._socket: "zmq.Socket[bytes]" = context.socket(kind, socket_class=zmq.Socket)
+        for name, value in options.items():
+            self._socket.setsockopt(getattr(zmq, name), value)
+        self._socket.bind(address)
+        self._on_message = on_message
+        self._loop = asyncio.get_event_loop()
+        self._loop.add_reader(self._socket.fileno(), self._read)
+
+    def send(self, text: str) -> None:
+        """Send a message."""
+        self._socket.send_string(text)
+        self._read()  # the descriptor does not tell again of what came before
+
+    def close(self) -> None:
+        """Close the socket."""
+        if not self._socket.closed:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
+    def _read(self) -> None:
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._on_message(self._socket.recv())
+
+
 class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyped
     """The REP socket.
 
@@ -59,14 +91,13 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
         self.address = self.real_address = self.external_address = f"ipc://{self.directory / REQUESTS}"
-        self.zmq_ctx = Context.instance()
-        self.socket = self.zmq_ctx.socket(zmq.REP)
-        self.socket.bind(self.address)
+        self._messages: "asyncio.Queue[bytes]" = asyncio.Queue()
+        self.socket = _BoundSocket(zmq.REP, self.address, self._messages.put_nowait)
 
     @override
     async def receive(self) -> Dict[str, Any]:
         while True:
-            message = await self.socket.recv()
+            message = await self._messages.get()
             try:
                 request = json.loads(message)
             except (ValueError, RecursionError) as error:
@@ -75,6 +106,10 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
             if isinstance(request, dict):
                 return request
             await self.reply(Response.error("the request is not a JSON object").to_json())
+
+    @override
+    async def reply(self, reply_msg: str) -> None:
+        self.socket.send(reply_msg)
 
 
 class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is untyped
@@ -89,36 +124,22 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
         self.address = self.external_address = f"ipc://{self.directory / EVENTS}"
-        context: Any = Context.instance()
-        # a plain one: without a high-water mark sending never waits
-        self.socket: "zmq.Socket[bytes]" = context.socket(zmq.XPUB, socket_class=zmq.Socket)
-        self.socket.setsockopt(zmq.SNDHWM, 0)
-        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self.socket.bind(self.address)
-        self._subscribed: Set[str] = set()
-        self._loop = asyncio.get_event_loop()
-        self._loop.add_reader(self.socket.fileno(), self._read_subscriptions)
+        self._subscribed: Tuple[str, ...] = ()
+        self.socket = _BoundSocket(zmq.XPUB, self.address, self._take_subscription, SNDHWM=0, XPUB_VERBOSE=1)
 
-    def _read_subscriptions(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                subscription = self.socket.recv(zmq.NOBLOCK)
-                if subscription.startswith(b"\x01"):
-                    topic = subscription[1:].decode()
-                    self._subscribed.add(topic)
-                    if topic == HELLO:
-                        self.socket.send_string(f"{HELLO} {{}}")
+    def _take_subscription(self, message: bytes) -> None:
+        if message.startswith(b"\x01"):
+            topic = message[1:].decode()
+            if topic not in self._subscribed:
+                self._subscribed += (topic,)
+            if topic == HELLO:
+                self.socket.send(f"{HELLO} {{}}")
 
     @override
     def publish(self, topic: EventTopic, data: Dict[str, Any]) -> None:
-        if not topic.value.startswith(tuple(self._subscribed)):
-            return
-        self.socket.send_string(f"{topic.value} {json.dumps(data)}")
-        if int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:  # of which sending has made the descriptor forget
-            self._read_subscriptions()
+        if topic.value.startswith(self._subscribed):
+            self.socket.send(f"{topic.value} {json.dumps(data)}")
 
     @override
     async def stop(self) -> None:
-        if not self.socket.closed:
-            self._loop.remove_reader(self.socket.fileno())
-            self.socket.close()
+        self.socket.close()
