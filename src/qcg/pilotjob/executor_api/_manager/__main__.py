@@ -46,6 +46,8 @@ def main(orders: Dict[str, Any]) -> None:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})
         raise
     os.umask(jobs_umask)
+    gc.freeze()
+    gc.set_threshold(10_000)  # a batch of jobs makes that many objects, and none of them is garbage
     gc.enable()
     _tell(ready, service.description())
     service.start()

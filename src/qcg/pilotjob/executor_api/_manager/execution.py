@@ -153,6 +153,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self._walltime_timer.cancel()
         if self.run_times is not None and self._child is not None and self._child.started is not None:
             self.run_times.ended(self.job_iteration.name, self._child.started, datetime.now())
+        self._child = None  # it holds this one
         if self._over_walltime and not self.canceled:
             walltime = self.job_iteration.resources.wt
             self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")

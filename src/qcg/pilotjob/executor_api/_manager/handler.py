@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any, Dict, List, Optional
 
@@ -51,6 +52,8 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         except Exception as error:
             _logger.exception("a submission failed")
             return Response.error(f"{type(error).__name__}: {error}")
+        # jobs stay until the end: to go through all of them for garbage again and again would cost as much as they do
+        gc.freeze()
         names = [job.name for job in jobs]
         return Response.ok(f"{len(jobs)} jobs submitted", data={"submitted": len(jobs), "jobs": names})
 
