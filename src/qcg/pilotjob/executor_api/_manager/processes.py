@@ -2,13 +2,14 @@
 
 ::
 
-    loop's thread                        starters, a few threads
+    loop's thread                        Starters, a few threads
     -----------------------------        ------------------------------------------------
-    start  --- Order, Child ----------> _orders -> Spawner.spawn: until the program runs
-    _take_started <--- Child ---------- _started
+    start  --- Order, Child ----------> Spawner.spawn: until the program runs
+    _take_started <--- Child ---------- started
     SIGCHLD -> _reap -> on_exit
 
-A start keeps its thread waiting, for longer where the program's file system is slow; the loop goes on meanwhile.
+What was started is taken over when the loop is awake anyway, as at the end of a job. The loop is woken where something
+waits for that, and a timer does what nothing else does.
 
 The manager process is the subreaper of all that it starts: a process that outlives its parent becomes the manager's
 child. So the end of every one of them is a SIGCHLD here, and nothing has to be polled for; and what a job starts in
@@ -22,25 +23,21 @@ import contextlib
 import ctypes
 import logging
 import os
-import queue
 import signal
-import threading
-import time
-from collections import deque
 from datetime import datetime
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
 import psutil
 
-from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order, Spawner
+from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
+from qcg.pilotjob.executor_api._manager.starters import Starters
 
 _logger = logging.getLogger(__name__)
 
 MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
 _PR_SET_CHILD_SUBREAPER = 36
-_STARTERS = 4
+_LOOK_SECONDS = 0.05  # in which what was started is taken over
 _LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
-_LAST_STARTS_SECONDS = 0.5  # for starts that are under way when all has to end
 
 
 class Child:
@@ -79,16 +76,10 @@ class Children:
     def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
         """`environment` is what the orders' environments differ from."""
         self._loop = loop
-        self._spawner = Spawner(environment)
+        self._starters = Starters(environment, self._wake)
         self._children: Dict[int, Child] = {}
         self._lingering: Set[Child] = set()  # ended, but what they have started has not
-        self._starting = 0
-        self._reap_again = False
-        self._orders: "queue.SimpleQueue[Optional[Tuple[Order, Child]]]" = queue.SimpleQueue()
-        self._started: Deque[Child] = deque()
-        self._told = False
-        self._closed = False
-        self._starters: List[threading.Thread] = []
+        self._look: Optional[asyncio.TimerHandle] = None
         become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
@@ -97,12 +88,9 @@ class Children:
 
         What the command leaves behind in its group when it ends is killed, as schedulers do at the end of a step.
         """
-        self._starting += 1
-        if len(self._starters) < min(self._starting, _STARTERS):
-            starter = threading.Thread(target=self._start_ordered, name="qcgpj-starter", daemon=True)
-            self._starters.append(starter)
-            starter.start()
-        self._orders.put((order, child))
+        self._starters.order(order, child)
+        if self._look is None:
+            self._look = self._loop.call_later(_LOOK_SECONDS, self._look_for_started)
 
     def adopt(self, pid: int, child: Child) -> None:
         """Follow a process that the loop's thread has started in a group of its own just now."""
@@ -116,6 +104,8 @@ class Children:
         """
         if self._children.get(child.pid) is not child and child not in self._lingering:
             child.grace = grace if child.grace is None else min(grace, child.grace)  # for when it is known here
+            self._starters.wake_at_next()
+            self._loop.call_soon(self._reap)
             return
         kill_at = self._loop.time() + grace
         if child.kill_timer is None:
@@ -128,41 +118,22 @@ class Children:
 
     def close(self) -> None:
         """Start nothing more, and kill every descendant of this process: the last act. From any thread."""
-        self._closed = True
-        for _ in self._starters:
-            self._orders.put(None)
-        deadline = time.monotonic() + _LAST_STARTS_SECONDS
-        for starter in self._starters:
-            starter.join(max(0.0, deadline - time.monotonic()))
+        self._starters.close()
         kill_descendants()
 
-    # ---- the starters
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
+            self._loop.call_soon_threadsafe(self._reap)
 
-    def _start_ordered(self) -> None:
-        while True:
-            item = self._orders.get()
-            if item is None or self._closed:
-                return
-            order, child = item
-            try:
-                child.started = datetime.now()
-                child.pid = self._spawner.spawn(order)
-            except CannotStart as error:
-                child.failure = error
-            except Exception as error:
-                _logger.exception("%s was not started", order.command[0])
-                child.failure = CannotStart(f"cannot start {order.command[0]!r}: {error}")
-            self._started.append(child)
-            if not self._told:
-                self._told = True
-                with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
-                    self._loop.call_soon_threadsafe(self._take_started)
+    def _look_for_started(self) -> None:
+        self._look = None
+        self._take_started()
+        if self._starters.under_way:
+            self._starters.wake_at_next()
+            self._take_started()
 
     def _take_started(self) -> None:
-        self._told = False
-        while self._started:
-            child = self._started.popleft()
-            self._starting -= 1
+        for child in self._starters.started():
             if child.failure is not None:
                 child.on_failed(child.failure)
                 continue
@@ -170,8 +141,6 @@ class Children:
             child.on_started()
             if child.grace is not None:
                 self.end(child, child.grace)
-        if self._reap_again:
-            self._reap()
 
     # ---- ends
 
@@ -187,7 +156,7 @@ class Children:
             _send(process, number)
 
     def _reap(self) -> None:
-        self._reap_again = False
+        self._take_started()
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -196,15 +165,22 @@ class Children:
             if ended is None:
                 break
             pid = ended.si_pid
+            if pid not in self._children and self._is_being_started(pid):
+                break
             if pid in self._children:
                 self._collect(self._children.pop(pid))
-            elif self._starting and os.getpgid(pid) == pid:
-                self._reap_again = True  # it may be one that is not known here yet
-                break
             else:  # left by a job
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
         for child in list(self._lingering):
             self._finish_if_gone(child)
+
+    def _is_being_started(self, pid: int) -> bool:
+        """Whether `pid` may be that of a start of which the thread has not told yet; then it wakes the loop."""
+        if not self._starters.under_way or os.getpgid(pid) != pid:
+            return False
+        self._starters.wake_at_next()
+        self._take_started()
+        return pid not in self._children and bool(self._starters.under_way)
 
     def _collect(self, child: Child) -> None:
         if child.kill_timer is None:
