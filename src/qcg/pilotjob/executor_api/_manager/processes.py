@@ -157,26 +157,19 @@ class Children:
 
     def _reap(self) -> None:
         self._take_started()
-        while True:
-            try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                break
-            if ended is None:
-                break
-            pid = ended.si_pid
-            if pid not in self._children and self._is_being_started(pid):
-                break
-            if pid in self._children:
-                self._collect(self._children.pop(pid))
-            else:  # left by a job
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        ended = _next_ended()
+        while ended and (ended in self._children or not self._is_being_started(ended)):
+            if ended in self._children:
+                self._collect(self._children.pop(ended))
+            else:
+                _forget(ended)  # left by a job
+            ended = _next_ended()
         for child in list(self._lingering):
             self._finish_if_gone(child)
 
     def _is_being_started(self, pid: int) -> bool:
         """Whether `pid` may be that of a start of which the thread has not told yet; then it wakes the loop."""
-        if not self._starters.under_way or os.getpgid(pid) != pid:
+        if not self._starters.under_way or not _leads_group(pid):
             return False
         self._starters.wake_at_next()
         self._take_started()
@@ -238,6 +231,27 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         return  # it has ended meanwhile, which is what was wanted
     except PermissionError:
         _logger.warning("process group %d belongs to another user and cannot be sent %s", pid, number.name)
+
+
+def _next_ended() -> int:
+    """Return the id of a process that has ended and still has to be waited for, 0 when there is none."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return ended.si_pid if ended is not None else 0
+
+
+def _forget(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # a start that has failed, for which its thread has waited
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+def _leads_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def _group_exists(pid: int) -> bool:
