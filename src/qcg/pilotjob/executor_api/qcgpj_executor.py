@@ -127,10 +127,14 @@ class QCGPJExecutor(Executor):
         exc_val: Optional[BaseException],
         exc_tb: Optional[TracebackType],
     ) -> None:
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+        try:
+            if exc_type is None or not issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+                self.shutdown()
+                return
+        except KeyboardInterrupt:  # one that came before shutdown() could take care of it
             self._cancel_all()
-        else:
-            self.shutdown()
+            raise
+        self._cancel_all()
 
     @override
     def submit(  # type: ignore[override]  # a template where other executors take a function
@@ -181,12 +185,11 @@ class QCGPJExecutor(Executor):
 
         A KeyboardInterrupt while it waits cancels all jobs that have not ended.
         """
-        self.finished = True
-        self._connection.leave(cancel_queued=cancel_futures)
-        if not wait:
-            return
         try:
-            self._connection.join()
+            self.finished = True
+            self._connection.leave(cancel_queued=cancel_futures)
+            if wait:
+                self._connection.join()
         except KeyboardInterrupt:
             self._cancel_all()
             raise
