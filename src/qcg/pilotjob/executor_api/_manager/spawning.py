@@ -45,6 +45,7 @@ class Spawner:
     """Starts processes in an environment that is encoded once. Any thread may use it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        _keep_descriptors_from_jobs()
         self._environment = dict(environment)
         self._encoded = {name: _entry(name, value) for name, value in environment.items()}
 
@@ -85,6 +86,14 @@ class Spawner:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
         process.returncode = 0  # whoever has the process id waits for it; Popen must not
         return process.pid
+
+
+def _keep_descriptors_from_jobs() -> None:
+    """Let no descriptor be inherited that this process has inherited itself; Python's own are not."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.set_inheritable(int(name), False)
 
 
 def _entry(name: str, value: Optional[str]) -> bytes:
