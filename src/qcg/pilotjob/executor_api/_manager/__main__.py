@@ -46,6 +46,7 @@ def main(orders: Dict[str, Any]) -> None:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})
         raise
     os.umask(jobs_umask)
+    gc.freeze()  # the first look for garbage would go through all that was imported, before the client hears of us
     gc.enable()
     _tell(ready, service.description())
     service.start()
