@@ -7,12 +7,13 @@ import re
 import signal
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
-
-from typing_extensions import TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, TypedDict, Union
 
 from qcg.pilotjob.executor_api._client.directories import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LOG_LEVELS", "Options", "checked_restarts", "checked_signals", "command_line"]
 

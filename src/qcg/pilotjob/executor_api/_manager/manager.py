@@ -11,13 +11,13 @@ from qcg.pilotjob.executionjob import ExecutionJob
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import DirectManager, SchedulingJob
 from qcg.pilotjob.resources import ResourcesType
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 

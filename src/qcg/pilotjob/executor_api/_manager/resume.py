@@ -24,10 +24,10 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record
+from qcg.pilotjob.executor_api._overriding import override
 
 __all__ = ["INTERRUPTED", "ResumedJob", "Tracker"]
 

@@ -21,7 +21,6 @@ from qcg.pilotjob.joblist import JobState
 from qcg.pilotjob.logger import top_logger
 from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
@@ -33,6 +32,7 @@ from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, writ
 from qcg.pilotjob.executor_api._manager.resume import INTERRUPTED, Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 
