@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
@@ -26,11 +27,6 @@ __all__ = ["ManagerProcess"]
 
 _ABORT_SECONDS = 1.5
 _MOST_NAMES = 8  # of nodes in one line
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
-    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
-    "from qcg.pilotjob.executor_api._manager.__main__ import main; main(orders)"
-)
 
 
 class ManagerProcess:
@@ -65,17 +61,12 @@ class ManagerProcess:
         self.description: Dict[str, Any] = {}
 
     def _spawn(self, arguments: List[str], write_end: int, restarts: int) -> "subprocess.Popen[bytes]":
-        orders = {
-            "path": [os.path.abspath(entry) for entry in sys.path],
-            "arguments": arguments,
-            "ready": write_end,
-            "restarts": restarts,
-        }
+        orders = boot.with_path({"arguments": arguments, "ready": write_end, "restarts": restarts})
         shows = "--show-progress" in arguments
         with _private_file(self.directories.output) as output:
             self._said_before = os.fstat(output.fileno()).st_size
             process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, "qcgpj-manager", *arguments],
+                boot.command("__main__", "qcgpj-manager", *arguments),
                 stdin=subprocess.PIPE,
                 stdout=None if shows else output,
                 stderr=output,

@@ -7,12 +7,12 @@ import json
 import logging
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from qcg.pilotjob.config import Config
 
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Children
@@ -26,11 +26,6 @@ _LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
 _SILENT_SECONDS = 1.0  # in which agents start without a word to the user
 _WORD_SECONDS = 3.0  # between one word and the next
 _KILL_SECONDS = 1.0  # for a srun that was told to end
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py where the agent starts is not ours
-    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
-    "from qcg.pilotjob.executor_api._manager.agent import main; main(orders)"
-)
 
 
 class AgentsNotStarted(Exception):
@@ -299,7 +294,6 @@ class NodeLauncher:
         wrapper = Config.WRAPPER_RT_STATS.get(config)
         orders = {
             **orders,
-            "path": [os.path.abspath(entry) for entry in sys.path],
             "name": node.name,
             "address": f"ipc://{RequestInterface.directory / REQUESTS}",
             "env": self._env,
@@ -310,7 +304,7 @@ class NodeLauncher:
             "wrapper": None if wrapper == Config.WRAPPER_RT_STATS.value["default"] else wrapper,
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
-        link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), orders)
+        link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), boot.with_path(orders))
 
     def _say_later(self, seconds: float) -> None:
         self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
@@ -344,7 +338,7 @@ def _obituary(link: NodeLink, reason: str) -> str:
 
 
 def _command(node: Any, method: str, directory: str) -> List[str]:
-    agent = [sys.executable, "-c", _BOOT, "qcgpj-agent", node.name]
+    agent = boot.command("agent", "qcgpj-agent", node.name)
     if method == "ssh":
         return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
     # fmt: off
