@@ -40,9 +40,8 @@ class ManagerProcess:
             OSError: the working directory cannot be made.
         """
         arguments = list(arguments)
-        if not value_of(
-            "--nl-init-timeout", arguments
-        ):  # an allocation's agents have to be sooner, to tell who was not
+        if not value_of("--nl-init-timeout", arguments):
+            # an allocation's agents have to be ready sooner than the manager, so that it can tell which are not
             arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
