@@ -8,15 +8,13 @@ before it some on what it waits for when that takes long; its end tells the clie
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, List, Mapping, Sequence
 
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
@@ -55,12 +53,11 @@ class ManagerProcess:
         finally:
             os.close(write_end)
         self.end_fd = read_end
-        self._sockets: Optional[Path] = None  # the manager makes it, and tells when it is ready
+        self._sockets = ""  # the manager makes it, and tells when it is ready
         self.pid = self._process.pid
         self.description: Dict[str, Any] = {}
 
     def _spawn(self, arguments: List[str], write_end: int, restarts: int) -> "subprocess.Popen[bytes]":
-        orders = boot.with_path({"arguments": arguments, "ready": write_end, "restarts": restarts})
         shows = "--show-progress" in arguments
         with _private_file(self.directories.output) as output:
             self._said_before = os.fstat(output.fileno()).st_size
@@ -73,6 +70,9 @@ class ManagerProcess:
                 start_new_session=True,
                 bufsize=0,
             )
+        import json  # while the process starts
+
+        orders = boot.with_path({"arguments": arguments, "ready": write_end, "restarts": restarts})
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # await_ready tells why it has ended
             process.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -93,10 +93,12 @@ class ManagerProcess:
         except BaseException:
             self._abort()
             raise
-        self._sockets = Path(description["sockets"])
+        self._sockets = description["sockets"]
         self.description = description
 
     def _first_answer(self) -> Dict[str, Any]:
+        import json
+
         for line in self._lines():
             answer: Dict[str, Any] = json.loads(line)
             if "waiting" not in answer:
@@ -145,7 +147,7 @@ class ManagerProcess:
             f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
             f"  log:  {self.directories.log}\n"
             f"  next: read its end; jobs that have ended are in {self.directories.report}; an executor with "
-            f"resume={str(self.directories.aux)!r} runs the others"
+            f"resume={self.directories.aux!r} runs the others"
         )
 
     def _abort(self) -> None:
@@ -167,7 +169,7 @@ class ManagerProcess:
 
         failed = self._process.wait() != 0
         self.close_descriptors()
-        if self._sockets is not None:
+        if self._sockets:
             if failed:
                 _kill_jobs_of(self._sockets)
             shutil.rmtree(self._sockets, ignore_errors=True)  # the manager has removed it, unless it was killed
@@ -204,13 +206,13 @@ def _waiting_for(ready: Mapping[str, bool]) -> str:
 
 
 @contextlib.contextmanager
-def _private_file(path: Path) -> Iterator[IO[bytes]]:
+def _private_file(path: str) -> Iterator[IO[bytes]]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         yield file
 
 
-def _kill_jobs_of(sockets: Path) -> None:
+def _kill_jobs_of(sockets: str) -> None:
     """Kill the processes of the jobs of a manager that could not do so itself: their environment names its socket."""
     mark = b"QCG_PM_ZMQ_ADDRESS=ipc://" + os.fsencode(sockets) + b"/"
     while sum(_kill_if_marked(entry, mark) for entry in os.listdir("/proc") if entry.isdigit()):
@@ -219,8 +221,9 @@ def _kill_jobs_of(sockets: Path) -> None:
 
 def _kill_if_marked(pid: str, mark: bytes) -> bool:
     try:
-        if int(pid) == os.getpid() or mark not in Path("/proc", pid, "environ").read_bytes():
-            return False
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            if int(pid) == os.getpid() or mark not in environment.read():
+                return False
         os.kill(int(pid), signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # ended meanwhile, or another user's: not a job of ours
