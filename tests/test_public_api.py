@@ -61,24 +61,3 @@ def test_a_timeout_is_caught_under_both_of_its_names():
 def test_executor_and_future_are_those_of_the_standard_library():
     assert issubclass(api.QCGPJExecutor, concurrent.futures.Executor)
     assert issubclass(api.QCGPJFuture, concurrent.futures.Future)
-
-
-def test_little_stands_before_the_start_of_the_manager_process(run_script):
-    """What takes long to import is imported while that process starts."""
-    run_script(
-        """
-        import subprocess, sys
-        at_first = set(sys.modules)
-        from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
-
-        class Popen(subprocess.Popen):
-            def __init__(self, *args, **options):
-                early.update(set(sys.modules) - at_first)
-                super().__init__(*args, **options)
-
-        early, subprocess.Popen = set(), Popen
-        QCGPJExecutor(resources=1).shutdown()
-        slow = {"asyncio", "dataclasses", "inspect", "json", "pathlib", "shutil", "typing_extensions", "zmq"}
-        assert "subprocess" in at_first | early and not slow & early, slow & early
-        """
-    )

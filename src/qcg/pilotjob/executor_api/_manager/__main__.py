@@ -28,6 +28,10 @@ def main(orders: Dict[str, Any]) -> None:
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
+        from qcg.pilotjob.executor_api._manager.imports import defer, import_asyncio_without_ssl
+
+        import_asyncio_without_ssl()
+        defer("psutil")  # for jobs that are cancelled
         from qcg.pilotjob.executor_api._manager.allocation import leave_step
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
