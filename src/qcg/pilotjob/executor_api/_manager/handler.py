@@ -14,7 +14,7 @@ from qcg.pilotjob.response import Response
 
 from qcg.pilotjob.executor_api._client.wire import FINISH_RUNNING
 from qcg.pilotjob.executor_api._overriding import override
-from qcg.pilotjob.executor_api.jobs import circle_in
+from qcg.pilotjob.executor_api.circles import circle_in
 
 _logger = logging.getLogger(__name__)
 
