@@ -165,14 +165,12 @@ class ManagerProcess:
 
     def clean_up(self) -> None:
         """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
-        import shutil  # half a dozen modules, which need not delay the start
-
         failed = self._process.wait() != 0
         self.close_descriptors()
-        if self._sockets:
-            if failed:
-                _kill_jobs_of(self._sockets)
-            shutil.rmtree(self._sockets, ignore_errors=True)  # the manager has removed it, unless it was killed
+        if self._sockets and failed:
+            _kill_jobs_of(self._sockets)
+        if os.path.exists(self._sockets):
+            _remove(self._sockets)
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
@@ -210,6 +208,13 @@ def _private_file(path: str) -> Iterator[IO[bytes]]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         yield file
+
+
+def _remove(sockets: str) -> None:
+    """Remove the directory of a manager that could not do so itself."""
+    import shutil  # half a dozen modules, which need not delay the end of all others
+
+    shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _kill_jobs_of(sockets: str) -> None:
