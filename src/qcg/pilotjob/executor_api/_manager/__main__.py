@@ -52,7 +52,7 @@ def main(orders: Dict[str, Any]) -> None:
     os.umask(jobs_umask)
     gc.freeze()  # the first look for garbage would go through all that was imported, before the client hears of us
     gc.enable()
-    _tell(ready, service.description())
+    _tell(ready, service.description)
     service.start()
     sys.stdout.flush()
     sys.stderr.flush()

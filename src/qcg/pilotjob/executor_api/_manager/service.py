@@ -68,15 +68,15 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
             super().__init__(["--net", *arguments])
-            self._recorded = self._size_of_report()
+            self.description = self._describe()
             assert self._presence is not None
-            self._presence.tell(self.description())
+            self._presence.tell(self.description)
         except BaseException:
             self._leave_directory()
             raise
 
-    def description(self) -> Dict[str, Any]:
-        """Return what the client has to know: addresses and capacity."""
+    def _describe(self) -> Dict[str, Any]:
+        """Return what a client has to know: addresses, the capacity, and how much of the record is an earlier run's."""
         resources = self._manager.resources
         consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
         return {
@@ -84,7 +84,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
             "report": self._job_reporter.report_file,
-            "recorded": self._recorded,
+            "recorded": self._size_of_report(),
             "capacity": {
                 "nodes": resources.total_nodes,
                 "cores": self._manager.usable_cores,
