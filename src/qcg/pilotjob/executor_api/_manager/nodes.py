@@ -16,6 +16,7 @@ from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Children
+from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 
 _logger = logging.getLogger(__name__)
@@ -291,7 +292,6 @@ class NodeLauncher:
     def _start_agent(self, node: Any, orders: Dict[str, Any]) -> None:
         config = self._config
         log = Path(self._directory, f"nl-agent-{node.name}.log")
-        wrapper = Config.WRAPPER_RT_STATS.get(config)
         orders = {
             **orders,
             "name": node.name,
@@ -301,7 +301,7 @@ class NodeLauncher:
             "log_level": Config.LOG_LEVEL.get(config),
             "process_times": bool(Config.ENABLE_PROC_STATS.get(config)),
             "run_times": bool(Config.ENABLE_RT_STATS.get(config)),
-            "wrapper": None if wrapper == Config.WRAPPER_RT_STATS.value["default"] else wrapper,
+            "wrapper": wrapper_in(config),
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
         link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), boot.with_path(orders))

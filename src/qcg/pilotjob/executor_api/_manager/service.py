@@ -30,7 +30,7 @@ from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
 from qcg.pilotjob.executor_api._manager.resume import INTERRUPTED, Tracker
-from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
+from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
 from qcg.pilotjob.executor_api._overriding import override
 
@@ -147,10 +147,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self._tracer.job_finished(job, iteration)
 
     def _make_run_times(self) -> RunTimes:
-        wrapper = Config.WRAPPER_RT_STATS.get(self._conf)
-        if wrapper == Config.WRAPPER_RT_STATS.value["default"]:
-            wrapper = None
-        return RunTimes(Path(self._aux_dir), RequestInterface.directory / "rt.pipe", wrapper, self._loop)
+        pipe = RequestInterface.directory / "rt.pipe"
+        return RunTimes(Path(self._aux_dir), pipe, wrapper_in(self._conf), self._loop)
 
     @override
     def start(self) -> None:
