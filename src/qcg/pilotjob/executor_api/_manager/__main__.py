@@ -10,6 +10,8 @@ import signal
 import sys
 from typing import Any, Dict
 
+from qcg.pilotjob.executor_api._manager.streams import take_standard_input
+
 
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
@@ -19,7 +21,7 @@ def main(orders: Dict[str, Any]) -> None:
     and be started again).
     """
     gc.disable()  # what is imported stays: looking for garbage in it would cost a tenth of the start
-    lifeline = _take_standard_input()
+    lifeline = take_standard_input()
     # a blocked or ignored signal would be inherited by this process, and from here by every job
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
@@ -57,15 +59,6 @@ def main(orders: Dict[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(service.exit_code)  # all is closed; taking the interpreter apart would double the time of the end
-
-
-def _take_standard_input() -> int:
-    """Move standard input out of the jobs' reach; they get end of file there."""
-    lifeline = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return lifeline
 
 
 def _tell(ready: int, message: Dict[str, Any]) -> None:
