@@ -22,6 +22,7 @@ from qcg.pilotjob.logger import top_logger
 from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
 
+from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
@@ -29,7 +30,7 @@ from qcg.pilotjob.executor_api._manager.presence import Presence
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
-from qcg.pilotjob.executor_api._manager.resume import INTERRUPTED, Tracker
+from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
 from qcg.pilotjob.executor_api._overriding import override
