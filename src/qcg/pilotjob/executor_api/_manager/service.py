@@ -65,7 +65,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
-        # what the core sends to a node that has gone would be kept, and waited for, without end
+        # what a client that has gone does not fetch would be kept, and waited for, without end
         zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
             super().__init__(["--net", *arguments])
@@ -189,7 +189,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._receiver.set_finish(True)
 
     def _end_by_force(self) -> None:
-        """End this process although a part of it does not: the core waits for agents that have gone without end."""
+        """End this process although a part of it does not end in time."""
         if self._children is not None:
             self._children.kill_rest()
         self._leave_directory()
