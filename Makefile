@@ -28,9 +28,12 @@ bench: $(VENV)/installed  ## measure start-up and throughput
 clean:
 	rm -rf $(VENV) run dist
 
+# An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set nothing else would: each start of a
+# program would compile the package twice.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -e .
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/installed

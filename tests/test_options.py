@@ -184,9 +184,9 @@ def test_the_package_is_found_wherever_the_client_found_it(tmp_path, run_script)
 
 def test_nobody_else_can_read_or_connect(executor, tmp_path):
     process = executor._connection.dispatcher.link.process
-    for directory in (process.directories.aux, process._sockets):
+    for directory in (Path(process.directories.aux), Path(process._sockets)):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    for path in process.directories.aux.iterdir():
+    for path in Path(process.directories.aux).iterdir():
         assert path.name in {"jobs.report", "track.reqs", "track.states"} or stat.S_IMODE(path.stat().st_mode) == 0o600
     manager = psutil.Process(process.pid)
     assert manager.net_connections("inet") == []
@@ -198,7 +198,7 @@ def test_another_user_cannot_connect(executor):
     link = executor._connection.dispatcher.link
     path = link.address.replace("ipc://", "")
     attempts = [f"socket.socket(socket.AF_UNIX).connect({path!r})"]
-    attempts += [f"open({str(path)!r})" for path in link.process.directories.aux.iterdir()]
+    attempts += [f"open({str(path)!r})" for path in Path(link.process.directories.aux).iterdir()]
     for attempt in attempts:
         program = f"import os, socket; os.setuid(65534); {attempt}"
         done = subprocess.run(["/usr/bin/env", "python3", "-c", program], capture_output=True, text=True, check=False)

@@ -25,8 +25,10 @@ from __future__ import annotations
 import concurrent.futures
 import signal
 from concurrent.futures import BrokenExecutor
-from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "DuplicateJobName",

@@ -7,12 +7,15 @@ wrong with it. The keys and their meaning are the manager's own ("standard" form
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import datetime
-from graphlib import CycleError, TopologicalSorter
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Tuple, TypedDict, Union
 
-from typing_extensions import Literal, Required, TypedDict
+if sys.version_info >= (3, 11):
+    from typing import Required
+else:
+    from typing_extensions import Required
 
 __all__ = [
     "FINAL_STATES",
@@ -26,7 +29,6 @@ __all__ = [
     "Resources",
     "Size",
     "State",
-    "circle_in",
 ]
 
 State = Literal["QUEUED", "SCHEDULED", "EXECUTING", "SUCCEED", "FAILED", "CANCELED", "OMITTED"]
@@ -152,12 +154,3 @@ class Capacity:
     cores: int
     node_cores: Optional[Tuple[Tuple[int, bool], ...]] = None
     resources: Optional[Mapping[str, int]] = None
-
-
-def circle_in(waits: Mapping[str, Iterable[str]]) -> List[str]:
-    """Return jobs that wait for each other, an empty list when none do; `waits` has the `after` of each job."""
-    try:
-        TopologicalSorter({job: {name.partition(":")[0] for name in after} for job, after in waits.items()}).prepare()
-    except CycleError as error:
-        return list(dict.fromkeys(error.args[1]))
-    return []

@@ -22,14 +22,15 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Type, Union
 
-from typing_extensions import Self, override
-
 from qcg.pilotjob.executor_api._client import endings
 from qcg.pilotjob.executor_api._client.options import checked_restarts, checked_signals, command_line
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
+from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
 

@@ -7,10 +7,9 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
-from typing_extensions import override
-
 from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
 from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
+from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import JobTimeout
 from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo
 

@@ -13,8 +13,9 @@ import re
 import shlex
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
 
+from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
-from qcg.pilotjob.executor_api.jobs import Capacity, Job, circle_in
+from qcg.pilotjob.executor_api.jobs import Capacity, Job
 
 __all__ = ["JOB_ID_VARIABLE", "MODELS", "refuse_cycles", "validated"]
 

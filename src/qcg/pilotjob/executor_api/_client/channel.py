@@ -7,12 +7,14 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 import zmq
-from typing_extensions import Self
 
 from qcg.pilotjob.executor_api._client import wire
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Alarm", "Channel"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
-from qcg.pilotjob.executor_api._client.directories import find_run
+from qcg.pilotjob.executor_api._client.directories import PRESENCE, find_run
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._client.report import Report
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
@@ -63,7 +63,7 @@ class Link:
         """
         run = find_run("manager", directory)
         try:
-            description = json.loads((run / "manager.json").read_bytes())
+            description = json.loads(Path(run, PRESENCE).read_bytes())
         except PermissionError as error:
             raise InvalidOption(
                 f"manager is {os.fspath(directory)!r}, which belongs to another user: {error}"
@@ -113,7 +113,7 @@ class Link:
         return cls(manager._address, manager._publisher_address, capacity, greets=False, trusted=False, first_check=0.1)
 
 
-def _refuse_deaf(run: Path, description: Dict[str, Any]) -> None:
+def _refuse_deaf(run: str, description: Dict[str, Any]) -> None:
     with socket.socket(socket.AF_UNIX) as knock:
         try:
             knock.connect(description["address"][len("ipc://") :])

@@ -14,10 +14,10 @@ import zmq
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.errors import TimeoutElapsed
 from qcg.pilotjob.api.manager import Manager
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 

@@ -6,19 +6,33 @@ import os
 import re
 import signal
 import threading
-from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
-
-from typing_extensions import TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Union
 
 from qcg.pilotjob.executor_api._client.directories import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
-__all__ = ["LOG_LEVELS", "Options", "checked_restarts", "checked_signals", "command_line"]
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    class Options(TypedDict):
+        """The keyword arguments of ``QCGPJExecutor`` that the manager is started with."""
+
+        wd: Union[str, "os.PathLike[str]"]
+        resources: Union[int, str, None]
+        reserve_core: bool
+        enable_rt_stats: bool
+        wrapper_rt_stats: Union[str, "os.PathLike[str]", None]
+        log_level: str
+        resume: Union[str, "os.PathLike[str]", None]
+
+
+__all__ = ["LOG_LEVELS", "checked_restarts", "checked_signals", "command_line"]
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
-_NODE = re.compile(r"(?:(?P<name>[^:,\s]+):)?(?P<cores>[1-9]\d*)")
+_NODE = r"(?:(?P<name>[^:,\s]+):)?(?P<cores>[1-9]\d*)"
 _REFUSED = {
     "--net-port": "the executor's manager listens on private sockets only",
     "--net-port-min": "the executor's manager listens on private sockets only",
@@ -33,18 +47,6 @@ _REFUSED = {
     "--wd": "give wd= to the executor",
     "--log": "give log_level= to the executor",
 }
-
-
-class Options(TypedDict):
-    """The keyword arguments of ``QCGPJExecutor`` that the manager is started with."""
-
-    wd: Union[str, "os.PathLike[str]"]
-    resources: Union[int, str, None]
-    reserve_core: bool
-    enable_rt_stats: bool
-    wrapper_rt_stats: Union[str, "os.PathLike[str]", None]
-    log_level: str
-    resume: Union[str, "os.PathLike[str]", None]
 
 
 def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
@@ -97,11 +99,11 @@ def checked_signals(stop_on: Any) -> List[int]:
     return given
 
 
-def working_directory(wd: Any) -> Path:
+def working_directory(wd: Any) -> str:
     """Return `wd` as an absolute path."""
     if wd == "" or not isinstance(wd, (str, os.PathLike)):
         raise InvalidOption(f"wd is {wd!r}; give the path of a directory, '.' for the current one")
-    return Path(os.path.abspath(os.fspath(wd)))
+    return os.path.abspath(os.fspath(wd))
 
 
 def value_of(name: str, arguments: Sequence[str]) -> str:
@@ -116,13 +118,14 @@ def value_of(name: str, arguments: Sequence[str]) -> str:
 
 def _directory(wd: Any, resume: Any, extra: Sequence[Any]) -> List[str]:
     if resume is None:
-        return ["--wd", str(working_directory(wd))]
+        return ["--wd", working_directory(wd)]
     run = find_run("resume", resume)
-    if wd != "." and working_directory(wd) != run.parent:
-        raise InvalidOption(f"wd is {os.fspath(wd)!r}, but the run to resume works in {run.parent}; leave wd out")
+    parent, name = os.path.split(run)
+    if wd != "." and working_directory(wd) != parent:
+        raise InvalidOption(f"wd is {os.fspath(wd)!r}, but the run to resume works in {parent}; leave wd out")
     if value_of("--id", [str(argument) for argument in extra]):
         raise InvalidOption("--id stands beside resume=; the resumed run keeps its id, so leave it out")
-    return ["--wd", str(run.parent), "--id", run.name[len(PREFIX) :], "--resume", str(run)]
+    return ["--wd", parent, "--id", name[len(PREFIX) :], "--resume", run]
 
 
 def _log_level(level: Any) -> str:
@@ -133,7 +136,7 @@ def _log_level(level: Any) -> str:
 
 def _nodes(resources: Union[int, str]) -> str:
     text = "" if isinstance(resources, bool) else str(resources).strip()
-    nodes = [_NODE.fullmatch(node.strip()) for node in text.split(",")]
+    nodes = [re.fullmatch(_NODE, node.strip()) for node in text.split(",")]
     if not all(nodes):
         raise InvalidOption(
             f"resources is {resources!r}; write a number of cores ('4'), or nodes with their cores ('n1:2,n2:4'); "

@@ -8,16 +8,15 @@ before it some on what it waits for when that takes long; its end tells the clie
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, List, Mapping, Sequence
 
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
@@ -26,11 +25,6 @@ __all__ = ["ManagerProcess"]
 
 _ABORT_SECONDS = 1.5
 _MOST_NAMES = 8  # of nodes in one line
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
-    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
-    "from qcg.pilotjob.executor_api._manager.__main__ import main; main(orders)"
-)
 
 
 class ManagerProcess:
@@ -44,9 +38,8 @@ class ManagerProcess:
             OSError: the working directory cannot be made.
         """
         arguments = list(arguments)
-        if not value_of(
-            "--nl-init-timeout", arguments
-        ):  # an allocation's agents have to be sooner, to tell who was not
+        if not value_of("--nl-init-timeout", arguments):
+            # an allocation's agents have to be ready sooner than the manager, so that it can tell which are not
             arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
@@ -60,22 +53,16 @@ class ManagerProcess:
         finally:
             os.close(write_end)
         self.end_fd = read_end
-        self._sockets: Optional[Path] = None  # the manager makes it, and tells when it is ready
+        self._sockets = ""  # the manager makes it, and tells when it is ready
         self.pid = self._process.pid
         self.description: Dict[str, Any] = {}
 
     def _spawn(self, arguments: List[str], write_end: int, restarts: int) -> "subprocess.Popen[bytes]":
-        orders = {
-            "path": [os.path.abspath(entry) for entry in sys.path],
-            "arguments": arguments,
-            "ready": write_end,
-            "restarts": restarts,
-        }
         shows = "--show-progress" in arguments
         with _private_file(self.directories.output) as output:
             self._said_before = os.fstat(output.fileno()).st_size
             process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, "qcgpj-manager", *arguments],
+                boot.command("__main__", "qcgpj-manager", *arguments),
                 stdin=subprocess.PIPE,
                 stdout=None if shows else output,
                 stderr=output,
@@ -83,6 +70,9 @@ class ManagerProcess:
                 start_new_session=True,
                 bufsize=0,
             )
+        import json  # while the process starts
+
+        orders = boot.with_path({"arguments": arguments, "ready": write_end, "restarts": restarts})
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # await_ready tells why it has ended
             process.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -103,10 +93,12 @@ class ManagerProcess:
         except BaseException:
             self._abort()
             raise
-        self._sockets = Path(description["sockets"])
+        self._sockets = description["sockets"]
         self.description = description
 
     def _first_answer(self) -> Dict[str, Any]:
+        import json
+
         for line in self._lines():
             answer: Dict[str, Any] = json.loads(line)
             if "waiting" not in answer:
@@ -155,7 +147,7 @@ class ManagerProcess:
             f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
             f"  log:  {self.directories.log}\n"
             f"  next: read its end; jobs that have ended are in {self.directories.report}; an executor with "
-            f"resume={str(self.directories.aux)!r} runs the others"
+            f"resume={self.directories.aux!r} runs the others"
         )
 
     def _abort(self) -> None:
@@ -173,14 +165,12 @@ class ManagerProcess:
 
     def clean_up(self) -> None:
         """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
-        import shutil  # half a dozen modules, which need not delay the start
-
         failed = self._process.wait() != 0
         self.close_descriptors()
-        if self._sockets is not None:
-            if failed:
-                _kill_jobs_of(self._sockets)
-            shutil.rmtree(self._sockets, ignore_errors=True)  # the manager has removed it, unless it was killed
+        if self._sockets and failed:
+            _kill_jobs_of(self._sockets)
+        if os.path.exists(self._sockets):
+            _remove(self._sockets)
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
@@ -214,13 +204,20 @@ def _waiting_for(ready: Mapping[str, bool]) -> str:
 
 
 @contextlib.contextmanager
-def _private_file(path: Path) -> Iterator[IO[bytes]]:
+def _private_file(path: str) -> Iterator[IO[bytes]]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         yield file
 
 
-def _kill_jobs_of(sockets: Path) -> None:
+def _remove(sockets: str) -> None:
+    """Remove the directory of a manager that could not do so itself."""
+    import shutil  # half a dozen modules, which need not delay the end of all others
+
+    shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _kill_jobs_of(sockets: str) -> None:
     """Kill the processes of the jobs of a manager that could not do so itself: their environment names its socket."""
     mark = b"QCG_PM_ZMQ_ADDRESS=ipc://" + os.fsencode(sockets) + b"/"
     while sum(_kill_if_marked(entry, mark) for entry in os.listdir("/proc") if entry.isdigit()):
@@ -229,8 +226,9 @@ def _kill_jobs_of(sockets: Path) -> None:
 
 def _kill_if_marked(pid: str, mark: bytes) -> bool:
     try:
-        if int(pid) == os.getpid() or mark not in Path("/proc", pid, "environ").read_bytes():
-            return False
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            if int(pid) == os.getpid() or mark not in environment.read():
+                return False
         os.kill(int(pid), signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # ended meanwhile, or another user's: not a job of ours

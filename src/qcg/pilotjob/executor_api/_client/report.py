@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional, Set, Tuple
 
+from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
 __all__ = ["Report"]
@@ -79,7 +80,7 @@ class Report:
             if not line.endswith(b"\n"):
                 return  # torn: the manager is writing it, or was when it ended
             entry = json.loads(line)
-            if self._read >= self._resumed_at or "interrupted" not in entry["runtime"]:
+            if self._read >= self._resumed_at or INTERRUPTED not in entry["runtime"]:
                 self._note_place(entry["name"], len(line))
             self._read += len(line)
 

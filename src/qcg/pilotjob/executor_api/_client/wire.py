@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-__all__ = ["FINISH_RUNNING", "HELLO", "ITERATION_FINISHED", "JOB_FINISHED", "details", "event", "request", "states"]
+__all__ = [
+    "FINISH_RUNNING",
+    "HELLO",
+    "INTERRUPTED",
+    "ITERATION_FINISHED",
+    "JOB_FINISHED",
+    "details",
+    "event",
+    "request",
+    "states",
+]
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
 ITERATION_FINISHED = "IFI"
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone
+INTERRUPTED = "interrupted"  # the mark in the "runtime" on record of what the manager's own end has ended
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 
 

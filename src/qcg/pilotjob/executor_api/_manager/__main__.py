@@ -10,6 +10,8 @@ import signal
 import sys
 from typing import Any, Dict
 
+from qcg.pilotjob.executor_api._manager.streams import take_standard_input
+
 
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
@@ -19,7 +21,7 @@ def main(orders: Dict[str, Any]) -> None:
     and be started again).
     """
     gc.disable()  # what is imported stays: looking for garbage in it would cost a tenth of the start
-    lifeline = _take_standard_input()
+    lifeline = take_standard_input()
     # a blocked or ignored signal would be inherited by this process, and from here by every job
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
@@ -28,6 +30,10 @@ def main(orders: Dict[str, Any]) -> None:
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
+        from qcg.pilotjob.executor_api._manager.imports import defer, import_asyncio_without_ssl
+
+        import_asyncio_without_ssl()
+        defer("psutil")  # for jobs that are cancelled
         from qcg.pilotjob.executor_api._manager.allocation import leave_step
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
@@ -46,23 +52,14 @@ def main(orders: Dict[str, Any]) -> None:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})
         raise
     os.umask(jobs_umask)
-    gc.freeze()
+    gc.freeze()  # the first look for garbage would go through all that was imported, before the client hears of us
     gc.set_threshold(10_000)  # a batch of jobs makes that many objects, and none of them is garbage
     gc.enable()
-    _tell(ready, service.description())
+    _tell(ready, service.description)
     service.start()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(service.exit_code)  # all is closed; taking the interpreter apart would double the time of the end
-
-
-def _take_standard_input() -> int:
-    """Move standard input out of the jobs' reach; they get end of file there."""
-    lifeline = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return lifeline
 
 
 def _tell(ready: int, message: Dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from qcg.pilotjob.executor_api._manager.processes import (
     kill_marked,
 )
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
+from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 
 _logger = logging.getLogger(__name__)
 
@@ -194,10 +195,7 @@ class NodeAgent:
 
 def _take_streams() -> Tuple[int, int]:
     """Move the manager's two streams out of the reach of jobs and of stray prints."""
-    streams = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    streams = take_standard_input(), os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return streams

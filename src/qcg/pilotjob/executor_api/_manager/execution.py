@@ -13,11 +13,11 @@ from typing import Any, Callable, Dict, List, Optional
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 

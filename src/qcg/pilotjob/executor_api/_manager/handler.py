@@ -12,10 +12,10 @@ from qcg.pilotjob.joblist import Job, JobList, JobState
 from qcg.pilotjob.manager import DirectManagerHandler
 from qcg.pilotjob.request import ControlReq
 from qcg.pilotjob.response import Response
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._client.wire import FINISH_RUNNING
-from qcg.pilotjob.executor_api.jobs import circle_in
+from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.circles import circle_in
 
 _logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from qcg.pilotjob.errors import InvalidResourceSpec, NotSufficientResources
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import DirectManager, SchedulingJob
 from qcg.pilotjob.resources import ResourcesType
-from typing_extensions import override
 
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
@@ -20,6 +19,7 @@ from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE
 from qcg.pilotjob.executor_api._manager.waiting import Size, WaitingArray, WaitingJob, WaitingJobs
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 

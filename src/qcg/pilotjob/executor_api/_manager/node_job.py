@@ -8,11 +8,10 @@ import os
 from datetime import datetime
 from typing import Any, Callable, Dict, List, Optional
 
-from typing_extensions import override
-
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.nodes import NodeLauncher
 from qcg.pilotjob.executor_api._manager.spawning import STREAMS
+from qcg.pilotjob.executor_api._overriding import override
 
 
 class NodeJob(LocalJob):

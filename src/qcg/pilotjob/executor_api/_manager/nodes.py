@@ -8,15 +8,16 @@ import logging
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from qcg.pilotjob.config import Config
 
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
+from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._manager.spawning import OWN_GROUP
 
@@ -28,11 +29,6 @@ _LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
 _SILENT_SECONDS = 1.0  # in which agents start without a word to the user
 _WORD_SECONDS = 3.0  # between one word and the next
 _KILL_SECONDS = 1.0  # for a srun that was told to end
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py where the agent starts is not ours
-    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
-    "from qcg.pilotjob.executor_api._manager.agent import main; main(orders)"
-)
 
 
 class AgentsNotStarted(Exception):
@@ -300,10 +296,8 @@ class NodeLauncher:
     def _start_agent(self, node: Any, orders: Dict[str, Any]) -> None:
         config = self._config
         log = Path(self._directory, f"nl-agent-{node.name}.log")
-        wrapper = Config.WRAPPER_RT_STATS.get(config)
         orders = {
             **orders,
-            "path": [os.path.abspath(entry) for entry in sys.path],
             "name": node.name,
             "address": f"ipc://{RequestInterface.directory / REQUESTS}",
             "env": self._env,
@@ -311,10 +305,10 @@ class NodeLauncher:
             "log_level": Config.LOG_LEVEL.get(config),
             "process_times": bool(Config.ENABLE_PROC_STATS.get(config)),
             "run_times": bool(Config.ENABLE_RT_STATS.get(config)),
-            "wrapper": None if wrapper == Config.WRAPPER_RT_STATS.value["default"] else wrapper,
+            "wrapper": wrapper_in(config),
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
-        link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), orders)
+        link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), boot.with_path(orders))
 
     def _say_later(self, seconds: float) -> None:
         self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
@@ -348,7 +342,7 @@ def _obituary(link: NodeLink, reason: str) -> str:
 
 
 def _command(node: Any, method: str, directory: str) -> List[str]:
-    agent = [sys.executable, "-c", _BOOT, "qcgpj-agent", node.name]
+    agent = boot.command("agent", "qcgpj-agent", node.name)
     if method == "ssh":
         return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
     # fmt: off

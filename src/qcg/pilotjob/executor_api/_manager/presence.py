@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
+from qcg.pilotjob.executor_api._client.directories import PRESENCE
+
 __all__ = ["CannotResume", "Presence"]
 
-FILE = "manager.json"
 # A client that dies takes its manager with it, within this time: whoever starts the program again need not wait first.
 _LAST_MOMENTS = 6.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -33,7 +34,7 @@ class Presence:
         Raises:
             CannotResume: another manager lives there, or it cannot be told whether one does.
         """
-        self._path = directory / FILE
+        self._path = directory / PRESENCE
         was_there = self._path.exists()
         _refuse_living_core(directory / "address")
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)

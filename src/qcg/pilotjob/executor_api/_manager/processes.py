@@ -205,9 +205,19 @@ class Children:
 
 
 def kill_descendants() -> None:
-    """Kill every process that comes from this one."""
+    """Kill every process that comes from this one, which is a subreaper: without a child it has no descendant."""
+    if not _has_child():
+        return
     for process in psutil.Process().children(recursive=True):
         _send(process, signal.SIGKILL)
+
+
+def _has_child() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def kill_marked(**marks: str) -> None:

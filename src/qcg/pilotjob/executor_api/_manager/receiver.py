@@ -9,7 +9,8 @@ from typing import Any, Dict, List
 
 from qcg.pilotjob.receiver import Receiver as CoreReceiver
 from qcg.pilotjob.response import Response
-from typing_extensions import override
+
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Optional
 
 from qcg.pilotjob.reports import JsonFileReport
-from typing_extensions import override
+
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 

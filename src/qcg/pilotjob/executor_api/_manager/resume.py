@@ -24,16 +24,15 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
-from typing_extensions import override
 
+from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record
+from qcg.pilotjob.executor_api._overriding import override
 
-__all__ = ["INTERRUPTED", "ResumedJob", "Tracker"]
+__all__ = ["ResumedJob", "Tracker"]
 
 _logger = logging.getLogger(__name__)
-
-INTERRUPTED = "interrupted"
 
 
 class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped

@@ -13,9 +13,17 @@ import os
 import socket
 from datetime import datetime
 from pathlib import Path
-from typing import Dict, List, MutableMapping, Optional
+from typing import Any, Dict, List, MutableMapping, Optional
+
+from qcg.pilotjob.config import Config
 
 _logger = logging.getLogger(__name__)
+
+
+def wrapper_in(config: Dict[Any, Any]) -> Optional[str]:
+    """Return the wrapper that was named, None for the core's own one, which is not needed."""
+    wrapper = Config.WRAPPER_RT_STATS.get(config)
+    return None if wrapper == Config.WRAPPER_RT_STATS.value["default"] else str(wrapper)
 
 
 class RunTimes:

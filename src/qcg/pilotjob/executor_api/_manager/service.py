@@ -21,8 +21,8 @@ from qcg.pilotjob.joblist import JobState
 from qcg.pilotjob.logger import top_logger
 from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
-from typing_extensions import override
 
+from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
@@ -30,9 +30,10 @@ from qcg.pilotjob.executor_api._manager.presence import Presence
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
-from qcg.pilotjob.executor_api._manager.resume import INTERRUPTED, Tracker
-from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
+from qcg.pilotjob.executor_api._manager.resume import Tracker
+from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 _own_logger = logging.getLogger("qcg.pilotjob.executor_api")
@@ -65,19 +66,19 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
-        # what the core sends to a node that has gone would be kept, and waited for, without end
+        # what a client that has gone does not fetch would be kept, and waited for, without end
         zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
             super().__init__(["--net", *arguments])
-            self._recorded = self._size_of_report()
+            self.description = self._describe()
             assert self._presence is not None
-            self._presence.tell(self.description())
+            self._presence.tell(self.description)
         except BaseException:
             self._leave_directory()
             raise
 
-    def description(self) -> Dict[str, Any]:
-        """Return what the client has to know: addresses and capacity."""
+    def _describe(self) -> Dict[str, Any]:
+        """Return what a client has to know: addresses, the capacity, and how much of the record is an earlier run's."""
         resources = self._manager.resources
         consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
         return {
@@ -85,7 +86,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
             "report": self._job_reporter.report_file,
-            "recorded": self._recorded,
+            "recorded": self._size_of_report(),
             "capacity": {
                 "nodes": resources.total_nodes,
                 "cores": self._manager.usable_cores,
@@ -150,10 +151,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self._tracer.job_finished(job, iteration)
 
     def _make_run_times(self) -> RunTimes:
-        wrapper = Config.WRAPPER_RT_STATS.get(self._conf)
-        if wrapper == Config.WRAPPER_RT_STATS.value["default"]:
-            wrapper = None
-        return RunTimes(Path(self._aux_dir), RequestInterface.directory / "rt.pipe", wrapper, self._loop)
+        pipe = RequestInterface.directory / "rt.pipe"
+        return RunTimes(Path(self._aux_dir), pipe, wrapper_in(self._conf), self._loop)
 
     @override
     def start(self) -> None:
@@ -197,7 +196,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._receiver.set_finish(True)
 
     def _end_by_force(self) -> None:
-        """End this process although a part of it does not: the core waits for agents that have gone without end."""
+        """End this process although a part of it does not end in time."""
         if self._children is not None:
             self._children.close()
         self._leave_directory()

@@ -15,10 +15,10 @@ import zmq
 from qcg.pilotjob.publisher import EventTopic, StatusPublisher
 from qcg.pilotjob.response import Response
 from qcg.pilotjob.zmqinterface import ZMQInterface
-from typing_extensions import override
 from zmq.asyncio import Context
 
 from qcg.pilotjob.executor_api._client.wire import HELLO
+from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Dict, Tuple, Union
 
 from qcg.pilotjob.executor_api.templates.qcgpj_template import QCGPJTemplate
@@ -21,6 +20,8 @@ class JSONTemplate(QCGPJTemplate):
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"], **defaults: Any) -> None:
+        from pathlib import Path  # half a dozen modules, which need not delay the start of those who have no file
+
         self.path = Path(path)
         self._text = self.path.read_text(encoding="utf-8")
         self._defaults = defaults

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-from typing_extensions import override
-
+from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.templates.qcgpj_template import QCGPJTemplate
 
 __all__ = ["ParallelTemplate"]
