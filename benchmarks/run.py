@@ -39,7 +39,7 @@ def parsed() -> argparse.Namespace:
     add("--jobs", type=int, default=1000, metavar="N", help="in each round: %(default)s")
     add("--workers", type=int, default=2, metavar="N", help="how many jobs run at a time: %(default)s")
     add("--seconds", type=float, default=0.0, metavar="S", help="each job sleeps so long; 0 is /bin/true, the default")
-    add("--sizes", type=int, nargs="*", metavar="N", help=f"numbers of jobs for the plot: {SIZES}, none if quick")
+    add("--sizes", type=int, nargs="*", metavar="N", help=f"numbers of jobs for the plot; {SIZES} if all systems run")
     add("--most-seconds", type=float, default=200.0, metavar="S", help="skip sizes that take longer: %(default)s")
     add("--slurm", action="store_true", help="in a Slurm cluster of two nodes too, which is brought up here")
     add("--json", type=Path, metavar="FILE", help="write the results there")
@@ -47,12 +47,12 @@ def parsed() -> argparse.Namespace:
     add("--table", type=Path, metavar="FILE", help="measure nothing: print the tables of a file of results")
     add("--envs", type=Path, default=DEFAULT_ROOT, metavar="DIR", help="the environments: %(default)s")
     options = parser.parse_args()
+    if options.sizes is None:
+        options.sizes = [] if options.quick or options.systems else SIZES
     if options.systems is None:
         options.systems = list(QUICK if options.quick else SYSTEMS)
     if options.rounds is None:
         options.rounds = 3 if options.quick else 5
-    if options.sizes is None:
-        options.sizes = [] if options.quick else SIZES
     if options.plot and not options.sizes:
         parser.error("--plot needs --sizes")
     return options
