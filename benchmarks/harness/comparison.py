@@ -12,7 +12,7 @@ from harness import rounds
 from harness.environments import Environments, NotMade
 from harness.machine import machine, revision
 from harness.results import Document, Round, rate
-from harness.rounds import Load, RoundFailed
+from harness.rounds import Load, RoundFailed, TookTooLong
 from harness.systems import IN_ALLOCATION, SYSTEMS
 
 LIMIT = 300.0  # seconds for a round, whatever it does
@@ -46,17 +46,19 @@ class Comparison:
         return place
 
     def take_rounds(self, count: int) -> None:
-        """Take `count` rounds of each system, in turn."""
+        """Take `count` rounds of each system, in turn; the scripts come after, so that the rates are close together."""
         for turn in range(1, count + 1):
             for name in self._pythons:
-                self._take(self.document["systems"][name], "rounds", turn, self._load, partial(self._round, name))
-
-    def _round(self, name: str, load: Load) -> Round:
-        result = self._many(name, load)
-        return {**result, "whole": rounds.whole(SYSTEMS[name], self._pythons[name], load, LIMIT)}
+                self._take(self.document["systems"][name], "rounds", turn, self._load, partial(self._many, name))
+            for name in self._pythons:
+                one = self._load._replace(jobs=1)
+                self._take(self.document["systems"][name], "scripts", turn, one, partial(self._script, name))
 
     def _many(self, name: str, load: Load) -> Round:
         return rounds.many(SYSTEMS[name], self._pythons[name], load, LIMIT)
+
+    def _script(self, name: str, load: Load) -> Round:
+        return rounds.script(SYSTEMS[name], self._pythons[name], load, LIMIT)
 
     def take_sizes(self, sizes: List[int], most_seconds: float) -> None:
         """Take a round of each number of jobs, but not of those that would take longer than `most_seconds`."""
@@ -91,20 +93,24 @@ class Comparison:
         try:
             result = measure(load)
         except RoundFailed as error:
-            reason = f"{load.jobs} jobs: {error}"
-            place["failures"].append({"reason": reason, "jobs": load.jobs})
-            place["reason"] = place["skipped"] = reason
-            _say(f"{place['label']}: {reason}")
+            self._note_failure(place, kind, load, error)
         else:
             place[kind].append({"turn": turn, **result})
             speed = rate(result)
-            _say(f"{place['label']}: {load.jobs} jobs, {f'{speed:.0f} a second' if speed else 'stalled'}")
+            _say(f"{place['label']}: {load.jobs} jobs, {f'{speed:.1f} a second' if speed else 'stalled'}")
+
+    def _note_failure(self, place: Dict[str, Any], kind: str, load: Load, error: RoundFailed) -> None:
+        reason = f"{load.jobs} jobs: {error}"
+        place["reason"] = place["skipped"] = reason
+        if kind != "sizes" or not isinstance(error, TookTooLong):  # how many jobs it can take is what sizes are for
+            place["failures"].append({"reason": reason, "jobs": load.jobs})
+        _say(f"{place['label']}: {reason}")
 
 
 def _place(name: str) -> Dict[str, Any]:
     """Return what the document says of a system that was not run yet."""
     system = SYSTEMS[name]
-    empty: Dict[str, Any] = {"rounds": [], "sizes": [], "failures": []}
+    empty: Dict[str, Any] = {"rounds": [], "scripts": [], "sizes": [], "failures": []}
     return {"label": system.label, "open": system.open, "packages": {}, "reason": "", "skipped": "", **empty}
 
 

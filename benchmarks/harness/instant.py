@@ -38,4 +38,4 @@ def in_manager() -> None:
         job._limit_walltime()
         asyncio.get_running_loop().call_later(seconds, job._ended, 0)
 
-    LocalJob._start = start
+    LocalJob._start = start  # type: ignore[method-assign, assignment]  # it is named `self` there

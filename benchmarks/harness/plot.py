@@ -5,71 +5,93 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 import matplotlib as mpl
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
-_OURS = "ours"
-_REFERENCE = "threads"
-_APART = 0.055  # of the axis, between two labels
+_COLOURS = {"ours": "crimson", "threads": "black"}  # the others have those of the cycle, without its red
+_OTHERS = ("C0", "C1", "C2", "C4", "C5", "C6", "C7", "C8", "C9")
+_APART = 0.05  # of the axis, from label to label
 
 
-def points(system: Dict[str, Any]) -> List[Tuple[int, float]]:
-    """Return numbers of jobs and jobs a second; a round that stalled has none."""
-    return sorted((one["jobs"], one["jobs"] / one["seconds"]) for one in system["sizes"] if one["seconds"])
+class Line(NamedTuple):
+    """What is drawn of a system; those of a family, like quiet and not, have one colour."""
+
+    label: str
+    points: List[Tuple[int, float]]
+    colour: str
+    variant: bool
+    ours: bool
+
+    @property
+    def end(self) -> float:
+        """The last rate."""
+        return self.points[-1][1]
 
 
-def spread_out(wanted: List[float], apart: float) -> List[float]:
-    """Return places for labels, from the bottom: where they are wanted, but `apart` from one another."""
-    places: List[float] = []
-    for place in wanted:
-        places.append(max(place, places[-1] + apart) if places else place)
-    return places
+def lines_of(systems: Dict[str, Any]) -> List[Line]:
+    """Return the lines of the systems that were run with several sizes; rounds that stalled have no rate."""
+    others = [name for name in systems if "-" not in name and name not in _COLOURS]
+    colours = {**_COLOURS, **dict(zip(others, _OTHERS))}
+    lines = []
+    for name, system in systems.items():
+        points = sorted((one["jobs"], one["jobs"] / one["seconds"]) for one in system["sizes"] if one["seconds"])
+        family, _, variant = name.partition("-")
+        colour = colours.get(family, "grey")
+        lines.append(Line(system["label"].replace("`", ""), points, colour, bool(variant), name == "ours"))
+    return [line for line in lines if line.points]
 
 
 def draw(document: Dict[str, Any], picture: Path) -> None:
-    """Draw a line a system, with its name at its end."""
-    lines = {name: (system["label"], points(system)) for name, system in document["systems"].items()}
-    lines = {name: (label, own) for name, (label, own) in lines.items() if own}
-    figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
+    """Draw a line a system, with its name beside its end."""
+    lines = lines_of(document["systems"])
+    figure, axes = plt.subplots(figsize=(11, 6.5), layout="constrained")
     axes.set_xscale("log")
-    ends = []
-    for number, (name, (label, own)) in enumerate(sorted(lines.items(), key=lambda item: item[0])):
-        colour = {_OURS: "crimson", _REFERENCE: "black"}.get(name, f"C{number % 10}" if number % 10 != 3 else "teal")
-        style = {"linewidth": 3.5, "zorder": 3} if name == _OURS else {"linewidth": 1.5}
-        axes.plot(*zip(*own), marker="o", color=colour, linestyle="--" if name == _REFERENCE else "-", **style)
-        ends.append((own[-1][1], own[-1][0], label.replace("`", ""), colour, name == _OURS))
+    for line in lines:
+        style = {"linewidth": 3.5, "zorder": 3} if line.ours else {"linewidth": 1.5}
+        axes.plot(*zip(*line.points), marker="o", color=line.colour, linestyle=":" if line.variant else "-", **style)
     axes.set_ylim(bottom=0)
-    label_ends(axes, sorted(ends))
+    label_ends(axes, lines)
     load = document["load"]
-    axes.set_xlabel("number of jobs, submitted at once")
-    axes.set_ylabel("jobs a second")
     job = f"/bin/sleep {load['seconds']}" if load["seconds"] else "/bin/true"
-    axes.set_title(f"{job}, {load['workers']} at a time, {document['machine']['cores']} cores")
+    axes.set_xlabel("number of jobs")
+    axes.set_ylabel("jobs a second")
+    axes.set_title(f"{job}, {load['workers']} at a time, on {document['machine']['cores']} cores")
     axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=150)
+    figure.savefig(picture, dpi=130)
 
 
-def label_ends(axes: Any, ends: List[Tuple[float, int, str, str, bool]]) -> None:
-    """Write the names in a column on the right, each with a thin line from the end of its own."""
+def label_ends(axes: Any, lines: List[Line]) -> None:
+    """Write the names in a column on the right, each tied to the end of its line."""
+    right = 1.4 * axes.get_xlim()[1]
     top = axes.get_ylim()[1]
-    right = max(jobs for _, jobs, *_ in ends)
-    places = spread_out([speed for speed, *_ in ends], _APART * top)
-    for (speed, jobs, label, colour, is_ours), place in zip(ends, places):
+    ordered = sorted(lines, key=lambda line: line.end)
+    for line, place in zip(ordered, places([line.end for line in ordered], _APART * top, top)):
         axes.annotate(
-            label,
-            xy=(jobs, speed),
-            xytext=(right * 1.5, place),
+            line.label,
+            xy=(line.points[-1][0], line.end),
+            xytext=(right, place),
             va="center",
-            color=colour,
-            weight="bold" if is_ours else "normal",
+            color=line.colour,
+            weight="bold" if line.ours else "normal",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.8},
+            arrowprops={"arrowstyle": "-", "color": line.colour, "alpha": 0.35, "relpos": (0, 0.5)},
         )
-    axes.set_ylim(0, max(top, places[-1] + _APART * top))
+
+
+def places(wanted: List[float], apart: float, top: float) -> List[float]:
+    """Return where labels go, from the bottom: where they are wanted, but `apart` from one another and below `top`."""
+    found: List[float] = []
+    for place in wanted:
+        found.append(max(place, found[-1] + apart) if found else place)
+    limit = top
+    for number in reversed(range(len(found))):
+        found[number] = min(found[number], limit)
+        limit = found[number] - apart
+    return found
 
 
 if __name__ == "__main__":

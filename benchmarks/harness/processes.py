@@ -11,6 +11,7 @@ from typing import AbstractSet, Dict, Iterable, List, NamedTuple, Set
 
 MARK = "QCGPJ_BENCHMARK"  # in the environment of every process of a round in an allocation, on every node
 _PR_SET_CHILD_SUBREAPER = 36
+_KILL_SECONDS = 20.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -56,8 +57,15 @@ def descendants() -> Set[int]:
 
 
 def kill_descendants(spare: AbstractSet[int]) -> None:
-    """Kill and collect all that has come from this process, which has to be a subreaper, but not `spare`."""
+    """Kill and collect all that has come from this process, which has to be a subreaper, but not `spare`.
+
+    Raises:
+        RuntimeError: something does not end, which would weigh on all that is measured later.
+    """
+    deadline = time.monotonic() + _KILL_SECONDS
     while left := descendants() - spare:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes that SIGKILL does not end: {left}")
         for pid in left:
             _kill(pid)
         time.sleep(0.01)

@@ -53,11 +53,16 @@ def reference_of(systems: Dict[str, Any]) -> List[Round]:
     return rounds
 
 
+def every_round(system: Dict[str, Any]) -> List[Round]:
+    """Return all that was measured of a system."""
+    return [*system["rounds"], *system["scripts"], *system["sizes"]]
+
+
 def jobs_lost(document: Document) -> int:
     """Return how many jobs are not accounted for; those of a round that failed are not."""
     lost = 0
     for part in ("systems", "slurm"):
         for system in document.get(part, {}).values():
-            lost += sum(one["lost"] for one in [*system["rounds"], *system["sizes"]])
+            lost += sum(one["lost"] for one in every_round(system))
             lost += sum(failure["jobs"] for failure in system["failures"])
     return lost

@@ -15,7 +15,7 @@ from harness.systems import System
 
 BENCHMARKS = Path(__file__).parents[1]
 _SINGLES = 30  # submissions for the latency
-_WHOLE = """
+_SCRIPT = """
 import sys
 sys.path.insert(0, {benchmarks!r})
 from systems.{adapter} import open_session
@@ -28,6 +28,10 @@ sys.exit(run.good != 1)
 
 class RoundFailed(Exception):
     """A round has no result."""
+
+
+class TookTooLong(RoundFailed):
+    """A round was ended by its time limit."""
 
 
 class Load(NamedTuple):
@@ -53,15 +57,15 @@ def many(system: System, python: Path, load: Load, limit: float) -> Dict[str, An
     return read_result(output)
 
 
-def whole(system: System, python: Path, load: Load, limit: float) -> float:
+def script(system: System, python: Path, load: Load, limit: float) -> Dict[str, Any]:
     """Return how long a script takes that runs one job, from the start of Python to its end.
 
     Raises:
         RoundFailed: the script has failed.
     """
-    script = _WHOLE.format(benchmarks=str(BENCHMARKS), command=load.command, **_orders(system, load))
-    _, seconds = run_alone([str(python), "-c", script], limit, environment_of(python))
-    return seconds
+    text = _SCRIPT.format(benchmarks=str(BENCHMARKS), command=load.command, **_orders(system, load))
+    _, seconds = run_alone([str(python), "-c", text], limit, environment_of(python))
+    return {"jobs": 1, "lost": 0, "seconds": seconds}
 
 
 def worker_arguments(system: System, load: Load) -> List[str]:
@@ -116,6 +120,6 @@ def _run(command: List[str], limit: float, **options: Any) -> Tuple[int, float]:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=limit, check=False, **options).returncode
         return code, time.perf_counter() - start
     except subprocess.TimeoutExpired as error:
-        raise RoundFailed(f"not ended within {limit:.0f} s") from error
+        raise TookTooLong(f"not ended within {limit:.0f} s") from error
     finally:
         kill_descendants(here_before)

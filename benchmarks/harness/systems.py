@@ -19,6 +19,7 @@ REFERENCE = "threads"
 OURS = "ours"
 
 SYSTEMS: Dict[str, System] = {
+    REFERENCE: System("threads and `subprocess.run`", "threads", "bare", {}),
     OURS: System("ours", "qcgpj", "ours", {}),
     "ours-quiet": System('ours, `log_level="critical"`', "qcgpj", "ours", {"quiet": "yes"}),
     "core": System("the core, quiet, one batch", "core", "core", {"quiet": "yes"}),
@@ -31,8 +32,7 @@ SYSTEMS: Dict[str, System] = {
     "dask": System("Dask, LocalCluster", "dask", "dask", {}),
     "hyperqueue": System("HyperQueue, one job of N tasks", "hyperqueue", "hyperqueue", {"jobs_of": "all tasks"}),
     "hyperqueue-each": System("HyperQueue, N jobs", "hyperqueue", "hyperqueue", {"jobs_of": "one task"}),
-    REFERENCE: System("threads and `subprocess.run`", "threads", "bare", {}),
     "xargs": System("`xargs -P`", "xargs", "bare", {}, open=False),
 }
-QUICK = (OURS, "core", "executorlib", REFERENCE, "xargs")
-IN_ALLOCATION = (OURS, "core", REFERENCE)
+QUICK = (REFERENCE, OURS, "core", "executorlib", "xargs")
+IN_ALLOCATION = (REFERENCE, OURS, "core")
