@@ -96,8 +96,8 @@ class Comparison:
             self._note_failure(place, kind, load, error)
         else:
             place[kind].append({"turn": turn, **result})
-            speed = rate(result)
-            _say(f"{place['label']}: {load.jobs} jobs, {f'{speed:.1f} a second' if speed else 'stalled'}")
+            taken = f"{load.jobs} in {result['seconds']:.2f} s" if result["seconds"] else "stalled"
+            _say(f"{kind} {turn}: {place['label']}: {taken}")
 
     def _note_failure(self, place: Dict[str, Any], kind: str, load: Load, error: RoundFailed) -> None:
         reason = f"{load.jobs} jobs: {error}"
