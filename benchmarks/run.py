@@ -10,6 +10,7 @@ Exit status: 1 when a job was lost or a round failed, whatever the figures are.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shlex
 import signal
@@ -55,6 +56,8 @@ def parsed() -> argparse.Namespace:
         options.rounds = 3 if options.quick else 5
     if options.plot and not options.sizes:
         parser.error("--plot needs --sizes")
+    if options.slurm and importlib.util.find_spec("psutil") is None:
+        parser.error("--slurm needs an interpreter with psutil, which the tests' cluster uses")
     return options
 
 

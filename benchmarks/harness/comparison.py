@@ -54,8 +54,8 @@ class Comparison:
                 one = self._load._replace(jobs=1)
                 self._take(self.document["systems"][name], "scripts", turn, one, partial(self._script, name))
 
-    def _many(self, name: str, load: Load) -> Round:
-        return rounds.many(SYSTEMS[name], self._pythons[name], load, LIMIT)
+    def _many(self, name: str, load: Load, limit: float = LIMIT) -> Round:
+        return rounds.many(SYSTEMS[name], self._pythons[name], load, limit)
 
     def _script(self, name: str, load: Load) -> Round:
         return rounds.script(SYSTEMS[name], self._pythons[name], load, LIMIT)
@@ -68,7 +68,9 @@ class Comparison:
                 if not place["skipped"]:
                     place["skipped"] = _why_to_skip(place["sizes"], size, most_seconds)
                 if not place["skipped"]:
-                    self._take(place, "sizes", size, self._load._replace(jobs=size), partial(self._many, name))
+                    # the pace may fall with the number of jobs
+                    measure = partial(self._many, name, limit=LIMIT + most_seconds)
+                    self._take(place, "sizes", size, self._load._replace(jobs=size), measure)
 
     def take_slurm(self, count: int) -> None:
         """Take rounds in allocations of a Slurm cluster that is brought up for them."""

@@ -26,12 +26,13 @@ def spread(values: List[float]) -> Optional[Spread]:
 
 def rate(one: Round) -> Optional[float]:
     """Return jobs a second; None for a round that stalled."""
-    return one["jobs"] / one["seconds"] if one.get("seconds") else None
+    return one["jobs"] / one["seconds"] if one["seconds"] else None
 
 
-def cpu(one: Round) -> Optional[float]:
+def cpu(one: Round) -> float:
     """Return milliseconds of client and services a job."""
-    return 1000 * (one["cost"]["client_cpu"] + one["cost"]["services_cpu"]) / one["jobs"] if "cost" in one else None
+    seconds: float = one["cost"]["client_cpu"] + one["cost"]["services_cpu"]
+    return 1000 * seconds / one["jobs"]
 
 
 def figure(rounds: List[Round], get: Callable[[Round], Optional[float]]) -> Optional[Spread]:
