@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import List
 
 from harness.comparison import Comparison
-from harness.environments import DEFAULT_ROOT, Environments
+from harness.environments import DEFAULT_ROOT, Environments, NotMade
 from harness.processes import become_subreaper
 from harness.results import jobs_lost
 from harness.rounds import BENCHMARKS, Load
@@ -66,6 +66,10 @@ def measure(options: argparse.Namespace) -> int:
     become_subreaper()  # what a round leaves behind is found then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     environments = Environments(options.envs)
+    try:
+        plotter = environments.python("plot") if options.plot else None
+    except NotMade as error:
+        sys.exit(f"--plot needs matplotlib, which {error}")
     load = Load(options.workers, options.jobs, options.seconds)
     comparison = Comparison(options.systems, load, environments, shlex.join(["python", *sys.argv]))
     try:
@@ -78,8 +82,8 @@ def measure(options: argparse.Namespace) -> int:
         if options.json:
             options.json.write_text(f"{text}\n")
         print(*tables(comparison.document), sep="\n")
-    if options.plot:
-        draw(environments.python("plot"), text, options.plot)
+    if plotter is not None:
+        draw(plotter, text, options.plot)
     return 1 if jobs_lost(comparison.document) else 0
 
 

@@ -31,8 +31,8 @@ def rate(one: Round) -> Optional[float]:
 
 def cpu(one: Round) -> float:
     """Return milliseconds of client and services a job."""
-    seconds: float = one["cost"]["client_cpu"] + one["cost"]["services_cpu"]
-    return 1000 * seconds / one["jobs"]
+    cost: Dict[str, float] = one["cost"]
+    return 1000 * (cost["client_cpu"] + cost["services_cpu"]) / int(one["jobs"])
 
 
 def figure(rounds: List[Round], get: Callable[[Round], Optional[float]]) -> Optional[Spread]:
