@@ -62,13 +62,14 @@ def _origin(document: Document) -> str:
         f"{document['date']}, `{document['command']}`, revision {document['revision'] or 'unknown'}: {load['jobs']} "
         f"times `{job}`, {load['workers']} at a time. {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, Python {machine['python']}, load at the start "
-        f"{machine['load']:.1f}. {', '.join(_versions(document))}."
+        f"{machine['load']:.1f}.{_versions(document)}"
     )
 
 
-def _versions(document: Document) -> List[str]:
+def _versions(document: Document) -> str:
     installed = {item for system in document["systems"].values() for item in system["packages"].items()}
-    return [f"{name} {version}" for name, version in sorted(installed) if name in _SHOWN]
+    shown = [f"{name} {version}" for name, version in sorted(installed) if name in _SHOWN]
+    return f" {', '.join(shown)}." if shown else ""
 
 
 def _rates(system: Dict[str, Any], systems: Dict[str, Any]) -> List[str]:
