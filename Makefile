@@ -21,9 +21,8 @@ lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed  ## measure start-up and throughput
-	$(BIN)/python benchmarks/startup.py --make-other run/released
-	$(BIN)/python benchmarks/throughput.py
+bench: $(VENV)/installed  ## compare with other executors, a quick look
+	$(BIN)/python benchmarks/run.py --quick
 
 clean:
 	rm -rf $(VENV) run dist

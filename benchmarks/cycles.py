@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,13 +25,25 @@ from typing import Any, Dict, List, Set
 
 import psutil
 
+from harness.allocation import Cluster, salloc, why_not
+from harness.processes import MARK
 from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
-from slurm import MARK, Cluster, in_allocation, marked, why_not
 
 JOBS = 36
 PATIENCE = 60.0  # seconds for a cycle's jobs
 LEFT_SECONDS = 10.0  # a step that has to be ended takes Slurm KillWait seconds and a little more
 THREAD_SECONDS = 1.0
+
+
+def marked(mark: str) -> List[psutil.Process]:
+    """Return the processes that have `mark` in their environment, but not this one."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "environ", "name", "status"])
+        if (process.info["environ"] or {}).get(MARK) == mark
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+        and process.pid != os.getpid()
+    ]
 
 
 def use_executor(jobs: int) -> None:
@@ -76,6 +89,23 @@ def work(jobs: int) -> Dict[str, Any]:
     return {"left": differences(before)}
 
 
+def in_allocation(cluster: Cluster, directory: str, mark: str, jobs: int) -> Dict[str, Any]:
+    """Run this program's `work` in an allocation of both nodes."""
+    limit = 2 * PATIENCE + 30
+    completed = subprocess.run(
+        [*salloc(cluster, limit), sys.executable, __file__, "--worker", "--jobs", str(jobs)],
+        cwd=directory,
+        env={**cluster.environment, MARK: mark},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=limit + 60,
+        check=True,
+    )
+    answer: Dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
+    return answer
+
+
 def ports_of(cluster: Cluster) -> Set[int]:
     conf = (cluster.directory / "slurm.conf").read_text()
     return {int(part.partition("=")[2]) for part in conf.split() if part.startswith(("Port=", "SlurmctldPort="))}
@@ -105,9 +135,7 @@ def cycle(jobs: int) -> List[str]:
             cluster.start()
             try:
                 ports = ports_of(cluster)
-                answer = in_allocation(
-                    cluster, wd, mark, __file__, "--worker", "--jobs", str(jobs), limit=2 * PATIENCE + 30
-                )
+                answer = in_allocation(cluster, wd, mark, jobs)
             finally:
                 cluster.stop()
             left = [f"in the client: {each}" for each in answer["left"]] + left_behind(mark, directory, ports)

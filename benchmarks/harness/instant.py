@@ -1,0 +1,41 @@
+"""Jobs without processes: the manager does all that it does for a job, but where it would start a process it waits.
+
+So the cost of client and manager can be seen for more jobs and cores than a machine has. This is the only place that
+knows how the client starts a manager and how the manager starts a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+_SECONDS = "QCGPJ_BENCHMARK_SECONDS"
+_IMPORT = "from qcg.pilotjob.executor_api._manager.__main__ import main; "
+
+
+def use(seconds: float) -> None:
+    """Have the managers of this process's executors pretend that each job takes so long; call it before one is opened.
+
+    Raises:
+        RuntimeError: managers are no longer started in the way that is known here.
+    """
+    from qcg.pilotjob.executor_api._client import process
+
+    if _IMPORT not in process._BOOT:
+        raise RuntimeError(f"the program that starts a manager has changed: {process._BOOT}")
+    os.environ[_SECONDS] = str(seconds)
+    process._BOOT = process._BOOT.replace(_IMPORT, f"from harness import instant; instant.in_manager(); {_IMPORT}")
+
+
+def in_manager() -> None:
+    """Replace the start of a job, in a manager process that is about to run."""
+    from qcg.pilotjob.executor_api._manager.execution import LocalJob
+
+    seconds = float(os.environ[_SECONDS])
+
+    def start(job: LocalJob) -> None:
+        job.process_pid = 0
+        job._limit_walltime()
+        asyncio.get_running_loop().call_later(seconds, job._ended, 0)
+
+    LocalJob._start = start  # type: ignore[method-assign, assignment]  # it is named `self` there
