@@ -10,7 +10,7 @@ import asyncio
 import os
 
 _SECONDS = "QCGPJ_BENCHMARK_SECONDS"
-_IMPORT = "from qcg.pilotjob.executor_api._manager.__main__ import main; "
+_MAIN = "import main; "
 
 
 def use(seconds: float) -> None:
@@ -19,12 +19,12 @@ def use(seconds: float) -> None:
     Raises:
         RuntimeError: managers are no longer started in the way that is known here.
     """
-    from qcg.pilotjob.executor_api._client import process
+    from qcg.pilotjob.executor_api._client import boot
 
-    if _IMPORT not in process._BOOT:
-        raise RuntimeError(f"the program that starts a manager has changed: {process._BOOT}")
+    if _MAIN not in boot._BOOT:
+        raise RuntimeError(f"the program that starts a manager has changed: {boot._BOOT}")
     os.environ[_SECONDS] = str(seconds)
-    process._BOOT = process._BOOT.replace(_IMPORT, f"from harness import instant; instant.in_manager(); {_IMPORT}")
+    boot._BOOT = boot._BOOT.replace(_MAIN, f"{_MAIN}from harness import instant; instant.in_manager(); ")
 
 
 def in_manager() -> None:
