@@ -13,9 +13,9 @@
                                                                        v       -- srun's streams --> agent.NodeAgent
                                                                      processes.Children -> the jobs' groups of processes
 
-One thread, one asyncio loop. service.Service owns all of it and ends it: after the last job (``control``), at once
-(``finish``, SIGTERM, SIGINT, SIGHUP, the client's end), or because a part of it failed. Whatever the way, no process
-of a job outlives it.
+One asyncio loop in one thread, and a few threads that wait for starts (starters.Starters). service.Service owns all of
+it and ends it: after the last job (``control``), at once (``finish``, SIGTERM, SIGINT, SIGHUP, the client's end), or
+because a part of it failed. Whatever the way, no process of a job outlives it.
 
 Every class here names the faults of the core that it mends; when the core mends one, the override can go.
 """
