@@ -43,13 +43,14 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._unwanted: Set[str] = set()
         self.ending = False
         self._changed = asyncio.Event()
+        self._loop = asyncio.get_event_loop()
+        self._is_due = False
         self._losses: List[str] = []
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         # the handler refuses what can never run, and says why
         self.resources.check_min_job_requirements = lambda _: True
-        self._schedule_loop_task.add_done_callback(self._schedule_loop_ended)
 
     @override
     def get_handler(self) -> Handler:
@@ -144,15 +145,28 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     # ---- from the queue to the cores
 
     @override
+    def call_scheduler(self) -> None:
+        if self.quit_scheduler:
+            self._schedule_event.set()
+        elif not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._start_what_fits)
+
+    @override
     async def _schedule_loop(self) -> None:
-        while True:
-            await self._schedule_event.wait()
-            self._schedule_event.clear()
-            if self.quit_scheduler or self.stop_processing:
-                return
-            while self._start_some():  # noqa: ASYNC110  # there is more to do; the loop only has its turn in between
-                await asyncio.sleep(0)
-            self._changed.set()
+        """Last until the core stops the manager, which waits for that."""
+        await self._schedule_event.wait()
+
+    def _start_what_fits(self) -> None:
+        self._is_due = False
+        if self.quit_scheduler or self.stop_processing:
+            return
+        try:
+            if self._start_some():
+                self.call_scheduler()
+        except Exception as error:  # noqa: BLE001  # whatever it is, nothing would ever start again, silently
+            self.on_failure(error)
+        self._changed.set()
 
     def _start_some(self) -> bool:
         """Start what fits, and return whether more may fit."""
@@ -309,11 +323,6 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         job.canceled = True
         for iteration in parts:
             await self.cancel_iteration(job, iteration)
-
-    def _schedule_loop_ended(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self.on_failure(error)
 
 
 def _parts(job: Job) -> List[Optional[int]]:
