@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-from concurrent.futures import Future
+import contextlib
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Union
 
 from typing_extensions import override
 
+from qcg.pilotjob.executor_api._client.condition import Condition
 from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
 from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
 from qcg.pilotjob.executor_api.errors import JobTimeout
@@ -32,10 +34,23 @@ class QCGPJFuture(Future[Dict[str, str]]):
         ids: the jobs' names, in the order of the description.
     """
 
+    # a slot for each attribute of the base class too: a program may hold hundreds of thousands of futures
+    __slots__ = (
+        "_condition", "_count", "_done_callbacks", "_exception", "_result", "_source", "_state", "_states", "_waiters",
+        "ids",
+    )  # fmt: skip
+
     def __init__(self, ids: Union[str, Sequence[str]], qcgpjm: Any) -> None:
-        super().__init__()
+        # what Future.__init__ does, except that its condition is ten times as large and slow to make
+        self._condition: Any = Condition()
+        self._state = PENDING
+        self._result: Optional[Dict[str, str]] = None
+        self._exception: Optional[BaseException] = None
+        self._waiters: List[Any] = []
+        self._done_callbacks: List[Callable[[Future[Dict[str, str]]], Any]] = []
         self.ids: List[str] = [ids] if isinstance(ids, str) else list(ids)
-        self._states: Dict[str, str] = {}
+        self._count = len(self.ids) if len(self.ids) < 2 else len(set(self.ids))
+        self._states: Optional[Dict[str, str]] = None
         self._source: Source = qcgpjm if isinstance(qcgpjm, ExecutorSource) else ManagerSource(qcgpjm)
 
     @property
@@ -115,7 +130,7 @@ class QCGPJFuture(Future[Dict[str, str]]):
         The states are ``QUEUED``, ``SCHEDULED``, ``EXECUTING`` and the final ``SUCCEED``, ``FAILED``, ``CANCELED``
         and ``OMITTED`` (a job that it depends on did not succeed). Jobs that were refused or lost have none.
         """
-        states = dict(self._states)
+        states = dict(self._states or ())
         names = [] if super().done() and not super().cancelled() else self._unfinished()
         if names:
             states.update(self._source.states(names))
@@ -164,20 +179,26 @@ class QCGPJFuture(Future[Dict[str, str]]):
     # ---- for the source of the states
 
     def _unfinished(self) -> List[str]:
-        return [name for name in self.ids if name not in self._states]
+        states = self._states or ()
+        return [name for name in self.ids if name not in states]
 
     def _too_late(self, timeout: Optional[float]) -> JobTimeout:
         waited = max(0.0, timeout or 0.0)  # map() asks with what is left of its time, which may be less than nothing
         return JobTimeout(f"{', '.join(self.ids)}: not finished after {waited:g} s")
 
     def _job_ended(self, name: str, state: str) -> None:
+        if self._states is None:
+            self._states = {}
         self._states[name] = state
-        if self._unfinished() or super().done():
+        if len(self._states) < self._count or super().done():
             return
         if "CANCELED" in self._states.values():
             self._cancel_now()
-        elif self._begins_to_end():
-            self.set_result({name: self._states[name] for name in self.ids})
+            return
+        if self._count > 1:  # in the order of the description, not of the ends
+            self._states = {name: self._states[name] for name in self.ids}
+        with contextlib.suppress(InvalidStateError):  # cancelled in this moment, where nobody may wait for it
+            self.set_result(self._states)
 
     def _cancel_now(self) -> bool:
         cancelled = super().cancel()
@@ -187,10 +208,5 @@ class QCGPJFuture(Future[Dict[str, str]]):
         return cancelled
 
     def _break(self, error: BaseException) -> None:
-        if self._begins_to_end():
+        with contextlib.suppress(InvalidStateError):  # as above
             self.set_exception(error)
-
-    def _begins_to_end(self) -> bool:
-        """Leave the pending state, in which alone a future can be cancelled; whether this was the call that did."""
-        with self._condition:
-            return self._state == PENDING and self.set_running_or_notify_cancel()
