@@ -14,6 +14,7 @@ the manager will look at it, and so arrives as it was written.
 from __future__ import annotations
 
 import itertools
+import json
 import numbers
 import os
 import re
@@ -36,6 +37,8 @@ from qcg.pilotjob.executor_api.template_text import (
 __all__ = ["encoded", "rendered"]
 
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
+_OPEN_IN_JSON = json.dumps(OPEN).strip('"')
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _requests = itertools.count(1)
 
 
@@ -58,9 +61,12 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
     return _jobs_of(_fill(structure, filling, variables))
 
 
-def encoded(job: Job) -> Dict[str, Any]:
-    """Return `job` as the manager must get it to see what was written."""
-    return {key: _encode(value, job["name"], 4 if key == "execution" else 2) for key, value in job.items()}
+def encoded(job: Job) -> str:
+    """Return `job` as JSON, as the manager must get it to see what was written."""
+    text = _to_json(job)
+    if "$" not in text and _OPEN_IN_JSON not in text:
+        return text
+    return _to_json({key: _encode(value, job["name"], 4 if key == "execution" else 2) for key, value in job.items()})
 
 
 def _encode(value: Any, job_name: str, dollars: int) -> Any:

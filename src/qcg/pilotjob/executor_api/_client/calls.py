@@ -34,10 +34,11 @@ class Call(Protocol):
 
 @dataclass
 class Unit:
-    """The jobs of one submit(): they are taken or refused together."""
+    """The jobs of one submit(), as JSON with commas between: they are taken or refused together."""
 
+    __slots__ = ("future", "jobs")
     future: QCGPJFuture
-    jobs: List[Dict[str, Any]]
+    jobs: str
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Submission:
 
     def message(self) -> bytes:
         """Return the request."""
-        return wire.request("submit", [job for unit in self.units for job in unit.jobs])
+        return wire.submission(unit.jobs for unit in self.units)
 
     def answered(self, reply: Dict[str, Any]) -> List[Call]:
         """Refuse the one unit, or find among several the one that is at fault."""

@@ -64,7 +64,7 @@ class Connection:
         if len(jobs) > 1:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
-        self.dispatcher.submit(future, [encoded(job) for job in jobs])
+        self.dispatcher.submit(future, ",".join(map(encoded, jobs)))
         return future
 
     def attach(self, names: Sequence[str]) -> QCGPJFuture:

@@ -34,7 +34,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Union
+from typing import Callable, Deque, Dict, List, Optional, Set, Union
 
 from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
@@ -115,8 +115,8 @@ class Dispatcher:
 
     # ---- called by any thread
 
-    def submit(self, future: QCGPJFuture, jobs: List[Dict[str, Any]]) -> None:
-        """Queue the jobs of `future`.
+    def submit(self, future: QCGPJFuture, jobs: str) -> None:
+        """Queue the jobs of `future`, JSON with commas between.
 
         Raises:
             ExecutorClosed: after shutdown, at the interpreter's exit, or in a forked child.
@@ -267,7 +267,7 @@ class Dispatcher:
                 unit = self._inbox.popleft()
                 assert isinstance(unit, Unit)
                 units.append(unit)
-                count += len(unit.jobs)
+                count += len(unit.future.ids)
             other = self._inbox.popleft() if self._inbox and not units else None
         if units:
             return self._submission(units)

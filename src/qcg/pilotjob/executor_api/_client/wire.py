@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 
-__all__ = ["FINISH_RUNNING", "HELLO", "ITERATION_FINISHED", "JOB_FINISHED", "details", "event", "request", "states"]
+__all__ = [
+    "FINISH_RUNNING",
+    "HELLO",
+    "ITERATION_FINISHED",
+    "JOB_FINISHED",
+    "details",
+    "event",
+    "request",
+    "states",
+    "submission",
+]
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
 ITERATION_FINISHED = "IFI"
@@ -13,11 +23,16 @@ FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the co
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 
 
-def request(name: str, jobs: Optional[Sequence[Any]] = None, **fields: Any) -> bytes:
-    """Return a request; `jobs` are descriptions for ``submit`` and names for the others."""
+def submission(jobs: Iterable[str]) -> bytes:
+    """Return a request to run `jobs`, which are JSON already."""
+    return f'{{"request":"submit","jobs":[{",".join(jobs)}]}}'.encode()
+
+
+def request(name: str, jobs: Optional[Sequence[str]] = None, **fields: Any) -> bytes:
+    """Return another request; `jobs` are names."""
     message: Dict[str, Any] = {"request": name, **fields}
     if jobs is not None:
-        message["jobs" if name == "submit" else "jobNames"] = list(jobs)
+        message["jobNames"] = list(jobs)
     return json.dumps(message, separators=(",", ":")).encode()
 
 
