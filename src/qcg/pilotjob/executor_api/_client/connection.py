@@ -32,7 +32,6 @@ class Connection:
         """
         if process is not None:
             process.await_ready()
-        if process is not None:
             link = Link.to_process(process)
         elif isinstance(manager, (str, os.PathLike)):
             link, manager = Link.to_directory(manager), None
