@@ -156,7 +156,7 @@ class Dispatcher:
         self.refuse_in_child()
         with self._lock:
             self._refuse_when_leaving()
-        follow = Follow(future)
+        follow = Follow(future, self._found, self._refuse)
         self._queue(follow)
         return follow.known
 
@@ -273,7 +273,6 @@ class Dispatcher:
             return self._submission(units)
         if isinstance(other, Follow):
             self._pending.add(other.future, attached=True)
-            other.found, other.refuse = self._found, self._refuse
         if other is not None:
             assert not isinstance(other, Unit)
             return other
