@@ -403,8 +403,7 @@ class Dispatcher:
             return False
         if self.link.process is not None:
             self.link.process.kill()
-        for name in list(self._pending):
-            self._job_ended(name, "CANCELED")
+        self._cancel_pending()
         return True
 
     def _manager_ended(self) -> None:
@@ -413,10 +412,13 @@ class Dispatcher:
         process.clean_up()
         self._look_at_record()
         if self._acted_on == Leaving.NOW:
-            for name in list(self._pending):
-                self._job_ended(name, "CANCELED")
+            self._cancel_pending()
         if self._pending or not self._said_goodbye:
             self._break(process.obituary())
+
+    def _cancel_pending(self) -> None:
+        for name in list(self._pending):
+            self._job_ended(name, "CANCELED")
 
     def _look_at_record(self) -> None:
         """Find the ends that nobody could tell any more."""
