@@ -6,7 +6,8 @@ import os
 import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher, Leaving
+from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
