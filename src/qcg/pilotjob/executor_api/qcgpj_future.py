@@ -187,9 +187,12 @@ class QCGPJFuture(Future[Dict[str, str]]):
         return JobTimeout(f"{', '.join(self.ids)}: not finished after {waited:g} s")
 
     def _job_ended(self, name: str, state: str) -> None:
-        if self._states is None:
-            self._states = {}
-        self._states[name] = state
+        if self._count == 1:
+            self._states = {self.ids[0]: state}  # with the name that is there already
+        elif self._states is None:
+            self._states = {name: state}
+        else:
+            self._states[name] = state
         if len(self._states) < self._count or super().done():
             return
         if "CANCELED" in self._states.values():

@@ -22,6 +22,8 @@ ITERATION_FINISHED = "IFI"
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 
+_decode = json.JSONDecoder().raw_decode  # json.loads looks for blanks around it, which is a third of its time
+
 
 def submission(jobs: Iterable[str]) -> bytes:
     """Return a request to run `jobs`, which are JSON already."""
@@ -38,8 +40,9 @@ def request(name: str, jobs: Optional[Sequence[str]] = None, **fields: Any) -> b
 
 def event(message: bytes) -> Tuple[str, Dict[str, Any]]:
     """Return an event's topic and its content."""
-    topic, _, content = message.decode().partition(" ")
-    return topic, json.loads(content)
+    text = message.decode()
+    end = text.index(" ")
+    return text[:end], _decode(text, end + 1)[0]
 
 
 def states(reply: Dict[str, Any]) -> Dict[str, str]:
