@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Union
@@ -61,8 +60,9 @@ class QCGPJFuture(Future[Dict[str, str]]):
     @override
     def done(self) -> bool:
         """Whether all jobs have ended, in whatever state, or were refused or lost."""
-        if not super().done():
-            self._source.refresh(self)
+        if super().done():
+            return True
+        self._source.refresh(self)
         return super().done()
 
     @override
@@ -83,7 +83,8 @@ class QCGPJFuture(Future[Dict[str, str]]):
             JobRefused: the manager did not take the jobs.
             ManagerDied: (a ``BrokenExecutor``) the manager has gone before the jobs had ended.
         """
-        self._source.await_end(self, timeout)
+        if not super().done():
+            self._source.await_end(self, timeout)
         try:
             return dict(super().result(timeout))
         except concurrent.futures.TimeoutError:
@@ -193,15 +194,17 @@ class QCGPJFuture(Future[Dict[str, str]]):
             self._states = {name: state}
         else:
             self._states[name] = state
-        if len(self._states) < self._count or super().done():
+        if len(self._states) < self._count:
             return
         if "CANCELED" in self._states.values():
             self._cancel_now()
             return
         if self._count > 1:  # in the order of the description, not of the ends
             self._states = {name: self._states[name] for name in self.ids}
-        with contextlib.suppress(InvalidStateError):  # cancelled in this moment, where nobody may wait for it
+        try:
             self.set_result(self._states)
+        except InvalidStateError:
+            return  # cancelled before, where nobody may wait for it
 
     def _cancel_now(self) -> bool:
         cancelled = super().cancel()
@@ -211,5 +214,7 @@ class QCGPJFuture(Future[Dict[str, str]]):
         return cancelled
 
     def _break(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):  # as above
+        try:
             self.set_exception(error)
+        except InvalidStateError:
+            return  # as above

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import zmq
 from typing_extensions import Self
@@ -15,6 +15,8 @@ from typing_extensions import Self
 from qcg.pilotjob.executor_api._client import wire
 
 __all__ = ["Alarm", "Channel"]
+
+_READABLE = int(zmq.POLLIN)  # which is an enum, and those are slow
 
 
 class Alarm:
@@ -72,27 +74,27 @@ class Channel:
             self._events.setsockopt(zmq.RCVHWM, 0)
             for topic in (wire.JOB_FINISHED, wire.HELLO):
                 self._events.setsockopt_string(zmq.SUBSCRIBE, topic)
-            self._poller = zmq.Poller()
             self._monitor = self._watch_connection() if end_fd is None else None
             self._requests.connect(address)
             self._events.connect(events)
-            for source in (self._requests, self._events, alarm.fileno(), end_fd):
-                if source is not None:
-                    self._poller.register(source, zmq.POLLIN)
+            # a Poller does the same with these, and takes longer
+            self._alarm_fd = alarm.fileno()
+            self._sources = [
+                (source, _READABLE)
+                for source in (self._requests, self._events, self._alarm_fd, end_fd, self._monitor)
+                if source is not None
+            ]
             self._stack = stack.pop_all()
 
     def _watch_connection(self) -> Any:
         """Watch the connection to a manager that is not ours: its loss is all that tells of that manager's end."""
-        monitor = self._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        self._poller.register(monitor, zmq.POLLIN)
-        return monitor
+        return self._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._monitor is not None:
-            self._poller.unregister(self._monitor)
             self._requests.disable_monitor()
             self._monitor.close()
         self._stack.close()
@@ -104,8 +106,9 @@ class Channel:
 
     def wait(self, timeout: Optional[float]) -> bool:
         """Sleep until there is something to read, or `timeout` seconds; return whether the manager has ended."""
-        self._ready = ready = dict(self._poller.poll(None if timeout is None else max(0, int(timeout * 1000) + 1)))
-        if self._alarm.fileno() in ready:
+        milliseconds = -1 if timeout is None else int(timeout * 1000) + 1
+        self._ready = ready = dict(zmq.zmq_poll(self._sources, milliseconds))
+        if self._alarm_fd in ready:
             self._alarm.clear()
         if self._monitor is not None and self._monitor in ready:
             # the first frame is the event's number, 16 bits, and its value, 32 bits
@@ -120,21 +123,21 @@ class Channel:
         self.awaits_reply = False
         return json.loads(self._requests.recv())  # type: ignore[no-any-return]  # the manager's replies are objects
 
-    def finished_jobs(self) -> Iterator[Tuple[str, str]]:
-        """Yield name and state from the events that were there when `wait` returned, and from some that came since."""
-        if self._events not in self._ready:
-            return
-        for message in self._unread_events():
+    def finished_jobs(self) -> List[Tuple[str, str]]:
+        """Return name and state from the events that were there when `wait` returned, and from some that came since."""
+        ended: List[Tuple[str, str]] = []
+        for message in self._unread_events() if self._events in self._ready else ():
             topic, content = wire.event(message)
             if topic == wire.HELLO:
                 self.greeted = True
             else:
-                yield content["job"], sys.intern(content["state"])  # a few states, in very many futures
+                ended.append((content["job"], sys.intern(content["state"])))  # a few states, in very many futures
+        return ended
 
     def _unread_events(self) -> List[bytes]:
         messages: List[bytes] = [self._events.recv()]
         # the next recv() would say the same by an exception, which takes three times as long
-        if not int(self._events.get(zmq.EVENTS)) & zmq.POLLIN:
+        if not zmq.zmq_poll([(self._events, _READABLE)], 0):
             return messages
         try:
             while len(messages) < 1000:

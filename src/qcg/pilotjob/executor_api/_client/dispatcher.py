@@ -27,6 +27,7 @@ finds out.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -320,17 +321,18 @@ class Dispatcher:
         return bool(self._inbox.leaving) and not self._pending and self.link.process is None
 
     def _pause(self) -> Optional[float]:
-        moments = []
-        if self._pending:
-            moments.append(self._next_check)
+        due = self._next_check if self._pending else math.inf
         if self._kill_at is not None:
-            moments.append(self._kill_at)
+            due = min(due, self._kill_at)
         if self._lost_since is not None:
-            moments.append(self._lost_since + _LOST_SECONDS)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+            due = min(due, self._lost_since + _LOST_SECONDS)
+        return max(0.0, due - time.monotonic()) if due < math.inf else None
 
     def _gives_up(self, channel: Channel) -> bool:
         """Whether to wait no longer: the connection is lost for good, or jobs that have to end do not."""
+        if self._kill_at is None and not channel.lost:
+            self._lost_since = None
+            return False
         now = time.monotonic()
         self._lost_since = (self._lost_since or now) if channel.lost else None
         if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:

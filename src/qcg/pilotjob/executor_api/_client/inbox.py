@@ -122,6 +122,8 @@ class Inbox:
         """Return what came first: units with about `most` jobs, or something else."""
         units: List[Unit] = []
         count = 0
+        if not self._items:
+            return units, None  # what is put in now comes with an alarm
         with self._lock:
             while self._items and count < most:
                 item = self._items[0]

@@ -43,9 +43,8 @@ class Pending:
 
     def pop(self, name: str) -> Tuple[QCGPJFuture, ...]:
         """Return the futures that wait for a job, which do so no more."""
-        futures = self._waiting_for(name)
-        if futures:
-            del self._futures[name]
+        found = self._futures.pop(name, ())
+        futures = found if isinstance(found, tuple) else (found,)
         if self._attached:
             self._attached.difference_update(future for future in futures if not self._waits_for_more(future))
         return futures
