@@ -101,17 +101,18 @@ class _Variables(Dict[str, str]):
         return name in VARIABLES and name not in self._hidden
 
     def __missing__(self, name: str) -> str:
-        now = datetime.now()
-        arrival: Dict[str, Callable[[], str]] = {
-            "rcnt": lambda: str(next(_requests)),
-            "uniq": _unique,
-            "sname": lambda: "local",
-            "date": lambda: str(now),
-            "dateTime": lambda: str(now),
-            "time": lambda: str(now.time()),
-        }
-        self[name] = arrival[name]() if name in arrival else f"{OPEN}{name}{CLOSE}"
+        self[name] = _ARRIVAL[name]() if name in _ARRIVAL else f"{OPEN}{name}{CLOSE}"
         return self[name]
+
+
+_ARRIVAL: Dict[str, Callable[[], str]] = {
+    "rcnt": lambda: str(next(_requests)),
+    "uniq": _unique,
+    "sname": lambda: "local",
+    "date": lambda: str(datetime.now()),
+    "dateTime": lambda: str(datetime.now()),
+    "time": lambda: str(datetime.now().time()),
+}
 
 
 def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> Any:

@@ -68,7 +68,6 @@ class Dispatcher:
         self._urgent: Deque[Call] = deque()
         self._call: Optional[Call] = None
         self._suspects: List[str] = []
-        self._unchecked: Deque[str] = deque()
         self._check_pause = link.first_check
         self._next_check = time.monotonic() + self._check_pause
         self._lost_since: Optional[float] = None
@@ -234,13 +233,11 @@ class Dispatcher:
     def _check(self) -> Optional[Check]:
         names: List[str] = []
         if self._suspects:
-            names, self._suspects = self._suspects[:_CHECK_BATCH], self._suspects[_CHECK_BATCH:]
+            suspects, self._suspects = self._suspects[:_CHECK_BATCH], self._suspects[_CHECK_BATCH:]
+            names = [name for name in suspects if name in self._pending]
         elif self._pending and time.monotonic() >= self._next_check:
-            if not self._unchecked:
-                self._unchecked.extend(self._pending)
-            names = [self._unchecked.popleft() for _ in range(min(_CHECK_BATCH, len(self._unchecked)))]
+            names = self._pending.next_in_turn(_CHECK_BATCH)
             self._check_in(min(_CHECK_SECONDS, self._check_pause * 2))
-        names = [name for name in names if name in self._pending]
         return Check(names, self._found, self._unknown) if names else None
 
     def _check_in(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Dict, Iterator, List, Set, Tuple, Union
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class Pending:
             else:
                 self._futures.pop(name, None)
         self._attached.discard(future)
+
+    def next_in_turn(self, most: int) -> List[str]:
+        """Return names of jobs that were returned longest ago, or never."""
+        names = list(itertools.islice(self._futures, most))
+        for name in names:
+            self._futures[name] = self._futures.pop(name)  # to the end
+        return names
 
     def futures(self) -> List[QCGPJFuture]:
         """Return each future once."""
