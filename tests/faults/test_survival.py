@@ -77,6 +77,7 @@ def test_a_lost_event_is_found_out_among_many_jobs_that_wait(executor, monkeypat
     monkeypatch.setattr(f"{dispatcher}._CHECK_SECONDS", 0.02)
     blocker = executor.submit(BasicTemplate, name="blocker", exec="sleep", args=[1000])
     waiting = [executor.submit(ScriptTemplate, name=f"a{n}", script="true", after=[blocker]) for n in range(100)]
+    executor.submit(BasicTemplate, name="first", exec="true").result(20)
     monkeypatch.setattr("qcg.pilotjob.executor_api._client.channel.Channel.finished_jobs", lambda _: [])
     executor._connection.dispatcher._check_in(0.02)
     futures = [executor.submit(BasicTemplate, name=f"b{n}", exec="true") for n in range(20)]
