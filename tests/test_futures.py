@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import BasicTemplate, JobFailed, QCGPJExecutor, ScriptTemplate
+from qcg.pilotjob.executor_api import BasicTemplate, JobFailed, QCGPJExecutor, QCGPJFuture, ScriptTemplate
 
 
 def start_sleeping(executor, name="sleeper", **parameters):
@@ -70,6 +71,27 @@ def test_a_timeout_leaves_the_job_alone(executor, error):
         future.exception(timeout=0.05)
     assert future.running()
     future.cancel()
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_an_end_wakes_everybody_who_waits_and_those_who_come_late(moment):
+    future = QCGPJFuture("a", None)
+    woken = []
+
+    def wait_for_it(number):
+        with contextlib.suppress(TimeoutError, concurrent.futures.TimeoutError):
+            concurrent.futures.Future.result(future, 0.0005 * (number % 3))  # some have waited in vain before
+        woken.append(concurrent.futures.Future.result(future, 20))
+
+    threads = [threading.Thread(target=wait_for_it, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.0005 * moment)  # the moment itself is what is varied
+    future.set_result({"a": "SUCCEED"})
+    for thread in threads:
+        thread.join(20)
+    assert woken == [{"a": "SUCCEED"}] * 8
+    assert future._condition._waited_for is None  # nothing is held that nobody needs
 
 
 def test_wait_and_as_completed(executor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -37,7 +38,7 @@ def value_of(written, **parameters):
 
 
 def sent(template, **parameters):
-    return encoded(validated(job_of(template, **parameters), None))
+    return json.loads(encoded(validated(job_of(template, **parameters), None)))
 
 
 def a_future(*names):

@@ -233,7 +233,7 @@ def test_what_is_sent_survives_the_manager_replacing_variables_twice(text, name)
     )
     (job,) = rendered(template, {"name": name, "text": text}, {})
     variables = dict.fromkeys(VARIABLES, "REPLACED")
-    arrived = json.loads(string.Template(json.dumps(encoded(validated(job, None)))).safe_substitute(variables))
+    arrived = json.loads(string.Template(encoded(validated(job, None))).safe_substitute(variables))
     started = json.loads(string.Template(json.dumps(arrived["execution"])).safe_substitute(variables))
     assert started["args"] == [text]
     assert arrived["attributes"] == {"a": text}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Union
 
+from qcg.pilotjob.executor_api._client.condition import Condition
 from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
 from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
 from qcg.pilotjob.executor_api._overriding import override
@@ -31,10 +32,23 @@ class QCGPJFuture(Future[Dict[str, str]]):
         ids: the jobs' names, in the order of the description.
     """
 
+    # a slot for each attribute of the base class too: a program may hold hundreds of thousands of futures
+    __slots__ = (
+        "_condition", "_count", "_done_callbacks", "_exception", "_result", "_source", "_state", "_states", "_waiters",
+        "ids",
+    )  # fmt: skip
+
     def __init__(self, ids: Union[str, Sequence[str]], qcgpjm: Any) -> None:
-        super().__init__()
+        # what Future.__init__ does, except that its condition is ten times as large and slow to make
+        self._condition: Any = Condition()
+        self._state = PENDING
+        self._result: Optional[Dict[str, str]] = None
+        self._exception: Optional[BaseException] = None
+        self._waiters: List[Any] = []
+        self._done_callbacks: List[Callable[[Future[Dict[str, str]]], Any]] = []
         self.ids: List[str] = [ids] if isinstance(ids, str) else list(ids)
-        self._states: Dict[str, str] = {}
+        self._count = len(self.ids) if len(self.ids) < 2 else len(set(self.ids))
+        self._states: Optional[Dict[str, str]] = None
         self._source: Source = qcgpjm if isinstance(qcgpjm, ExecutorSource) else ManagerSource(qcgpjm)
 
     @property
@@ -45,8 +59,9 @@ class QCGPJFuture(Future[Dict[str, str]]):
     @override
     def done(self) -> bool:
         """Whether all jobs have ended, in whatever state, or were refused or lost."""
-        if not super().done():
-            self._source.refresh(self)
+        if super().done():
+            return True
+        self._source.refresh(self)
         return super().done()
 
     @override
@@ -67,7 +82,8 @@ class QCGPJFuture(Future[Dict[str, str]]):
             JobRefused: the manager did not take the jobs.
             ManagerDied: (a ``BrokenExecutor``) the manager has gone before the jobs had ended.
         """
-        self._source.await_end(self, timeout)
+        if not super().done():
+            self._source.await_end(self, timeout)
         try:
             return dict(super().result(timeout))
         except concurrent.futures.TimeoutError:
@@ -114,7 +130,7 @@ class QCGPJFuture(Future[Dict[str, str]]):
         The states are ``QUEUED``, ``SCHEDULED``, ``EXECUTING`` and the final ``SUCCEED``, ``FAILED``, ``CANCELED``
         and ``OMITTED`` (a job that it depends on did not succeed). Jobs that were refused or lost have none.
         """
-        states = dict(self._states)
+        states = dict(self._states or ())
         names = [] if super().done() and not super().cancelled() else self._unfinished()
         if names:
             states.update(self._source.states(names))
@@ -163,20 +179,31 @@ class QCGPJFuture(Future[Dict[str, str]]):
     # ---- for the source of the states
 
     def _unfinished(self) -> List[str]:
-        return [name for name in self.ids if name not in self._states]
+        states = self._states or ()
+        return [name for name in self.ids if name not in states]
 
     def _too_late(self, timeout: Optional[float]) -> JobTimeout:
         waited = max(0.0, timeout or 0.0)  # map() asks with what is left of its time, which may be less than nothing
         return JobTimeout(f"{', '.join(self.ids)}: not finished after {waited:g} s")
 
     def _job_ended(self, name: str, state: str) -> None:
-        self._states[name] = state
-        if self._unfinished() or super().done():
+        if self._count == 1:
+            self._states = {self.ids[0]: state}  # with the name that is there already
+        elif self._states is None:
+            self._states = {name: state}
+        else:
+            self._states[name] = state
+        if len(self._states) < self._count:
             return
         if "CANCELED" in self._states.values():
             self._cancel_now()
-        elif self._begins_to_end():
-            self.set_result({name: self._states[name] for name in self.ids})
+            return
+        if self._count > 1:  # in the order of the description, not of the ends
+            self._states = {name: self._states[name] for name in self.ids}
+        try:
+            self.set_result(self._states)
+        except InvalidStateError:
+            return  # cancelled before, where nobody may wait for it
 
     def _cancel_now(self) -> bool:
         cancelled = super().cancel()
@@ -186,10 +213,7 @@ class QCGPJFuture(Future[Dict[str, str]]):
         return cancelled
 
     def _break(self, error: BaseException) -> None:
-        if self._begins_to_end():
+        try:
             self.set_exception(error)
-
-    def _begins_to_end(self) -> bool:
-        """Leave the pending state, in which alone a future can be cancelled; whether this was the call that did."""
-        with self._condition:
-            return self._state == PENDING and self.set_running_or_notify_cancel()
+        except InvalidStateError:
+            return  # as above

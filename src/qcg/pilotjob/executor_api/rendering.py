@@ -14,14 +14,17 @@ the manager will look at it, and so arrives as it was written.
 from __future__ import annotations
 
 import itertools
+import json
 import numbers
 import os
 import re
 from datetime import datetime
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from functools import lru_cache
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.template_text import (
     CLOSE,
     MARK,
@@ -29,6 +32,7 @@ from qcg.pilotjob.executor_api.template_text import (
     VARIABLES,
     Hole,
     Piece,
+    Template,
     compiled,
     without_marks,
 )
@@ -36,6 +40,8 @@ from qcg.pilotjob.executor_api.template_text import (
 __all__ = ["encoded", "rendered"]
 
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
+_OPEN_IN_JSON = json.dumps(OPEN).strip('"')
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _requests = itertools.count(1)
 
 
@@ -49,18 +55,21 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
         MissingParameter: a placeholder has no value.
         TemplateError: the text cannot be read, or a value cannot be written into it.
     """
-    template = compiled(text)
+    template, prepared = _prepared_template(text)
     values = {**template.defaults, **defaults, **parameters}
     variables = _Variables(values)
     filling = [_value_of(hole, values, variables) for hole in template.holes]
-    pasted = template.structure is None or any(isinstance(value, Piece) for value in filling)
-    structure = template.with_text(filling) if pasted else template.structure
-    return _jobs_of(_fill(structure, filling, variables))
+    if prepared is None or Piece in map(type, filling):
+        prepared = _prepared(template.with_text(filling))
+    return _jobs_of(_fill(prepared, filling, variables))
 
 
-def encoded(job: Job) -> Dict[str, Any]:
-    """Return `job` as the manager must get it to see what was written."""
-    return {key: _encode(value, job["name"], 4 if key == "execution" else 2) for key, value in job.items()}
+def encoded(job: Job) -> str:
+    """Return `job` as JSON, as the manager must get it to see what was written."""
+    text = _to_json(job)
+    if "$" not in text and _OPEN_IN_JSON not in text:
+        return text
+    return _to_json({key: _encode(value, job["name"], 4 if key == "execution" else 2) for key, value in job.items()})
 
 
 def _encode(value: Any, job_name: str, dollars: int) -> Any:
@@ -86,41 +95,44 @@ class _Variables(Dict[str, str]):
     """The manager's variables: those of the arrival by value, the others as marks. Parameters may hide them."""
 
     def __init__(self, hidden: Mapping[str, Any]) -> None:
-        super().__init__()
         self._hidden = hidden
 
     def known(self, name: str) -> bool:
         return name in VARIABLES and name not in self._hidden
 
     def __missing__(self, name: str) -> str:
-        now = datetime.now()
-        arrival: Dict[str, Callable[[], str]] = {
-            "rcnt": lambda: str(next(_requests)),
-            "uniq": _unique,
-            "sname": lambda: "local",
-            "date": lambda: str(now),
-            "dateTime": lambda: str(now),
-            "time": lambda: str(now.time()),
-        }
-        self[name] = arrival[name]() if name in arrival else f"{OPEN}{name}{CLOSE}"
+        self[name] = _ARRIVAL[name]() if name in _ARRIVAL else f"{OPEN}{name}{CLOSE}"
         return self[name]
+
+
+_ARRIVAL: Dict[str, Callable[[], str]] = {
+    "rcnt": lambda: str(next(_requests)),
+    "uniq": _unique,
+    "sname": lambda: "local",
+    "date": lambda: str(datetime.now()),
+    "dateTime": lambda: str(datetime.now()),
+    "time": lambda: str(datetime.now().time()),
+}
 
 
 def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> Any:
     """Return what goes into `hole`: a `Piece`, the text for inside quotes, or a plain value."""
-    if hole.name not in values:
-        if hole.braced and variables.known(hole.name):
-            return variables[hole.name]
-        raise MissingParameter(hole.name)
-    value = values[hole.name]
+    name = hole.name
+    if name not in values:
+        if hole.braced and variables.known(name):
+            return variables[name]
+        raise MissingParameter(name)
+    value = values[name]
+    if type(value) is str and hole.quoted:
+        return _sound(value, name)
     if not hole.quoted:
-        return Piece(without_marks(_sound(value, hole.name))) if isinstance(value, str) else _plain(value, hole.name)
+        return Piece(without_marks(_sound(value, name))) if isinstance(value, str) else _plain(value, name)
     names = _future_names(value)
     if names is not None:
         if len(names) != 1:
-            raise TemplateError(f"{hole.name!r} is a future of {len(names)} jobs inside quotes; leave the quotes out")
+            raise TemplateError(f"{name!r} is a future of {len(names)} jobs inside quotes; leave the quotes out")
         return names[0]
-    return _sound(str(value), hole.name)
+    return _sound(str(value), name)
 
 
 def _plain(value: Any, name: str) -> Any:  # noqa: PLR0911  # a return a type
@@ -132,12 +144,12 @@ def _plain(value: Any, name: str) -> Any:  # noqa: PLR0911  # a return a type
     names = _future_names(value)
     if names is not None:
         return names
+    if isinstance(value, (list, tuple, range)):
+        return _plain_items(value, name)
     if isinstance(value, os.PathLike):
         return _sound(os.fsdecode(value), name)
     if isinstance(value, Mapping):
         return {_sound(str(key), name): _plain(item, name) for key, item in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return _plain_items(value, name)
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
@@ -156,12 +168,12 @@ def _plain_items(values: Any, name: str) -> List[Any]:
 
 
 def _future_names(value: Any) -> Optional[List[str]]:
-    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-
     return list(value.ids) if isinstance(value, QCGPJFuture) else None
 
 
 def _sound(text: str, name: str) -> str:
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -171,39 +183,88 @@ def _sound(text: str, name: str) -> str:
     return text
 
 
-def _fill(value: Any, filling: List[Any], variables: _Variables) -> Any:
-    """Return a copy of `value` with the numbered marks replaced; keys whose value is None drop out."""
+class _Hole(int):
+    """The place of a value, by its number."""
+
+
+class _Text(str):
+    """Text with marks, or with what may be the manager's variables."""
+
+    __slots__ = ()
+
+
+class _List(List[Any]):
+    """The items of a list, prepared."""
+
+
+class _Dict(List[Tuple[Any, Any]]):
+    """The items of a dictionary, prepared."""
+
+
+_PREPARED = frozenset({_Hole, _Text, _List, _Dict})  # all else stays what it is
+
+
+@lru_cache(maxsize=256)
+def _prepared_template(text: str) -> Tuple[Template, Any]:
+    template = compiled(text)
+    return template, None if template.structure is None else _prepared(template.structure)
+
+
+def _prepared(value: Any) -> Any:
+    """Return `value` in a form that tells what has to be filled in."""
     if isinstance(value, str):
-        return _fill_text(value, filling, variables)
+        whole = MARK.fullmatch(value)
+        if whole and whole.group(1).isdigit():
+            return _Hole(whole.group(1))
+        return _Text(value) if OPEN in value or "$" in value else value
     if isinstance(value, dict):
-        filled = ((_fill(key, filling, variables), _fill(item, filling, variables)) for key, item in value.items())
-        return {key: item for key, item in filled if item is not None}
+        return _Dict((_prepared(key), _prepared(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return [_fill(item, filling, variables) for item in value]
+        return _List(map(_prepared, value))
     return value
 
 
-def _fill_text(text: str, filling: List[Any], variables: _Variables) -> Any:
+def _fill(value: Any, filling: List[Any], variables: _Variables) -> Any:
+    """Return what was prepared with all filled in; keys whose value is None drop out."""
+    kind = type(value)
+    if kind is _Hole:
+        return _filled(filling[value], variables)
+    if kind is _Dict:
+        filled = {}
+        for key, item in value:
+            given = _fill(item, filling, variables) if type(item) in _PREPARED else item
+            if given is not None:
+                filled[_fill(key, filling, variables) if type(key) in _PREPARED else key] = given
+        return filled
+    if kind is _List:
+        return [_fill(item, filling, variables) for item in value]
+    return _fill_text(value, filling, variables) if kind is _Text else value
+
+
+def _filled(value: Any, variables: _Variables) -> Any:
+    """Return a value that was given, with the manager's variables in it; one that is a variable is ready."""
+    if isinstance(value, str):
+        return value if "$" not in value or OPEN in value else _with_variables(value, variables)
+    return _fill(_prepared(value), [], variables)
+
+
+def _fill_text(text: str, filling: List[Any], variables: _Variables) -> str:
     if OPEN not in text:
         return _with_variables(text, variables)
 
-    def inserted(mark: "re.Match[str]") -> Any:
+    def inserted(mark: "re.Match[str]") -> str:
         what = mark.group(1)
         if what == "$":
             return "$"
         if not what.isdigit():
             return variables[what]  # $${name} in the text: the manager's variable, whatever is hidden
-        value = filling[int(what)]
-        return value if isinstance(value, str) and OPEN in value else _fill(value, [], variables)
+        return str(_filled(filling[int(what)], variables))
 
-    whole = MARK.fullmatch(text)
-    return inserted(whole) if whole else MARK.sub(lambda mark: str(inserted(mark)), text)
+    return MARK.sub(inserted, text)
 
 
 def _with_variables(text: str, variables: _Variables) -> str:
     """Replace or mark the manager's variables in a value; every other ``$`` stays what it is."""
-    if "$" not in text:
-        return text
 
     def variable(match: "re.Match[str]") -> str:
         return variables[match.group(1)] if variables.known(match.group(1)) else match.group()

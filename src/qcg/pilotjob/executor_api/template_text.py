@@ -1,4 +1,4 @@
-"""The text of a template: cut at its placeholders, read as JSON or a Python literal, kept for the next submission.
+"""The text of a template: cut at its placeholders, read as JSON or a Python literal.
 
 In the structure that is read, marks stand where the placeholders stood: ``<OPEN>number<CLOSE>`` for a value,
 ``<OPEN>name<CLOSE>`` for a variable of the manager, ``<OPEN>$<CLOSE>`` for the character itself.
@@ -10,7 +10,6 @@ import ast
 import json
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api.errors import TemplateError
@@ -77,7 +76,6 @@ class Template:
         return "".join(parts)
 
 
-@lru_cache(maxsize=256)
 def compiled(text: str) -> Template:
     template = _cut(without_marks(text))
     structure = None

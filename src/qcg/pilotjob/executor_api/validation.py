@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shlex
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, cast
 
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
@@ -26,11 +26,15 @@ _NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f\ud800]")
 _MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
 _WALLTIME = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_JOB_KEYS = ("name", "execution", "resources", "iteration", "dependencies", "attributes")
-_EXECUTION_KEYS = (
+_JOB_KEYS = dict.fromkeys(("name", "execution", "resources", "iteration", "dependencies", "attributes"))
+_EXECUTION_KEYS = dict.fromkeys((
     "exec", "args", "script", "env", "stdin", "stdout", "stderr", "modules", "venv", "wd", "model", "model_opts",
-)  # fmt: skip
-_SIZE_KEYS = ("exact", "min", "max", "scheduler")
+))  # fmt: skip
+_RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "wt", "nodeCrs"))
+_SIZE_KEYS = dict.fromkeys(("exact", "min", "max", "scheduler"))
+_SCHEDULER_KEYS = dict.fromkeys(("name", "params"))
+_ITERATION_KEYS = dict.fromkeys(("start", "stop", "values"))
+_DEPENDENCY_KEYS = dict.fromkeys(("after",))
 
 
 def validated(description: Any, capacity: Optional[Capacity]) -> Job:
@@ -66,19 +70,27 @@ def refuse_cycles(jobs: List[Job]) -> None:
 class _Where:
     """A place in the description: it reads values of the expected type, and makes the errors that name the place."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    __slots__ = ("_above", "_key")
+
+    def __init__(self, key: str, above: Optional[_Where] = None) -> None:
+        self._key = key
+        self._above = above
 
     def __truediv__(self, key: str) -> _Where:
-        return _Where(f"{self.path}: {key}")
+        return _Where(key, self)
+
+    def __str__(self) -> str:
+        return self._key if self._above is None else f"{self._above}: {self._key}"
 
     def error(self, problem: str, instead: str) -> InvalidJob:
         # the manager's variables are still marks here; the user wrote ${name}
-        return InvalidJob(_MARKED_VARIABLE.sub(r"${\1}", f"{self.path} {problem}; {instead}"))
+        return InvalidJob(_MARKED_VARIABLE.sub(r"${\1}", f"{self} {problem}; {instead}"))
 
-    def mapping(self, value: Any, keys: Optional[Tuple[str, ...]] = None) -> Dict[str, Any]:
-        if not isinstance(value, Mapping):
+    def mapping(self, value: Any, keys: Optional[Mapping[str, None]] = None) -> Dict[str, Any]:
+        if not isinstance(value, (dict, Mapping)):
             raise self.error(f"is {_shown(value)}", "write a dictionary {'key': value}")
+        if keys is not None and value.keys() <= keys.keys():
+            return dict(value)
         for key in value:
             if not isinstance(key, str):
                 raise self.error(f"has the key {_shown(key)}", "write keys as text")
@@ -98,7 +110,7 @@ class _Where:
         return value
 
     def path_text(self, value: Any) -> str:
-        text = self.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        text = self.text(value if isinstance(value, str) or not isinstance(value, os.PathLike) else os.fspath(value))
         if not text:
             raise self.error("is empty", "leave the key out")
         return text
@@ -134,7 +146,7 @@ def _name(value: Any) -> str:
 
 def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
     execution = at.mapping(value, _EXECUTION_KEYS)
-    env = _environment(at / "env", execution.pop("env", {}))
+    env = _environment(at / "env", execution.pop("env")) if "env" in execution else {}
     env[JOB_ID_VARIABLE] = name
     result: Dict[str, Any] = {}
     if execution.get("script"):
@@ -169,8 +181,14 @@ def _arguments(at: _Where, value: Any) -> List[str]:
     if isinstance(value, str):
         raise at.error(f"is the text {_shown(value)}", f"write a list: {shlex.split(value)!r}"
                        if _splits(value) else "write a list with an item for each argument")  # fmt: skip
-    items = enumerate(at.items(value))
-    return [(at / f"[{number}]").text(_scalar(at / f"[{number}]", item)) for number, item in items]
+    return [
+        item if type(item) is str and "\0" not in item else _argument(at / f"[{number}]", item)
+        for number, item in enumerate(at.items(value))
+    ]
+
+
+def _argument(at: _Where, value: Any) -> str:
+    return at.text(_scalar(at, value))
 
 
 def _splits(text: str) -> bool:
@@ -221,7 +239,7 @@ _EXECUTION_VALUES: Dict[str, Callable[[_Where, Any], Any]] = {
 
 
 def _resources(at: _Where, value: Any, capacity: Optional[Capacity], model: str) -> Dict[str, Any]:
-    result = at.mapping(value, ("numCores", "numNodes", "wt", "nodeCrs"))
+    result = at.mapping(value, _RESOURCE_KEYS)
     for key in ("numCores", "numNodes"):
         if key in result:
             result[key] = _size(at / key, result[key])
@@ -262,7 +280,7 @@ def _size(at: _Where, value: Any) -> Dict[str, Any]:
 
 
 def _scheduler(at: _Where, size: Dict[str, Any]) -> None:
-    scheduler = at.mapping(size["scheduler"], ("name", "params"))
+    scheduler = at.mapping(size["scheduler"], _SCHEDULER_KEYS)
     names = ("maximum-iters", "split-into")
     if scheduler.get("name") not in names:
         raise at.error(f"has the name {_shown(scheduler.get('name'))}", f"the schedulers are {', '.join(names)}")
@@ -330,7 +348,7 @@ def _count(number: int, thing: str) -> str:
 
 
 def _iteration(at: _Where, value: Any) -> Dict[str, Any]:
-    iteration = at.mapping(value, ("start", "stop", "values"))
+    iteration = at.mapping(value, _ITERATION_KEYS)
     if ("stop" in iteration) == ("values" in iteration):
         raise at.error("needs either 'stop' or 'values'", "write {'stop': 4} or {'values': ['a', 'b']}")
     if "values" in iteration:
@@ -359,7 +377,7 @@ def _iteration_values(at: _Where, value: Any) -> List[str]:
 
 
 def _dependencies(at: _Where, value: Any, name: str) -> Dict[str, Any]:
-    dependencies = at.mapping(value, ("after",))
+    dependencies = at.mapping(value, _DEPENDENCY_KEYS)
     after = dependencies.get("after", [])
     names = [after] if isinstance(after, str) else (at / "after").items(after)
     for other in names:

@@ -34,10 +34,11 @@ class Call(Protocol):
 
 @dataclass
 class Unit:
-    """The jobs of one submit(): they are taken or refused together."""
+    """The jobs of one submit(), as JSON with commas between: they are taken or refused together."""
 
+    __slots__ = ("future", "jobs")
     future: QCGPJFuture
-    jobs: List[Dict[str, Any]]
+    jobs: str
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Submission:
 
     def message(self) -> bytes:
         """Return the request."""
-        return wire.request("submit", [job for unit in self.units for job in unit.jobs])
+        return wire.submission(unit.jobs for unit in self.units)
 
     def answered(self, reply: Dict[str, Any]) -> List[Call]:
         """Refuse the one unit, or find among several the one that is at fault."""
@@ -96,10 +97,15 @@ class Check:
 class Follow:
     """Asks for the states of jobs that somebody else has submitted, and from then on follows them."""
 
-    def __init__(self, future: QCGPJFuture) -> None:
+    def __init__(
+        self,
+        future: QCGPJFuture,
+        found: Callable[[Dict[str, str]], None],
+        refuse: Callable[[QCGPJFuture, BaseException], None],
+    ) -> None:
         self.future = future
-        self.found: Callable[[Dict[str, str]], None]
-        self.refuse: Callable[[QCGPJFuture, BaseException], None]
+        self._found = found
+        self._refuse = refuse
         self.known: Future[None] = Future()
         """Resolved when the manager has told that it knows the jobs, or that it does not."""
 
@@ -110,11 +116,11 @@ class Follow:
     def answered(self, reply: Dict[str, Any]) -> List[Call]:
         """Tell the states, or that a job is unknown."""
         if reply["code"] == 0:
-            self.found(wire.states(reply))
+            self._found(wire.states(reply))
             self.known.set_result(None)
         else:
             error = JobUnknown(f"the manager knows no such job: {reply.get('message')}")
-            self.refuse(self.future, error)
+            self._refuse(self.future, error)
             self.known.set_exception(error)
         return []
 

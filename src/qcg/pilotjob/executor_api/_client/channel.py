@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import zmq
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Alarm", "Channel"]
+
+_READABLE = int(zmq.POLLIN)  # which is an enum, and those are slow
 
 
 class Alarm:
@@ -62,6 +64,7 @@ class Channel:
     def __init__(self, address: str, events: str, alarm: Alarm, end_fd: Optional[int]) -> None:
         self._alarm = alarm
         self._end_fd = end_fd
+        self._ready: Dict[Any, int] = {}
         self.awaits_reply = False
         self.greeted = False
         self.lost = False
@@ -73,27 +76,27 @@ class Channel:
             self._events.setsockopt(zmq.RCVHWM, 0)
             for topic in (wire.JOB_FINISHED, wire.HELLO):
                 self._events.setsockopt_string(zmq.SUBSCRIBE, topic)
-            self._poller = zmq.Poller()
             self._monitor = self._watch_connection() if end_fd is None else None
             self._requests.connect(address)
             self._events.connect(events)
-            for source in (self._requests, self._events, alarm.fileno(), end_fd):
-                if source is not None:
-                    self._poller.register(source, zmq.POLLIN)
+            # a Poller does the same with these, and takes longer
+            self._alarm_fd = alarm.fileno()
+            self._sources = [
+                (source, _READABLE)
+                for source in (self._requests, self._events, self._alarm_fd, end_fd, self._monitor)
+                if source is not None
+            ]
             self._stack = stack.pop_all()
 
     def _watch_connection(self) -> Any:
         """Watch the connection to a manager that is not ours: its loss is all that tells of that manager's end."""
-        monitor = self._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        self._poller.register(monitor, zmq.POLLIN)
-        return monitor
+        return self._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._monitor is not None:
-            self._poller.unregister(self._monitor)
             self._requests.disable_monitor()
             self._monitor.close()
         self._stack.close()
@@ -105,8 +108,9 @@ class Channel:
 
     def wait(self, timeout: Optional[float]) -> bool:
         """Sleep until there is something to read, or `timeout` seconds; return whether the manager has ended."""
-        ready = dict(self._poller.poll(None if timeout is None else max(0, int(timeout * 1000) + 1)))
-        if self._alarm.fileno() in ready:
+        milliseconds = -1 if timeout is None else int(timeout * 1000) + 1
+        self._ready = ready = dict(zmq.zmq_poll(self._sources, milliseconds))
+        if self._alarm_fd in ready:
             self._alarm.clear()
         if self._monitor is not None and self._monitor in ready:
             # the first frame is the event's number, 16 bits, and its value, 32 bits
@@ -115,23 +119,28 @@ class Channel:
         return self._end_fd is not None and self._end_fd in ready and not os.read(self._end_fd, 4096)
 
     def reply(self) -> Optional[Dict[str, Any]]:
-        """Return the reply, if it is there."""
-        if not self.awaits_reply or not self._requests.poll(0):
+        """Return the reply, if it was there when `wait` returned."""
+        if self._requests not in self._ready:
             return None
         self.awaits_reply = False
         return json.loads(self._requests.recv())  # type: ignore[no-any-return]  # the manager's replies are objects
 
-    def finished_jobs(self) -> Iterator[Tuple[str, str]]:
-        """Yield name and state from the events that are there."""
-        for message in self._unread_events():
+    def finished_jobs(self) -> List[Tuple[str, str]]:
+        """Return name and state from the events that were there when `wait` returned, and from some that came since."""
+        ended: List[Tuple[str, str]] = []
+        for message in self._unread_events() if self._events in self._ready else ():
             topic, content = wire.event(message)
             if topic == wire.HELLO:
                 self.greeted = True
             else:
-                yield content["job"], content["state"]
+                ended.append((content["job"], sys.intern(content["state"])))  # a few states, in very many futures
+        return ended
 
     def _unread_events(self) -> List[bytes]:
-        messages: List[bytes] = []
+        messages: List[bytes] = [self._events.recv()]
+        # the next recv() would say the same by an exception, which takes three times as long
+        if not zmq.zmq_poll([(self._events, _READABLE)], 0):
+            return messages
         try:
             while len(messages) < 1000:
                 messages.append(self._events.recv(zmq.NOBLOCK))

@@ -6,7 +6,8 @@ import os
 import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher, Leaving
+from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
@@ -32,7 +33,6 @@ class Connection:
         """
         if process is not None:
             process.await_ready()
-        if process is not None:
             link = Link.to_process(process)
         elif isinstance(manager, (str, os.PathLike)):
             link, manager = Link.to_directory(manager), None
@@ -52,19 +52,21 @@ class Connection:
         self._source = ExecutorSource(self.dispatcher, self.manager)
 
     def submit(
-        self, template: Any, dictionaries: Sequence[Optional[Mapping[str, Any]]], keywords: Mapping[str, Any]
+        self, template: Any, dictionaries: Sequence[Optional[Mapping[str, Any]]], keywords: Dict[str, Any]
     ) -> QCGPJFuture:
         """Submit the jobs of a template; see ``QCGPJExecutor.submit``."""
         text, defaults = read(template)
-        parameters: Dict[str, Any] = {}
-        for given in (*dictionaries, keywords):
-            if given is not None:
+        parameters = keywords
+        if dictionaries:
+            parameters = {}
+            for given in (*dictionaries, keywords):
                 parameters.update(_parameters(given))
-        jobs = [validated(job, self.dispatcher.link.capacity) for job in rendered(text, parameters, defaults)]
+        capacity = self.dispatcher.link.capacity
+        jobs = [validated(job, capacity) for job in rendered(text, parameters, defaults)]
         if len(jobs) > 1:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
-        self.dispatcher.submit(future, [encoded(job) for job in jobs])
+        self.dispatcher.submit(future, ",".join(map(encoded, jobs)))
         return future
 
     def attach(self, names: Sequence[str]) -> QCGPJFuture:
@@ -130,6 +132,8 @@ def _job_names(names: Sequence[Any]) -> List[str]:
 
 
 def _parameters(given: Any) -> Mapping[str, Any]:
+    if given is None:
+        return {}
     if not isinstance(given, Mapping):
         raise TypeError(
             f"submit() takes dictionaries of parameters after the template, got {given!r}; write name='...' or "

@@ -5,9 +5,9 @@
     user's threads                     dispatcher's thread                       manager process
     -----------------------------      -------------------------------------     -------------------
     QCGPJExecutor --owns--> Dispatcher
-      .submit()  --Unit-------> inbox -+-> Submission (all that is queued) --REQ--> takes or refuses
+      .submit()  --Unit-------> Inbox -+-> Submission (all that is queued) --REQ--> takes or refuses
     QCGPJFuture --asks-> Dispatcher    |
-      .cancel()  --Question---> inbox -+-> one request at a time ------------REQ--> answers
+      .cancel()  --Question---> Inbox -+-> one request at a time ------------REQ--> answers
       .status()                        |
                       Alarm wakes it --+<-- states of ended jobs ------------SUB--- publishes
                                        |<-- end of the ready pipe --------------- process is gone
@@ -15,9 +15,9 @@
                              pending: job name -> QCGPJFuture --> resolved, callbacks run here
 
 Who owns what: the thread alone touches the Channel (sockets), `_pending`, and the manager process once it is started;
-it alone resolves futures. The user's threads touch `_inbox`, `_names`, `_leaving` and `_broken`, under `_lock`, and
-set the Alarm. The thread holds the dispatcher, but nothing here holds the executor: when that is garbage, its
-finalizer calls `abandon`, which takes no lock.
+it alone resolves futures. The user's threads touch the Inbox, which has the lock and the Alarm (see inbox.py). The
+thread holds the dispatcher, but nothing here holds the executor: when that is garbage, its finalizer calls `abandon`,
+which takes no lock.
 
 Its end: told to leave (shutdown, the executor's end, the interpreter's exit), the thread waits until nothing is
 pending, asks the manager to finish, and waits for the end of that process. When the process ends by itself, every
@@ -27,21 +27,21 @@ finds out.
 
 from __future__ import annotations
 
-import copy
-import enum
+import math
 import os
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Union
+from typing import Callable, Deque, Dict, List, Optional
 
 from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
-from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
+from qcg.pilotjob.executor_api._client.channel import Channel
+from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.pending import Pending
-from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, JobUnknown, ManagerDied
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
@@ -54,36 +54,20 @@ _CANCEL_SECONDS = 1.7  # for the manager to end all jobs and itself, before it i
 _LOST_SECONDS = 0.9  # for a connection to come back, before the manager counts as dead
 
 
-class Leaving(enum.IntEnum):
-    """How the dispatcher leaves; a higher one overrides a lower one."""
-
-    NOT = 0
-    WHEN_DONE = 1
-    WITHOUT_QUEUED = 2  # jobs that have not started are cancelled
-    NOW = 3  # all jobs are cancelled
-
-
 class Dispatcher:
     """Submits jobs, follows them and resolves their futures; see the module's picture."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # garbage that cancels jobs may be collected in a thread that has it
-        self._inbox: Deque[Union[Unit, Follow, Question]] = deque()
-        self._names: Set[str] = set()
-        self._leaving = Leaving.NOT
-        self._broken: Optional[BaseException] = None
-        self._unflushed = False
+        self._inbox = Inbox()
         self.at_end: Callable[[], None] = lambda: None
-        self._abandoned = False
         self._ended = threading.Event()
         # the thread's own
         self._pending = Pending()
         self._urgent: Deque[Call] = deque()
         self._call: Optional[Call] = None
         self._suspects: List[str] = []
-        self._unchecked: Deque[str] = deque()
         self._check_pause = link.first_check
         self._next_check = time.monotonic() + self._check_pause
         self._lost_since: Optional[float] = None
@@ -91,13 +75,12 @@ class Dispatcher:
         self._said_goodbye = False
         self._kill_at: Optional[float] = None
         self._thread = threading.Thread(target=self._run, name="qcgpj-dispatcher")
-        self._alarm = Alarm()
         try:
             endings.register(self)
             self._thread.start()
         except BaseException:  # there is no thread to do this, and the interpreter's exit must not wait for one
             self._ended.set()
-            self._alarm.close()
+            self._inbox.alarm.close()
             endings.unregister(self)
             raise
 
@@ -107,16 +90,15 @@ class Dispatcher:
 
     def forget_in_child(self) -> None:
         """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
-        self._lock = threading.RLock()
         self._ended.set()
-        self._alarm.close()
+        self._inbox.forget_in_child()
         if self.link.process is not None:
             self.link.process.close_descriptors()
 
     # ---- called by any thread
 
-    def submit(self, future: QCGPJFuture, jobs: List[Dict[str, Any]]) -> None:
-        """Queue the jobs of `future`.
+    def submit(self, future: QCGPJFuture, jobs: str) -> None:
+        """Queue the jobs of `future`, JSON with commas between.
 
         Raises:
             ExecutorClosed: after shutdown, at the interpreter's exit, or in a forked child.
@@ -124,15 +106,7 @@ class Dispatcher:
             DuplicateJobName: one of the names was used before.
         """
         self.refuse_in_child()
-        with self._lock:
-            self._refuse_when_leaving()
-            twice = [name for name in future.ids if name in self._names] or _repeated(future.ids)
-            if twice:
-                raise DuplicateJobName(f"a job named {twice[0]!r} was submitted before; give each job its own name")
-            self._names.update(future.ids)
-            self._inbox.append(Unit(future, jobs))
-            self._unflushed = True
-        self._alarm.set()
+        self._inbox.submit(Unit(future, jobs))
 
     def refuse_in_child(self) -> None:
         """Raise ExecutorClosed in a forked child: it has neither the thread nor the connection."""
@@ -143,7 +117,7 @@ class Dispatcher:
         """Queue a request, behind what was submitted before it, and return what will hold its reply."""
         self.refuse_in_child()
         question = Question(message)
-        self._queue(question)
+        self._inbox.put(question)
         return question
 
     def follow(self, future: QCGPJFuture) -> "Future[None]":
@@ -154,50 +128,27 @@ class Dispatcher:
             ManagerDied: the manager has gone.
         """
         self.refuse_in_child()
-        with self._lock:
-            self._refuse_when_leaving()
-        follow = Follow(future)
-        self._queue(follow)
+        self._inbox.refuse_when_leaving()
+        follow = Follow(future, self._found, self._refuse)
+        self._inbox.put(follow)
         return follow.known
-
-    def _queue(self, item: Union[Follow, Question]) -> None:
-        with self._lock:
-            if self._broken is not None:
-                item.failed(_own(self._broken))
-            elif self._ended.is_set():
-                item.failed(ExecutorClosed("the executor was shut down"))
-            else:
-                self._inbox.append(item)
-        self._alarm.set()
-
-    def _refuse_when_leaving(self) -> None:
-        if self._broken is not None:
-            raise _own(self._broken)
-        if self._leaving or self._abandoned:
-            raise ExecutorClosed("cannot submit or attach after shutdown of the executor or the interpreter")
 
     def flush(self) -> None:
         """Wait until the manager has taken or refused all that was submitted; at once in a callback."""
-        with self._lock:
-            unflushed, self._unflushed = self._unflushed, False
-        if unflushed and not self.is_current_thread:
+        if self._inbox.take_unflushed() and not self.is_current_thread:
             self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception()
 
     def forget(self, names: List[str]) -> None:
         """Let names be used again."""
-        with self._lock:
-            self._names.difference_update(names)
+        self._inbox.forget(names)
 
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
-        with self._lock:
-            self._leaving = max(self._leaving, how)
-        self._alarm.set()
+        self._inbox.leave(how)
 
     def abandon(self) -> None:
         """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
-        self._abandoned = True
-        self._alarm.set()
+        self._inbox.abandon()
 
     def join(self, timeout: Optional[float] = None) -> bool:
         """Wait for the end of the thread, with that of a manager of ours; return whether it came."""
@@ -220,13 +171,13 @@ class Dispatcher:
     @property
     def may_be_waited_for(self) -> bool:
         """Whether the caller may wait for it: its own thread must not, nor garbage that is collected under its lock."""
-        return not self.is_current_thread and not self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition does
+        return not self.is_current_thread and not self._inbox.is_locked_here
 
     # ---- the thread
 
     def _run(self) -> None:
         try:
-            with Channel(self.link.address, self.link.events, self._alarm, self.link.end_fd) as channel:
+            with Channel(self.link.address, self.link.events, self._inbox.alarm, self.link.end_fd) as channel:
                 self._dispatch(channel)
         except BaseException as error:  # noqa: BLE001  # every future gets it; nobody may wait for ever
             if os.getpid() == self._pid:
@@ -260,24 +211,14 @@ class Dispatcher:
     def _next_call(self) -> Optional[Call]:
         if self._urgent:
             return self._urgent.popleft()
-        with self._lock:
-            units: List[Unit] = []
-            count = 0
-            while self._inbox and isinstance(self._inbox[0], Unit) and count < _BATCH:
-                unit = self._inbox.popleft()
-                assert isinstance(unit, Unit)
-                units.append(unit)
-                count += len(unit.jobs)
-            other = self._inbox.popleft() if self._inbox and not units else None
+        units, other = self._inbox.take(_BATCH)
         if units:
             return self._submission(units)
-        if isinstance(other, Follow):
-            self._pending.add(other.future, attached=True)
-            other.found, other.refuse = self._found, self._refuse
         if other is not None:
-            assert not isinstance(other, Unit)
+            if isinstance(other, Follow):
+                self._pending.add(other.future, attached=True)
             return other
-        if self._leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
+        if self._inbox.leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
             self._said_goodbye = True
             return Question(wire.request("control", command="finishAfterAllTasksDone"))
         return self._check()
@@ -292,13 +233,11 @@ class Dispatcher:
     def _check(self) -> Optional[Check]:
         names: List[str] = []
         if self._suspects:
-            names, self._suspects = self._suspects[:_CHECK_BATCH], self._suspects[_CHECK_BATCH:]
+            suspects, self._suspects = self._suspects[:_CHECK_BATCH], self._suspects[_CHECK_BATCH:]
+            names = [name for name in suspects if name in self._pending]
         elif self._pending and time.monotonic() >= self._next_check:
-            if not self._unchecked:
-                self._unchecked.extend(self._pending)
-            names = [self._unchecked.popleft() for _ in range(min(_CHECK_BATCH, len(self._unchecked)))]
+            names = self._pending.next_in_turn(_CHECK_BATCH)
             self._check_in(min(_CHECK_SECONDS, self._check_pause * 2))
-        names = [name for name in names if name in self._pending]
         return Check(names, self._found, self._unknown) if names else None
 
     def _check_in(self, seconds: float) -> None:
@@ -335,9 +274,9 @@ class Dispatcher:
     # ---- the thread's way out
 
     def _act_on_leaving(self) -> None:
-        if self._abandoned and not self._leaving:
+        if self._inbox.abandoned():
             self.leave(Leaving.WHEN_DONE)
-        how = self._leaving
+        how = self._inbox.leaving
         if how <= self._acted_on:
             return
         self._acted_on = how
@@ -364,12 +303,7 @@ class Dispatcher:
             self._refuse(future, ExecutorClosed("the executor was left before the job had ended; the job goes on"))
 
     def _drop_unsent(self) -> None:
-        with self._lock:
-            units = [item for item in self._inbox if isinstance(item, Unit)]
-            questions = [item for item in self._inbox if not isinstance(item, Unit)]
-            self._inbox.clear()
-            self._inbox.extend(questions)
-        for unit in units:
+        for unit in self._inbox.take_unsent():
             for name in unit.future.ids:
                 unit.future._job_ended(name, "CANCELED")
 
@@ -381,20 +315,21 @@ class Dispatcher:
 
     def _nothing_left(self) -> bool:
         """Whether the thread can end; with a manager of ours its end is still to come."""
-        return bool(self._leaving) and not self._pending and self.link.process is None
+        return bool(self._inbox.leaving) and not self._pending and self.link.process is None
 
     def _pause(self) -> Optional[float]:
-        moments = []
-        if self._pending:
-            moments.append(self._next_check)
+        due = self._next_check if self._pending else math.inf
         if self._kill_at is not None:
-            moments.append(self._kill_at)
+            due = min(due, self._kill_at)
         if self._lost_since is not None:
-            moments.append(self._lost_since + _LOST_SECONDS)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+            due = min(due, self._lost_since + _LOST_SECONDS)
+        return max(0.0, due - time.monotonic()) if due < math.inf else None
 
     def _gives_up(self, channel: Channel) -> bool:
         """Whether to wait no longer: the connection is lost for good, or jobs that have to end do not."""
+        if self._kill_at is None and not channel.lost:
+            self._lost_since = None
+            return False
         now = time.monotonic()
         self._lost_since = (self._lost_since or now) if channel.lost else None
         if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:
@@ -404,8 +339,7 @@ class Dispatcher:
             return False
         if self.link.process is not None:
             self.link.process.kill()
-        for name in list(self._pending):
-            self._job_ended(name, "CANCELED")
+        self._cancel_pending()
         return True
 
     def _manager_ended(self) -> None:
@@ -414,10 +348,13 @@ class Dispatcher:
         process.clean_up()
         self._look_at_record()
         if self._acted_on == Leaving.NOW:
-            for name in list(self._pending):
-                self._job_ended(name, "CANCELED")
+            self._cancel_pending()
         if self._pending or not self._said_goodbye:
             self._break(process.obituary())
+
+    def _cancel_pending(self) -> None:
+        for name in list(self._pending):
+            self._job_ended(name, "CANCELED")
 
     def _look_at_record(self) -> None:
         """Find the ends that nobody could tell any more."""
@@ -427,11 +364,10 @@ class Dispatcher:
                 self._job_ended(name, state)
 
     def _break(self, error: BaseException) -> None:
-        with self._lock:
-            self._broken = error
+        self._inbox.break_(error)
         for future in self._pending.futures():
             self._pending.remove(future)
-            future._break(_own(error))
+            future._break(own(error))
 
     def _finish(self) -> None:
         """Leave nothing behind: no process, no socket, nobody who waits."""
@@ -439,32 +375,16 @@ class Dispatcher:
             if not self.link.process.wait(1.0):
                 self.link.process.kill()
             self.link.process.clean_up()
-        with self._lock:
-            self._ended.set()
-            left = list(self._inbox)
-            self._inbox.clear()
-            error = self._broken or ExecutorClosed("the executor was shut down")
+        left, error = self._inbox.close()
+        self._ended.set()
         for item in [*left, *self._urgent, *([self._call] if self._call else [])]:
             if isinstance(item, Unit):
-                item.future._break(_own(error))
+                item.future._break(own(error))
             else:
-                item.failed(_own(error))
-        self._alarm.close()
+                item.failed(own(error))
+        self._inbox.alarm.close()
         self.at_end()
         endings.unregister(self)
-
-
-def _own(error: BaseException) -> BaseException:
-    """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
-    try:
-        return copy.copy(error).with_traceback(error.__traceback__)
-    except Exception:  # noqa: BLE001  # not every class can be copied; then all get the same
-        return error
-
-
-def _repeated(names: List[str]) -> List[str]:
-    seen: Set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]  # add gives None
 
 
 def _chunks(names: List[str]) -> List[List[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Iterator, List, Set, Tuple
+import itertools
+from typing import TYPE_CHECKING, Dict, Iterator, List, Set, Tuple, Union
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -17,7 +18,8 @@ class Pending:
     """
 
     def __init__(self) -> None:
-        self._futures: Dict[str, Tuple[QCGPJFuture, ...]] = {}
+        # most jobs have one future, and it stands there by itself: a tuple for each would be one more thing to collect
+        self._futures: Dict[str, Union[QCGPJFuture, Tuple[QCGPJFuture, ...]]] = {}
         self._attached: Set[QCGPJFuture] = set()
 
     def __bool__(self) -> bool:
@@ -35,31 +37,47 @@ class Pending:
     def add(self, future: QCGPJFuture, *, attached: bool = False) -> None:
         """Let `future` wait for its jobs."""
         for name in future.ids:
-            self._futures[name] = (*self._futures.get(name, ()), future)
+            others = self._waiting_for(name)
+            self._futures[name] = (*others, future) if others else future
         if attached:
             self._attached.add(future)
 
     def pop(self, name: str) -> Tuple[QCGPJFuture, ...]:
         """Return the futures that wait for a job, which do so no more."""
-        futures = self._futures.pop(name, ())
-        self._attached.difference_update(future for future in futures if not self._waits_for_more(future))
+        found = self._futures.pop(name, ())
+        futures = found if isinstance(found, tuple) else (found,)
+        if self._attached:
+            self._attached.difference_update(future for future in futures if not self._waits_for_more(future))
         return futures
 
     def remove(self, future: QCGPJFuture) -> None:
         """Let `future` wait for nothing."""
         for name in future.ids:
-            left = tuple(other for other in self._futures.pop(name, ()) if other is not future)
+            left = tuple(other for other in self._waiting_for(name) if other is not future)
             if left:
                 self._futures[name] = left
+            else:
+                self._futures.pop(name, None)
         self._attached.discard(future)
+
+    def next_in_turn(self, most: int) -> List[str]:
+        """Return names of jobs that were returned longest ago, or never."""
+        names = list(itertools.islice(self._futures, most))
+        for name in names:
+            self._futures[name] = self._futures.pop(name)  # to the end
+        return names
 
     def futures(self) -> List[QCGPJFuture]:
         """Return each future once."""
-        return list(dict.fromkeys(future for futures in self._futures.values() for future in futures))
+        return list(dict.fromkeys(future for name in self._futures for future in self._waiting_for(name)))
 
     def attached(self) -> List[QCGPJFuture]:
         """Return the attached futures."""
         return list(self._attached)
 
+    def _waiting_for(self, name: str) -> Tuple[QCGPJFuture, ...]:
+        found = self._futures.get(name, ())
+        return found if isinstance(found, tuple) else (found,)
+
     def _waits_for_more(self, future: QCGPJFuture) -> bool:
-        return any(future in self._futures.get(name, ()) for name in future.ids)
+        return any(future in self._waiting_for(name) for name in future.ids)

@@ -1,0 +1,171 @@
+"""What the user's threads leave for the dispatcher's thread; the picture is in dispatcher.py.
+
+All of it is under one lock, which is held for moments only: nobody waits for the manager with it. It is an RLock, since
+garbage may be collected in a thread that has it, and a finalizer may then submit, ask or cancel.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import threading
+from collections import deque
+from typing import Deque, List, Optional, Set, Tuple, Union
+
+from qcg.pilotjob.executor_api._client.calls import Follow, Question, Unit
+from qcg.pilotjob.executor_api._client.channel import Alarm
+from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed
+
+__all__ = ["Inbox", "Leaving", "own"]
+
+
+class Leaving(enum.IntEnum):
+    """How the dispatcher leaves; a higher one overrides a lower one."""
+
+    NOT = 0
+    WHEN_DONE = 1
+    WITHOUT_QUEUED = 2  # jobs that have not started are cancelled
+    NOW = 3  # all jobs are cancelled
+
+
+class Inbox:
+    """Submissions and questions in the order in which they came, and the wish to leave. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self.alarm = Alarm()
+        self.leaving = Leaving.NOT
+        self._lock = threading.RLock()
+        self._items: Deque[Union[Unit, Follow, Question]] = deque()
+        self._names: Set[str] = set()
+        self._broken: Optional[BaseException] = None
+        self._closed = False
+        self._abandoned = False
+        self._unflushed = False
+
+    # ---- called by any thread
+
+    def submit(self, unit: Unit) -> None:
+        """Queue jobs.
+
+        Raises:
+            ExecutorClosed: after shutdown or at the interpreter's exit.
+            ManagerDied: the manager has gone.
+            DuplicateJobName: one of the names was used before.
+        """
+        names = unit.future.ids
+        with self._lock:
+            self.refuse_when_leaving()
+            if not self._names.isdisjoint(names) or len(names) != len(set(names)):
+                self._refuse_twice(names)
+            self._names.update(names)
+            self._items.append(unit)
+            self._unflushed = True
+        self.alarm.set()
+
+    def _refuse_twice(self, names: List[str]) -> None:
+        twice = next(name for place, name in enumerate(names) if name in self._names or names.index(name) < place)
+        raise DuplicateJobName(f"a job named {twice!r} was submitted before; give each job its own name")
+
+    def put(self, item: Union[Follow, Question]) -> None:
+        """Queue a question, or tell it that there will be no answer."""
+        with self._lock:
+            if self._broken is not None:
+                item.failed(own(self._broken))
+            elif self._closed:
+                item.failed(ExecutorClosed("the executor was shut down"))
+            else:
+                self._items.append(item)
+        self.alarm.set()
+
+    def refuse_when_leaving(self) -> None:
+        """Raise what `submit` raises after the end."""
+        if self._broken is not None:
+            raise own(self._broken)
+        if self.leaving or self._abandoned:
+            raise ExecutorClosed("cannot submit or attach after shutdown of the executor or the interpreter")
+
+    def take_unflushed(self) -> bool:
+        """Return whether something was submitted since this was asked last."""
+        with self._lock:
+            unflushed, self._unflushed = self._unflushed, False
+        return unflushed
+
+    def forget(self, names: List[str]) -> None:
+        """Let names be used again."""
+        with self._lock:
+            self._names.difference_update(names)
+
+    def leave(self, how: Leaving) -> None:
+        """Take no more jobs, and end as `how` says."""
+        with self._lock:
+            self.leaving = max(self.leaving, how)
+        self.alarm.set()
+
+    def abandon(self) -> None:
+        """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
+        self._abandoned = True
+        self.alarm.set()
+
+    @property
+    def is_locked_here(self) -> bool:
+        """Whether the caller's thread is inside one of these functions: it is a finalizer, and must not wait."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as Condition does
+
+    def forget_in_child(self) -> None:
+        """Close a forked child's copy; a thread that the child does not have may hold the lock."""
+        self._lock = threading.RLock()
+        self.alarm.close()
+
+    # ---- called by the dispatcher's thread
+
+    def take(self, most: int) -> Tuple[List[Unit], Optional[Union[Follow, Question]]]:
+        """Return what came first: units with about `most` jobs, or something else."""
+        units: List[Unit] = []
+        count = 0
+        if not self._items:
+            return units, None  # what is put in now comes with an alarm
+        with self._lock:
+            while self._items and count < most:
+                item = self._items[0]
+                if isinstance(item, Unit):
+                    units.append(item)
+                    count += len(item.future.ids)
+                elif units:
+                    break
+                self._items.popleft()
+                if not isinstance(item, Unit):
+                    return units, item
+        return units, None
+
+    def take_unsent(self) -> List[Unit]:
+        """Return all units; the questions stay."""
+        with self._lock:
+            # what a finalizer adds meanwhile must not be lost
+            items, self._items = self._items, deque()
+            self._items.extendleft(item for item in reversed(items) if not isinstance(item, Unit))
+        return [item for item in items if isinstance(item, Unit)]
+
+    def abandoned(self) -> bool:
+        """Return whether `abandon` was called and nobody said how to leave."""
+        return self._abandoned and not self.leaving
+
+    def break_(self, error: BaseException) -> None:
+        """Refuse everything with copies of `error` from now on."""
+        with self._lock:
+            self._broken = error
+
+    def close(self) -> Tuple[List[Union[Unit, Follow, Question]], BaseException]:
+        """Take nothing more; return what is left, and why nobody will see to it."""
+        with self._lock:
+            self._closed = True
+            left = list(self._items)
+            self._items.clear()
+            return left, self._broken or ExecutorClosed("the executor was shut down")
+
+
+def own(error: BaseException) -> BaseException:
+    """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
+    try:
+        return copy.copy(error).with_traceback(error.__traceback__)
+    except Exception:  # noqa: BLE001  # not every class can be copied; then all get the same
+        return error
