@@ -46,7 +46,8 @@ class Receiver(CoreReceiver):  # type: ignore[misc]  # the core is untyped
             self._stopped_iface(iface)
 
     async def _respond(self, iface: Any, request: Dict[str, Any]) -> Response:
-        _logger.debug("request %s", request.get("request"))
+        if request.get("request") != "submit":  # of those there may be one a job, and the job has its own lines
+            _logger.info("request %s", request.get("request"))
         checked = CoreReceiver._validate(request)
         if checked.is_error:
             _logger.warning("refused: %s", checked.msg)
