@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 from datetime import datetime
-from string import Template
 from typing import Any, Callable, Dict, List, Optional
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
@@ -17,6 +16,7 @@ from qcg.pilotjob.joblist import JobExecution
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
+from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
@@ -69,7 +69,6 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     @override
     def _replace_job_variables(self, job_execution: JobExecution) -> JobExecution:
-        # in the parsed description: the core pastes into its JSON text, where a quote in a value does damage
         variables = {
             "root_wd": self._executor.base_wd,
             "ncores": str(self.ncores),
@@ -79,7 +78,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if self.job_iteration.iteration is not None:
             variables["it"] = str(self.job_iteration.iteration)
             variables["itval"] = self.job_iteration.iteration_value
-        return JobExecution(**_replaced(job_execution.to_dict(), variables))
+        return JobExecution(**replaced(job_execution.to_dict(), variables))
 
     def start(self) -> None:
         """Start it; its end is told to the core's executor."""
@@ -200,13 +199,3 @@ class Changes(Dict[str, Optional[str]]):
     @override
     def __delitem__(self, name: str) -> None:
         self[name] = None
-
-
-def _replaced(value: Any, variables: Dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return Template(value).safe_substitute(variables) if "$" in value else value
-    if isinstance(value, dict):
-        return {_replaced(key, variables): _replaced(item, variables) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replaced(item, variables) for item in value]
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
@@ -14,10 +15,13 @@ from qcg.pilotjob.request import ControlReq
 from qcg.pilotjob.response import Response
 
 from qcg.pilotjob.executor_api._client.wire import FINISH_RUNNING
+from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.circles import circle_in
 
 _logger = logging.getLogger(__name__)
+
+_NAME_FORBIDS = re.compile(r"[${}()'\" \t\n]")
 
 ControlReq.REQ_CONTROL_CMDS = [*ControlReq.REQ_CONTROL_CMDS, FINISH_RUNNING]
 
@@ -56,6 +60,21 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         gc.freeze()
         names = [job.name for job in jobs]
         return Response.ok(f"{len(jobs)} jobs submitted", data={"submitted": len(jobs), "jobs": names})
+
+    @override
+    def _prepare_jobs(self, req_jobs: List[Dict[str, Any]]) -> List[Job]:
+        jobs: Dict[str, Job] = {}
+        for requested in req_jobs:
+            name = replaced(requested["req"]["name"], requested["vars"])
+            if not isinstance(name, str) or _NAME_FORBIDS.search(name):
+                raise InvalidRequest(f"the name {name!r} has invalid characters: blanks, quotes, brackets or '$'")
+            if name in jobs or self._manager.job_list.exist(name):
+                raise JobAlreadyExist(f"Job {name} already exist")
+            try:
+                jobs[name] = Job(**replaced(requested["req"], {**requested["vars"], "jname": name}))
+            except Exception as error:
+                raise InvalidRequest(f"Wrong submit request: {error}") from error
+        return list(jobs.values())
 
     def _refuse_hopeless(self, jobs: List[Job]) -> None:
         arriving = {job.name: job for job in jobs}
