@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import json
 import logging
 import os
 import time
 from pathlib import Path
 from typing import Optional
 
+from qcg.pilotjob.joblist import Job
 from qcg.pilotjob.reports import JsonFileReport
 
 from qcg.pilotjob.executor_api._overriding import override
@@ -18,6 +20,7 @@ from qcg.pilotjob.executor_api._overriding import override
 _logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.2
+_encode = json.JSONEncoder(separators=(",", ": ")).encode
 _LOOK_SECONDS = 0.5  # between looks whether a file that is written to is still there
 
 
@@ -149,6 +152,23 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
         super().__init__(path)
         self.buffer_size = 0
         self._file = LinesFile(Path(path))
+
+    @override
+    def report_job_entry(self, job: Job, iteration: Optional[int], ostream: io.StringIO) -> None:
+        history = [
+            f'{{"state": "{state.name}","date": "{moment.isoformat()}"}}' for state, moment in job.history(iteration)
+        ]
+        more = {"runtime": job.runtime(iteration)}
+        if iteration is None:
+            more["execution"], more["resources"] = job.execution.to_dict(), job.resources.to_dict()
+            if job.dependencies:
+                more["dependencies"] = job.dependencies.to_dict()
+        if job.messages(iteration):
+            more["messages"] = job.messages(iteration)
+        ostream.write(
+            f'{{"name": {_encode(job.get_name(iteration))},"state": "{job.str_state(iteration)}",'
+            f'"history": [{",".join(history)}],{_encode(more)[1:]}\n'
+        )
 
     @override
     def flush(self) -> None:

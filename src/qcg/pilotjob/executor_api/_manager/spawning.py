@@ -62,11 +62,11 @@ class Spawner:
         """Return 0 when it is not possible; `_carefully` knows why."""
         if not posix_spawn.available:
             return 0
-        encoded = {**self._encoded, **{name: _entry(name, value) for name, value in order.env.items()}}
-        environment = [entry for entry in encoded.values() if entry]
         path = _program(order.command[0], order.env.get("PATH", self._environment.get("PATH")))
-        if not path or any("\0" in text for text in (*order.command, order.cwd)) or b"\0" in b"".join(environment):
+        changed = {name: _entry(name, value) for name, value in order.env.items()}
+        if not path or "\0" in "".join([*order.command, order.cwd]) or b"\0" in b"".join(changed.values()):
             return 0
+        environment = [entry for entry in {**self._encoded, **changed}.values() if entry]
         files = [order.files.get(name) or None for name in STREAMS]
         return posix_spawn.posix_spawn(path, order.command, environment, order.cwd, files)
 
