@@ -44,11 +44,14 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self.ending = False
         self._changed = asyncio.Event()
         self._loop = asyncio.get_event_loop()
+        LocalJob.children.after_reaping = self._start_what_fits
         self._is_due = False
         self._losses: List[str] = []
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
         self._waiting = WaitingJobs(self.job_list, self._omit)
+        if self.status_publisher is not None:
+            self.status_publisher.may_gather = lambda: self._waiting.for_cores
         # the handler refuses what can never run, and says why
         self.resources.check_min_job_requirements = lambda _: True
 
@@ -150,7 +153,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             self._schedule_event.set()
         elif not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._start_what_fits)
+            if not LocalJob.children.is_reaping:  # after which it is looked for
+                self._loop.call_soon(self._start_what_fits)
 
     @override
     async def _schedule_loop(self) -> None:
@@ -158,9 +162,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         await self._schedule_event.wait()
 
     def _start_what_fits(self) -> None:
-        self._is_due = False
-        if self.quit_scheduler or self.stop_processing:
+        if not self._is_due or self.quit_scheduler or self.stop_processing:
             return
+        self._is_due = False
         try:
             if self._start_some():
                 self.call_scheduler()

@@ -80,6 +80,8 @@ class Children:
         self._children: Dict[int, Child] = {}
         self._lingering: Set[Child] = set()  # ended, but what they have started has not
         self._look: Optional[asyncio.TimerHandle] = None
+        self.is_reaping = False
+        self.after_reaping: Callable[[], None] = lambda: None
         become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
@@ -156,6 +158,14 @@ class Children:
             _send(process, number)
 
     def _reap(self) -> None:
+        self.is_reaping = True
+        try:
+            self._reap_all()
+        finally:
+            self.is_reaping = False
+            self.after_reaping()
+
+    def _reap_all(self) -> None:
         self._take_started()
         ended = _next_ended()
         while ended and (ended in self._children or not self._is_being_started(ended)):
@@ -176,18 +186,19 @@ class Children:
         return pid not in self._children and bool(self._starters.under_way)
 
     def _collect(self, child: Child) -> None:
-        if child.kill_timer is None:
-            _signal_group(child.pid, signal.SIGKILL)
         ended = os.waitid(os.P_PID, child.pid, os.WEXITED)
         assert ended is not None
         child.returncode = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        self._lingering.add(child)
-        self._finish_if_gone(child)
-        if child in self._lingering and child.kill_timer is None:
+        if child.kill_timer is not None:
+            self._lingering.add(child)  # it has its time
+        elif _signal_group(child.pid, signal.SIGKILL):  # its id cannot be another one's already: they are given in turn
+            self._lingering.add(child)
             child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
+        else:
+            self._finish(child)
 
     def _finish_if_gone(self, child: Child) -> None:
-        if not _group_exists(child.pid) and not any(_lives(process) for process in child.strays):
+        if not _signal_group(child.pid, 0) and not any(_lives(process) for process in child.strays):
             self._finish(child)
 
     def _stop_waiting(self, child: Child) -> None:
@@ -196,7 +207,7 @@ class Children:
             self._finish(child)
 
     def _finish(self, child: Child) -> None:
-        self._lingering.remove(child)
+        self._lingering.discard(child)
         for timer in (child.kill_timer, child.linger_timer):
             if timer is not None:
                 timer.cancel()
@@ -234,13 +245,16 @@ def become_subreaper() -> None:
         raise OSError(number, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(number)}")
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
+def _signal_group(pid: int, number: int) -> bool:
+    """Send a signal to a group, and return whether there was one; the signal 0 does nothing else."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
-        return  # it has ended meanwhile, which is what was wanted
+        return False
     except PermissionError:
-        _logger.warning("process group %d belongs to another user and cannot be sent %s", pid, number.name)
+        if number:
+            _logger.warning("process group %d belongs to another user and cannot be sent signal %d", pid, number)
+    return True
 
 
 def _next_ended() -> int:
@@ -262,16 +276,6 @@ def _leads_group(pid: int) -> bool:
         return os.getpgid(pid) == pid
     except ProcessLookupError:
         return False
-
-
-def _group_exists(pid: int) -> bool:
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _marked(mark: str) -> List[psutil.Process]:

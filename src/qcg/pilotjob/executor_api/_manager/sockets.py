@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import zmq
 from qcg.pilotjob.publisher import EventTopic, StatusPublisher
@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 REQUESTS = "manager:0"
 EVENTS = "events:0"
 _LONGEST_PATH = 107  # sun_path has 108 bytes, one of them for the end
+_GATHER_SECONDS = 0.005
 LINGER = 300  # milliseconds in which a reply or an event can still leave when the process ends
 
 
@@ -64,7 +65,9 @@ class _BoundSocket:
         self._loop.add_reader(self._socket.fileno(), self._read)
 
     def send(self, text: str) -> None:
-        """Send a message."""
+        """Send a message, if the socket is still there."""
+        if self._socket.closed:
+            return
         self._socket.send_string(text)
         self._read()  # the descriptor does not tell again of what came before
 
@@ -117,12 +120,19 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
 
     Mends C5, and C3 (events beyond the high-water mark are dropped). The greeting tells a subscriber that from now on
     it misses nothing. Can go when the core can bind to an address it is given and has no high-water mark.
+
+    Each event that goes alone wakes four threads, which costs as much as all else that is done about the end of a job.
+    So as long as jobs wait for cores, and nobody waits for an event to submit what could run instead, they go together.
     """
 
     directory: Path
+    may_gather: Callable[[], bool] = staticmethod(lambda: False)
 
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
+        self._loop = asyncio.get_event_loop()
+        self._gathered: List[str] = []
+        self._timer: Optional[asyncio.TimerHandle] = None
         self.address = self.external_address = f"ipc://{self.directory / EVENTS}"
         self._subscribed: Tuple[str, ...] = ()
         self.socket = _BoundSocket(zmq.XPUB, self.address, self._take_subscription, SNDHWM=0, XPUB_VERBOSE=1)
@@ -137,9 +147,23 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
 
     @override
     def publish(self, topic: EventTopic, data: Dict[str, Any]) -> None:
-        if topic.value.startswith(self._subscribed):
-            self.socket.send(f"{topic.value} {json.dumps(data)}")
+        if not topic.value.startswith(self._subscribed):
+            return
+        self._gathered.append(f"{topic.value} {json.dumps(data)}")
+        if not self.may_gather():
+            self._send_gathered()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_GATHER_SECONDS, self._send_gathered)
+
+    def _send_gathered(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        gathered, self._gathered = self._gathered, []
+        for message in gathered:
+            self.socket.send(message)
 
     @override
     async def stop(self) -> None:
+        self._send_gathered()
         self.socket.close()

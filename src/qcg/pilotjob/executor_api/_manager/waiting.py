@@ -156,6 +156,11 @@ class WaitingJobs:
     def __iter__(self) -> Iterator[Job]:
         return iter([waiting.job for waiting in self._waiting.values()])
 
+    @property
+    def for_cores(self) -> bool:
+        """Whether a job waits for nothing else."""
+        return bool(self._sizes)
+
     def add(self, waiting: Any) -> None:
         """Put a job behind all others."""
         waiting.number = next(self._last)
@@ -228,6 +233,7 @@ class WaitingJobs:
         """Take out what is started."""
         waiting.take(iteration)
         self.drop_if_done(waiting)
+        self._first_of(waiting.size)
 
     def drop_if_done(self, waiting: Any) -> None:
         """Let an array wait no more of which nothing is left to be started."""
