@@ -9,6 +9,7 @@ An adapter is a module with one function::
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import Any, Callable, List, NamedTuple, Protocol
 
@@ -38,3 +39,23 @@ def one_by_one(jobs: int, submit: Callable[[], Any], is_good: Callable[[Any], bo
     futures: List[Any] = [submit() for _ in range(jobs)]
     submitting = time.perf_counter() - start
     return Run(submitting, sum(map(is_good, futures)), futures)
+
+
+class Calls:
+    """A session of an executor of functions: the function starts the command and waits for it."""
+
+    def __init__(self, executor: Any, command: List[str]) -> None:
+        self._executor = executor
+        self._command = command
+
+    def run(self, jobs: int) -> Run:
+        """Run the command `jobs` times and return when all of them have ended."""
+        return one_by_one(
+            jobs,
+            lambda: self._executor.submit(subprocess.call, self._command),
+            lambda future: future.result() == 0,
+        )
+
+    def close(self) -> None:
+        """End it as its users do."""
+        self._executor.shutdown()

@@ -1,6 +1,5 @@
 """Parsl, as an executor of concurrent.futures: functions in worker processes (HTEX), or in its threads."""
 
-import subprocess
 from typing import List
 
 from parsl.concurrent import ParslPoolExecutor
@@ -9,32 +8,22 @@ from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.providers import LocalProvider
 
-from harness.session import Run, one_by_one
+from harness.session import Calls
 
 
-class _Session:
-    def __init__(self, executor: ParslExecutor, command: List[str]) -> None:
-        self._executor = ParslPoolExecutor(Config(executors=[executor], run_dir="parsl"))
-        self._command = command
-
-    def run(self, jobs: int) -> Run:
-        return one_by_one(
-            jobs,
-            lambda: self._executor.submit(subprocess.call, self._command),
-            lambda future: future.result() == 0,
-        )
-
-    def close(self) -> None:
-        self._executor.shutdown()
-
-
-def open_session(workers: int, command: List[str], executor: str) -> _Session:
+def open_session(workers: int, command: List[str], executor: str) -> Calls:
     """Open the executor that is called "htex" or "threads"."""
-    if executor == "threads":
-        return _Session(ThreadPoolExecutor(max_threads=workers), command)
-    htex = HighThroughputExecutor(
+    config = Config(executors=[_threads(workers) if executor == "threads" else _htex(workers)], run_dir="parsl")
+    return Calls(ParslPoolExecutor(config), command)
+
+
+def _threads(workers: int) -> ParslExecutor:
+    return ThreadPoolExecutor(max_threads=workers)
+
+
+def _htex(workers: int) -> ParslExecutor:
+    return HighThroughputExecutor(
         address="127.0.0.1",
         max_workers_per_node=workers,
         provider=LocalProvider(init_blocks=1, max_blocks=1),  # one pool of workers, and no second one
     )
-    return _Session(htex, command)
