@@ -430,18 +430,22 @@ def test_a_job_that_is_cancelled_before_it_has_a_process_does_not_run(start, see
     """``executionjob.py: LocalSchemaExecutionJob.cancel`` does nothing as long as there is no process.
 
     Here the manager is busy with the dependencies of others when it has just found that job a core; so the request to
-    cancel it is the next thing that it looks at.
+    cancel it is most likely the next thing that it looks at.
     """
-    manager = start(cores=2)
     after = [f"wide:{number}" for number in range(2000)]
     jobs = [
         script("a", "sleep 1; echo > ended"),
         job("wide", iteration={"stop": len(after)}, resources={"numCores": {"exact": 2}}),
         *(job(f"busy{number}", dependencies={"after": after}) for number in range(40)),
     ]
-    assert manager.submit(*jobs)
-    manager.cancel("a")
-    assert manager.outcome("a") == "CANCELED"
+    for _ in range(10 if seen else 1):  # on a busy machine the request may come too late for the fault
+        manager = start(cores=2)
+        assert manager.submit(*jobs)
+        manager.cancel("a")
+        assert manager.outcome("a") == "CANCELED"
+        if (tmp_path / "ended").exists():
+            break
+        manager.close()
     assert (tmp_path / "ended").exists() == seen
 
 
