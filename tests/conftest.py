@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import QCGPJExecutor
+from qcg.pilotjob.executor_api._client.sweeping import STARTER
 
 DEADLINE = 30.0
 
@@ -32,6 +33,22 @@ def fixture_wait_until():
             time.sleep(0.005)
 
     return wait_until
+
+
+@pytest.fixture
+def jobs_of():
+    """A function that returns the processes of the jobs of a manager."""
+
+    def is_job(process):
+        try:
+            return process.name() != STARTER
+        except psutil.NoSuchProcess:
+            return False
+
+    def jobs_of(manager):
+        return list(filter(is_job, manager.children(recursive=True)))
+
+    return jobs_of
 
 
 def _children():

@@ -413,12 +413,12 @@ def test_the_name_of_a_job_that_was_refused_is_free(start, seen):
 
 
 @differs(core=1, ours=0)
-def test_a_cancelled_job_leaves_no_process(start, seen, tmp_path):
+def test_a_cancelled_job_leaves_no_process(start, seen, tmp_path, jobs_of):
     """``executionjob.py: LocalSchemaExecutionJob.cancel`` ends the direct child only."""
     manager = start()
     assert manager.submit(script("a", "sleep 1000 & echo > begun; wait"))
     surely((tmp_path / "begun").exists)
-    processes = manager.process.children(recursive=True)
+    processes = jobs_of(manager.process)
     assert len(processes) == 2
     manager.cancel("a")
     assert manager.outcome("a") == "CANCELED"
@@ -653,12 +653,12 @@ def test_a_manager_ends_without_sleeping(start, seen):
 
 
 @differs(core=True, ours=False)
-def test_a_manager_that_is_terminated_leaves_no_job_behind(start, seen, tmp_path):
+def test_a_manager_that_is_terminated_leaves_no_job_behind(start, seen, tmp_path, jobs_of):
     """``service.py: _setup_signals`` knows SIGINT only; ``api/manager.py: LocalManager.finish`` sends SIGTERM."""
     manager = start()
     assert manager.submit(waiter("a"))
     surely((tmp_path / "begun").exists)
-    (running,) = manager.process.children()
+    (running,) = jobs_of(manager.process)
     manager.process.terminate()
     surely(lambda: gone(manager.process))
     (tmp_path / "go").touch()
@@ -680,7 +680,7 @@ def test_a_manager_whose_client_was_killed_ends(program, kind, seen):
 
 
 @differs(core="ended", ours="went on")
-def test_a_ctrl_c_that_the_user_handles_does_not_end_the_jobs(program, seen, tmp_path):
+def test_a_ctrl_c_that_the_user_handles_does_not_end_the_jobs(program, seen, tmp_path, jobs_of):
     """``api/manager.py: LocalManager`` leaves the manager, and so its jobs, in the group that a terminal signals."""
     (tmp_path / "waiter.py").write_text(WAITER)
     client, told = program(
@@ -698,7 +698,7 @@ def test_a_ctrl_c_that_the_user_handles_does_not_end_the_jobs(program, seen, tmp
             time.sleep(1000)
         """
     )
-    (running,) = psutil.Process(int(told)).children()
+    (running,) = jobs_of(psutil.Process(int(told)))
     os.killpg(client.pid, signal.SIGINT)
     surely((tmp_path / "interrupted").exists)
     (tmp_path / "go").touch()

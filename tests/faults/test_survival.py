@@ -193,11 +193,11 @@ def test_the_manager_gets_no_more_memory(tmp_path):
     QCGPJExecutor(wd=tmp_path, resources=2).shutdown()
 
 
-def test_the_kernel_kills_a_job_for_its_memory(tmp_path, wait_until):
+def test_the_kernel_kills_a_job_for_its_memory(tmp_path, wait_until, jobs_of):
     with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
         job = executor.submit(ScriptTemplate, name="a", script="touch begun; sleep 1000; :")
         wait_until((tmp_path / "begun").exists)
-        (process,) = manager_of(executor).children()
+        process, *_ = jobs_of(manager_of(executor))
         process.send_signal(signal.SIGKILL)
         assert job.result(20) == {"a": "FAILED"}
         assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}

@@ -19,11 +19,13 @@ from typing import IO, Any, Dict, Iterator, List, Mapping, Sequence
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
+from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 
 __all__ = ["ManagerProcess"]
 
 _ABORT_SECONDS = 1.5
+_STARTER_SECONDS = 1.0
 _MOST_NAMES = 8  # of nodes in one line
 
 
@@ -168,9 +170,16 @@ class ManagerProcess:
         failed = self._process.wait() != 0
         self.close_descriptors()
         if self._sockets and failed:
-            _kill_jobs_of(self._sockets)
+            self._await_starter()
+            kill_jobs_of(self._sockets)
         if os.path.exists(self._sockets):
             _remove(self._sockets)
+
+    def _await_starter(self) -> None:
+        """Wait a moment for what the manager has left: it starts nothing more, and ends its jobs and itself."""
+        deadline = time.monotonic() + _STARTER_SECONDS
+        while lives(self.description["starter"], STARTER) and time.monotonic() < deadline:
+            time.sleep(0.002)
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
@@ -215,21 +224,3 @@ def _remove(sockets: str) -> None:
     import shutil  # half a dozen modules, which need not delay the end of all others
 
     shutil.rmtree(sockets, ignore_errors=True)
-
-
-def _kill_jobs_of(sockets: str) -> None:
-    """Kill the processes of the jobs of a manager that could not do so itself: their environment names its socket."""
-    mark = b"QCG_PM_ZMQ_ADDRESS=ipc://" + os.fsencode(sockets) + b"/"
-    while sum(_kill_if_marked(entry, mark) for entry in os.listdir("/proc") if entry.isdigit()):
-        continue  # what they forked meanwhile bears the mark too
-
-
-def _kill_if_marked(pid: str, mark: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as environment:
-            if int(pid) == os.getpid() or mark not in environment.read():
-                return False
-        os.kill(int(pid), signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # ended meanwhile, or another user's: not a job of ours
-    return True

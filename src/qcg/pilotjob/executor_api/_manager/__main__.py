@@ -30,21 +30,23 @@ def main(orders: Dict[str, Any]) -> None:
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
+        from qcg.pilotjob.executor_api._manager.allocation import leave_step
         from qcg.pilotjob.executor_api._manager.imports import defer, import_asyncio_without_ssl
+        from qcg.pilotjob.executor_api._manager.starter import fork_starter
 
+        leave_step()
+        starter = fork_starter(os.environ, umask=jobs_umask, alone=True)
         import_asyncio_without_ssl()
         defer("psutil")  # for jobs that are cancelled
-        from qcg.pilotjob.executor_api._manager.allocation import leave_step
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.service import Service
 
-        leave_step()
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
         NodeJob.restarts = orders.get("restarts", 0)
         try:
-            service = Service(orders["arguments"], lifeline)
+            service = Service(orders["arguments"], lifeline, starter)
         except CannotResume as refusal:
             _tell(ready, {"refused": str(refusal)})
             os._exit(1)

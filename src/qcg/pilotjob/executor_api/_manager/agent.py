@@ -24,6 +24,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 from typing import Any, Dict, Optional, Tuple
 
@@ -38,6 +39,7 @@ from qcg.pilotjob.executor_api._manager.processes import (
     kill_marked,
 )
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
+from qcg.pilotjob.executor_api._manager.starter import fork_starter
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 
 _logger = logging.getLogger(__name__)
@@ -59,9 +61,10 @@ def main(orders: Dict[str, Any]) -> None:
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
     _fork_guarded(QCG_PM_ZMQ_ADDRESS=orders["address"], SLURMD_NODENAME=orders["name"])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job
+    starter = fork_starter(orders["env"], umask=orders["umask"], alone=False)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    NodeAgent(orders, loop).run()
+    NodeAgent(orders, loop, starter).run()
     os._exit(0)
 
 
@@ -117,10 +120,13 @@ class NodeAgent:
     outlives its manager, and takes orders on a TCP port from whoever sends them. Can go when that one does none of it.
     """
 
-    def __init__(self, orders: Dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, orders: Dict[str, Any], loop: asyncio.AbstractEventLoop, starter: Tuple[int, socket.socket]
+    ) -> None:
         self._loop = loop
         self._binding: bool = orders["binding"]
-        self._children = Children(loop, orders["env"])
+        self._children = Children(loop, *starter)
+        self._children.on_starter_lost = self._starter_lost
         self._jobs: Dict[str, Child] = {}
         self._leaving = False
         self._measures = Measures(orders, loop)
@@ -183,6 +189,10 @@ class NodeAgent:
 
     def _terminated(self) -> None:
         self._lines.send({"leaving": "its agent got SIGTERM"})
+        self._leave()
+
+    def _starter_lost(self) -> None:
+        self._lines.send({"leaving": "the process that starts jobs has ended"})
         self._leave()
 
     def _leave(self) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 from datetime import datetime
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
@@ -17,6 +17,7 @@ from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
 from qcg.pilotjob.executor_api._manager.variables import replaced
+from qcg.pilotjob.executor_api._manager.waiting import kind_of
 from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         self._schema = schema
         self.allocation = allocation
         self.job_iteration = job_iteration
+        self.kind = kind_of(job_iteration.resources)
         self.jid = f"{_RUN}{next(_numbers):08x}"
         self.canceled = False
         self.exit_code: Optional[int] = None
@@ -107,12 +109,31 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self.children.end(self._child, self.grace)
 
     def _start(self) -> None:
+        self.children.start(*self._order(), self.kind)
+
+    def make_ready(self) -> None:
+        """Have it started when a process of its kind ends, which is when `begin` has to be called."""
+        self.preprocess()
+        self.children.make_ready(*self._order(), self.kind)
+
+    def begin(self, *, now: bool) -> None:
+        """Take note that it starts in the allocation that it has; `now` it has to be started."""
+        self.pre_start()
+        if now and self._child is not None:
+            self.children.start_ready(self._child)
+
+    def _order(self) -> Tuple[Order, Child]:
         execution = self.job_execution
         command = [execution.exec, *execution.args]
         if self.run_times is not None:
             command = self.run_times.wrapped(command, self.env, self.job_iteration.name)
         self._child = Child(self.jid, self._ended, self._has_started, self._not_started)
-        self.children.start(Order(command, self.wd_path, self.env, self._files()), self._child)
+        return Order(command, self.wd_path, self.env, self._files(), makes_cwd=True), self._child
+
+    @override
+    def setup_sandbox(self) -> None:
+        wd, base = self.job_execution.wd, self._executor.base_wd
+        self.wd_path = base if wd is None else os.path.join(base, wd)  # it is made when the job starts
 
     def _has_started(self) -> None:
         assert self._child is not None

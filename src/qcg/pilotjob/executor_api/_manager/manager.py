@@ -12,12 +12,14 @@ from qcg.pilotjob.manager import DirectManager, SchedulingJob
 from qcg.pilotjob.resources import ResourcesType
 
 from qcg.pilotjob.executor_api._manager import pool
+from qcg.pilotjob.executor_api._manager.ahead import Ahead
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
+from qcg.pilotjob.executor_api._manager.processes import Child
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
-from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart
 from qcg.pilotjob.executor_api._manager.waiting import Size, WaitingArray, WaitingJob, WaitingJobs
 from qcg.pilotjob.executor_api._overriding import override
 
@@ -45,13 +47,16 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._changed = asyncio.Event()
         self._loop = asyncio.get_event_loop()
         LocalJob.children.after_reaping = self._start_what_fits
+        LocalJob.children.on_next = self._hand_over
         self._is_due = False
         self._losses: List[str] = []
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
         self._waiting = WaitingJobs(self.job_list, self._omit)
+        self._ahead = Ahead(self._waiting, self._make_ready)
+        self._knows_one_node = self.local and self.resources.total_nodes == 1
         if self.status_publisher is not None:
-            self.status_publisher.may_gather = lambda: self._waiting.for_cores
+            self.status_publisher.may_gather = lambda: self._waiting.for_cores or bool(self._ahead)
         # the handler refuses what can never run, and says why
         self.resources.check_min_job_requirements = lambda _: True
 
@@ -162,12 +167,14 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         await self._schedule_event.wait()
 
     def _start_what_fits(self) -> None:
-        if not self._is_due or self.quit_scheduler or self.stop_processing:
+        if not self._is_due or self.quit_scheduler or self.stop_processing or self._ahead.is_taking_back:
             return
         self._is_due = False
         try:
             if self._start_some():
                 self.call_scheduler()
+            elif self._knows_one_node and not self.closing:
+                self._ahead.fill(self._executor._not_finished.values())
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing would ever start again, silently
             self.on_failure(error)
         self._changed.set()
@@ -177,6 +184,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._waiting.settle()
         unfit: Set[Size] = set()
         for _ in range(_AT_ONCE):
+            if self._start_ready():
+                continue
             waiting = self._waiting.first(self.resources.free_cores, unfit)
             if waiting is None:
                 return False
@@ -224,6 +233,57 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         executor._not_finished[running.jid] = running
         running.start()
 
+    # ---- what the starter starts by itself
+
+    def _make_ready(self, iteration: Any, like: Any) -> Optional[LocalJob]:
+        executor = self._executor
+        try:
+            ready = LocalJob(executor, executor.job_envs, like, iteration, executor.schema)
+            ready.make_ready()
+        except CannotStart as error:
+            self.job_finished(iteration, None, error.exit_code, str(error))
+            return None
+        except Exception as error:
+            _logger.exception("job %s was not started", iteration.name)
+            self.job_finished(iteration, None, NOT_EXECUTABLE, f"cannot start: {error}")
+            return None
+        ready.allocation = None
+        return ready
+
+    def _start_ready(self) -> bool:
+        """Start the first that is ready when it fits, and return whether it does."""
+        ready = self._ahead.first
+        if ready is None or ready.ncores > self.resources.free_cores:
+            return False
+        ready.allocation = self._allocate(ready.job_iteration.resources)
+        if ready.allocation is None:
+            return False
+        self._ahead.remove(ready.jid)
+        self._begin(ready, now=True)
+        return True
+
+    def _hand_over(self, ended: Child, following: Child) -> Callable[[], None]:
+        ready = self._ahead.remove(following.mark)
+        if ready is None:  # it has cores already
+            return lambda: None
+        running = self._executor._not_finished[ended.mark]
+        ready.allocation, running.allocation = running.allocation, None
+        return lambda: self._begin(ready, now=False)
+
+    def _begin(self, ready: LocalJob, *, now: bool) -> None:
+        job, iteration = ready.job_iteration.job, ready.job_iteration.iteration
+        self._executor._not_finished[ready.jid] = ready
+        self.change_job_state(job, iteration, JobState.SCHEDULED)
+        job.append_runtime({"allocation": ready.allocation.description()}, iteration)
+        ready.begin(now=now)
+
+    async def _take_back(self) -> None:
+        """Let the manager alone decide what starts."""
+        if self._ahead:
+            await self._ahead.take_back()
+            self.call_scheduler()
+            self._loop.call_soon(self._start_what_fits)
+
     def _omit(self, job: Job) -> None:
         if not job.state().is_finished():
             self.change_job_state(job, None, JobState.OMITTED)
@@ -270,7 +330,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     @property
     @override
     def is_all_jobs_finished(self) -> bool:
-        return not self._waiting and bool(self._executor.is_all_jobs_finished())
+        return not self._waiting and not self._ahead and bool(self._executor.is_all_jobs_finished())
 
     async def wait_until_idle(self) -> None:
         """Return when every job has ended."""
@@ -281,6 +341,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     @override
     async def cancel_job(self, job: Job) -> None:
         self._unwanted.add(job.name)
+        await self._take_back()
         job.canceled = True
         self._waiting.remove(job)
         for iteration in _parts(job):
@@ -288,6 +349,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     @override
     async def cancel_iteration(self, job: Job, iteration: Optional[int]) -> None:
+        await self._take_back()
         state = job.state(iteration)
         if state == JobState.QUEUED:
             if not job.canceled:
@@ -303,6 +365,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         """Take no more jobs and cancel all that have not ended; return when none is left."""
         self.closing = self.ending = True
         LocalJob.grace = grace
+        await self._take_back()
         self._waiting.clear()
         for name in list(self.job_list.jobs()):
             job = self.job_list.get(name)
@@ -313,6 +376,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     async def interrupt_queued(self) -> None:
         """Take no more jobs and cancel all that have not started."""
         self.closing = True
+        await self._take_back()
         self._waiting.clear()
         for name in list(self.job_list.jobs()):
             job = self.job_list.get(name)

@@ -79,6 +79,10 @@ class NodeJob(LocalJob):
             self._ended(exit_code, message)
 
     @override
+    def setup_sandbox(self) -> None:
+        super(LocalJob, self).setup_sandbox()  # files are written there before the job starts
+
+    @override
     def preprocess(self) -> None:
         # the schema of a model hands them to srun, and then they are no longer in the description
         named = {name: getattr(self.job_execution, name) for name in STREAMS}

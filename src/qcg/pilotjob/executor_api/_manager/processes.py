@@ -2,41 +2,39 @@
 
 ::
 
-    loop's thread                        Starters, a few threads
-    -----------------------------        ------------------------------------------------
-    start  --- Order, Child ----------> Spawner.spawn: until the program runs
-    _take_started <--- Child ---------- started
-    SIGCHLD -> _reap -> on_exit
+    loop's thread                               the starter, a process
+    -----------------------------------         ---------------------------------------------
+    start, make_ready --- orders -------------> starts them and waits for their ends
+    _hear <-------------- what became of them
+    SIGCHLD -> _reap: what outlives its parent
 
-What was started is taken over when the loop is awake anyway, as at the end of a job. The loop is woken where something
-waits for that, and a timer does what nothing else does.
-
-The manager process is the subreaper of all that it starts: a process that outlives its parent becomes the manager's
-child. So the end of every one of them is a SIGCHLD here, and nothing has to be polled for; and what a job starts in
-another group or session is still found among the manager's descendants, by the mark in its environment.
+The manager process is the subreaper of all that comes from it: a process that outlives its parent, the starter
+included, becomes the manager's child. So the end of every one of them is told by the starter or a SIGCHLD here, and
+nothing has to be polled for; and what a job starts in another group or session is still found among the manager's
+descendants, by the mark in its environment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import logging
 import os
 import signal
+import socket
 from datetime import datetime
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
 import psutil
 
+from qcg.pilotjob.executor_api._manager import starter
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
-from qcg.pilotjob.executor_api._manager.starters import Starters
+from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 
 _logger = logging.getLogger(__name__)
 
 MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOK_SECONDS = 0.05  # in which what was started is taken over
 _LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
 
 
@@ -44,8 +42,10 @@ class Child:
     """One process that was ordered, with what comes of it.
 
     Attributes:
+        number: what the starter knows it by; 0 for what the starter has not started.
         pid: its process id; 0 as long as there is no process.
         started: when it was started.
+        ended: when it ended.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class Child:
         self.on_exit = on_exit
         self.on_started = on_started
         self.on_failed = on_failed
+        self.number = 0
         self.pid = 0
         self.started: Optional[datetime] = None
-        self.failure: Optional[CannotStart] = None
+        self.ended: Optional[datetime] = None
         self.returncode: Optional[int] = None
         self.grace: Optional[float] = None
         self.kill_timer: Optional[asyncio.TimerHandle] = None
@@ -73,26 +74,62 @@ class Child:
 class Children:
     """All processes that the manager has started for jobs. Belongs to the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
-        """`environment` is what the orders' environments differ from."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, starter_pid: int, connection: socket.socket) -> None:
         self._loop = loop
-        self._starters = Starters(environment, self._wake)
+        self._starter = StarterLink(loop, starter_pid, connection, self._hear)
+        self._ordered: Dict[int, Child] = {}
+        self._last_number = 0
         self._children: Dict[int, Child] = {}
         self._lingering: Set[Child] = set()  # ended, but what they have started has not
-        self._look: Optional[asyncio.TimerHandle] = None
+        self._taken_back: Optional["asyncio.Future[List[Child]]"] = None
+        self._is_alone = False  # the starter has ended
+        self._is_closed = False
         self.is_reaping = False
+        self.last_seconds = float("inf")  # how long the last one ran that has ended
         self.after_reaping: Callable[[], None] = lambda: None
+        self.on_next: Callable[[Child, Child], Callable[[], None]] = lambda *_: lambda: None
+        self.on_starter_lost: Callable[[], None] = lambda: None
         become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
-    def start(self, order: Order, child: Child) -> None:
+    def gather_when(self, condition: Callable[[], bool]) -> None:
+        """Let several ends be told at once, a few milliseconds later, while the condition holds."""
+        self._starter.may_gather = condition
+
+    def start(self, order: Order, child: Child, kind: int = 0) -> None:
         """Start what is ordered, soon: what becomes of it is told to `child`.
 
-        What the command leaves behind in its group when it ends is killed, as schedulers do at the end of a step.
+        What the command leaves behind in its group when it ends is killed, as schedulers do at the end of a step. Then
+        what is ready of the same `kind` is started at once; of the kind 0 nothing is.
         """
-        self._starters.order(order, child)
-        if self._look is None:
-            self._look = self._loop.call_later(_LOOK_SECONDS, self._look_for_started)
+        self._order(starter.RUN, order, child, kind)
+
+    def make_ready(self, order: Order, child: Child, kind: int) -> None:
+        """Have it started when the next process of its kind ends.
+
+        `on_next` is told of both when that has happened, and returns what is called when the end of the first is told.
+        """
+        self._order(starter.READY, order, child, kind)
+
+    def start_ready(self, child: Child) -> None:
+        """Start what is ready now, without a process that ends."""
+        self._starter.send(starter.NOW, child.number)
+
+    async def take_back(self) -> List[Child]:
+        """Start nothing more of what is ready, and return what that is; `on_next` was told of all else."""
+        if self._taken_back is None:
+            self._taken_back = self._loop.create_future()
+            self._starter.send(starter.TAKE_BACK, 0)
+        return await asyncio.shield(self._taken_back)
+
+    def _order(self, what: str, order: Order, child: Child, kind: int) -> None:
+        self._last_number += 1
+        child.number = self._last_number
+        self._ordered[child.number] = child
+        if self._is_alone:
+            self._loop.call_soon(self._hear)
+        files, env = dict(order.files), dict(order.env)
+        self._starter.send(what, child.number, kind, *order._replace(env=env, files=files))
 
     def adopt(self, pid: int, child: Child) -> None:
         """Follow a process that the loop's thread has started in a group of its own just now."""
@@ -104,10 +141,12 @@ class Children:
 
         Called again, it can only shorten that time.
         """
+        if child.number:
+            self._starter.send(starter.KEEP, child.number)
+        if not self.is_reaping:
+            self._hear()  # nothing that has ended may be sent a signal: the id of its group may be another one's soon
         if self._children.get(child.pid) is not child and child not in self._lingering:
-            child.grace = grace if child.grace is None else min(grace, child.grace)  # for when it is known here
-            self._starters.wake_at_next()
-            self._loop.call_soon(self._reap)
+            child.grace = grace if child.grace is None else min(grace, child.grace)  # for when it has a process
             return
         kill_at = self._loop.time() + grace
         if child.kill_timer is None:
@@ -120,35 +159,86 @@ class Children:
 
     def close(self) -> None:
         """Start nothing more, and kill every descendant of this process: the last act. From any thread."""
-        self._starters.close()
+        self._is_closed = True
+        self._starter.close()
         kill_descendants()
 
-    def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
-            self._loop.call_soon_threadsafe(self._reap)
+    # ---- what the starter tells
 
-    def _look_for_started(self) -> None:
-        self._look = None
-        self._take_started()
-        if self._starters.under_way:
-            self._starters.wake_at_next()
-            self._take_started()
+    def _hear(self) -> None:
+        self._update(self._take_news)
 
-    def _take_started(self) -> None:
-        for child in self._starters.started():
-            if child.failure is not None:
-                child.on_failed(child.failure)
-                continue
-            self._children[child.pid] = child
-            child.on_started()
-            if child.grace is not None:
-                self.end(child, child.grace)
+    def _update(self, *steps: Callable[[], None]) -> None:
+        if self._is_closed:
+            return
+        self.is_reaping = True
+        try:
+            for step in steps:
+                step()
+            for child in list(self._lingering):
+                self._finish_if_gone(child)
+        finally:
+            self.is_reaping = False
+            self.after_reaping()
+
+    def _take_news(self) -> None:
+        for what, *news in self._starter.news():
+            if what == starter.STARTED:
+                self._has_started(*news)
+            elif what == starter.TAKEN_BACK:
+                self._answer([self._ordered.pop(number) for number in news[0]])
+            else:
+                number, *how, following = news
+                child = self._ordered.pop(number)
+                go_on = self.on_next(child, self._ordered[following]) if following else None
+                if what == starter.ENDED:
+                    self._has_ended(child, *how)
+                else:
+                    child.on_failed(CannotStart(*how))
+                if go_on is not None:
+                    go_on()
+        if self._starter.has_ended and not self._is_alone:
+            self._is_alone = True
+            self.on_starter_lost()
+        if self._is_alone:
+            self._fail_unstarted()
+
+    def _has_started(self, number: int, pid: int, when: float) -> None:
+        child = self._ordered[number]
+        child.pid = pid
+        child.started = datetime.fromtimestamp(when)
+        self._children[pid] = child
+        child.on_started()
+        if child.grace is not None:
+            self.end(child, child.grace)
+
+    def _has_ended(self, child: Child, code: int, left: bool, when: float) -> None:
+        assert child.started is not None
+        child.ended = datetime.fromtimestamp(when)
+        self.last_seconds = when - child.started.timestamp()
+        del self._children[child.pid]
+        self._collect(child, code, left=left)
+
+    def _answer(self, taken_back: List[Child]) -> None:
+        if self._taken_back is not None:
+            self._taken_back.set_result(taken_back)
+            self._taken_back = None
+
+    def _fail_unstarted(self) -> None:
+        """Fail what has no process; the others are this process's children now."""
+        unstarted = [child for child in self._ordered.values() if not child.pid]
+        self._ordered.clear()
+        self._answer([])
+        for child in unstarted:
+            child.on_failed(CannotStart("cannot start: the process that starts jobs has ended"))
 
     # ---- ends
 
     def _kill(self, child: Child) -> None:
-        self._signal(child, signal.SIGKILL)
-        child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
+        self._hear()
+        if child in self._lingering or self._children.get(child.pid) is child:
+            self._signal(child, signal.SIGKILL)
+            child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
 
     def _signal(self, child: Child, number: signal.Signals) -> None:
         # the leader's pid names the group for as long as it is not reaped, and after that while a member lives
@@ -158,40 +248,23 @@ class Children:
             _send(process, number)
 
     def _reap(self) -> None:
-        self.is_reaping = True
-        try:
-            self._reap_all()
-        finally:
-            self.is_reaping = False
-            self.after_reaping()
+        self._update(self._take_news, self._reap_all)
 
     def _reap_all(self) -> None:
-        self._take_started()
         ended = _next_ended()
-        while ended and (ended in self._children or not self._is_being_started(ended)):
-            if ended in self._children:
-                self._collect(self._children.pop(ended))
-            else:
-                _forget(ended)  # left by a job
+        while ended is not None:
+            os.waitid(os.P_PID, ended.si_pid, os.WEXITED)
+            child = self._children.pop(ended.si_pid, None)
+            if child is not None:  # otherwise a job has left it
+                code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                self._collect(child, code, left=_signal_group(child.pid, 0))
             ended = _next_ended()
-        for child in list(self._lingering):
-            self._finish_if_gone(child)
 
-    def _is_being_started(self, pid: int) -> bool:
-        """Whether `pid` may be that of a start of which the thread has not told yet; then it wakes the loop."""
-        if not self._starters.under_way or not _leads_group(pid):
-            return False
-        self._starters.wake_at_next()
-        self._take_started()
-        return pid not in self._children and bool(self._starters.under_way)
-
-    def _collect(self, child: Child) -> None:
-        ended = os.waitid(os.P_PID, child.pid, os.WEXITED)
-        assert ended is not None
-        child.returncode = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    def _collect(self, child: Child, code: int, *, left: bool) -> None:
+        child.returncode = code
         if child.kill_timer is not None:
             self._lingering.add(child)  # it has its time
-        elif _signal_group(child.pid, signal.SIGKILL):  # its id cannot be another one's already: they are given in turn
+        elif left and _signal_group(child.pid, signal.SIGKILL):
             self._lingering.add(child)
             child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
         else:
@@ -257,25 +330,12 @@ def _signal_group(pid: int, number: int) -> bool:
     return True
 
 
-def _next_ended() -> int:
-    """Return the id of a process that has ended and still has to be waited for, 0 when there is none."""
+def _next_ended() -> Any:
+    """Return how a process has ended that still has to be waited for, None when there is none."""
     try:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return 0
-    return ended.si_pid if ended is not None else 0
-
-
-def _forget(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # a start that has failed, for which its thread has waited
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-
-
-def _leads_group(pid: int) -> bool:
-    try:
-        return os.getpgid(pid) == pid
-    except ProcessLookupError:
-        return False
+        return None
 
 
 def _marked(mark: str) -> List[psutil.Process]:

@@ -7,10 +7,11 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import qcg.pilotjob.executor
 import qcg.pilotjob.manager
@@ -51,10 +52,11 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     the core's service can be given its loop, its files' mode and a lifeline.
     """
 
-    def __init__(self, arguments: List[str], lifeline: int) -> None:
+    def __init__(self, arguments: List[str], lifeline: int, starter: Tuple[int, socket.socket]) -> None:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._lifeline = lifeline
+        self._starter = starter
         self._sockets: Optional[Path] = None
         self._presence: Optional[Presence] = None
         self._ending: Optional["asyncio.Task[None]"] = None
@@ -82,6 +84,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         resources = self._manager.resources
         consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
         return {
+            "starter": self._starter[0],
             "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
@@ -127,7 +130,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
-        self._children = LocalJob.children = Children(self._loop, os.environ)
+        self._children = LocalJob.children = Children(self._loop, *self._starter)
+        self._children.on_starter_lost = self._starter_lost
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
         self._manager.record = self._job_reporter
@@ -187,9 +191,12 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             last_resort.start()
 
     def _fail(self, error: BaseException) -> None:
-        _logger.error("the scheduler failed", exc_info=error)
+        _logger.error("the manager failed", exc_info=error)
         self._failure = error
-        self._end_because(f"its scheduler failed: {error!r}")
+        self._end_because(f"it failed: {error!r}")
+
+    def _starter_lost(self) -> None:
+        self._fail(RuntimeError("the process that starts jobs has ended"))
 
     async def _end(self) -> None:
         await self._manager.end_all_jobs(ORPHAN_GRACE)

@@ -31,7 +31,7 @@ class Order(NamedTuple):
 
     `env` has what differs from this process's environment, None for what shall not be there; `files` the absolute paths
     of the streams: one that has none reads end of file, or writes to nowhere. `cpus` are those it may use, all that
-    this process may when there are none.
+    this process may when there are none. A working directory that is missing is made where the order `makes_cwd`.
     """
 
     command: List[str]
@@ -39,6 +39,7 @@ class Order(NamedTuple):
     env: Mapping[str, Optional[str]]
     files: Mapping[str, Optional[str]]
     cpus: FrozenSet[int] = frozenset()
+    makes_cwd: bool = False
 
 
 class Spawner:
@@ -53,8 +54,10 @@ class Spawner:
         """Start a process in a group of its own and return its id.
 
         Raises:
-            CannotStart: a file cannot be opened, or the program not be started.
+            CannotStart: a file cannot be opened, the working directory not be made, or the program not be started.
         """
+        if order.makes_cwd and not os.path.isdir(order.cwd):
+            _make_directory(order.cwd)
         with _bound_to(order.cpus):
             return self._quickly(order) or self._carefully(order)
 
@@ -86,6 +89,13 @@ class Spawner:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
         process.returncode = 0  # whoever has the process id waits for it; Popen must not
         return process.pid
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(f"cannot start: the working directory cannot be made: {error}") from error
 
 
 def _keep_descriptors_from_jobs() -> None:

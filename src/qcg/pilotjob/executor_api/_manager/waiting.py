@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections import deque
 from typing import AbstractSet, Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
 from qcg.pilotjob.joblist import Job, JobList, JobState
 
-__all__ = ["Size", "WaitingArray", "WaitingJob", "WaitingJobs"]
+__all__ = ["Size", "WaitingArray", "WaitingJob", "WaitingJobs", "kind_of"]
 
 Size = Tuple[Any, ...]
 """What a job asks for, its least number of cores first."""
 
+_ALL = sys.maxsize  # cores
 _ANY = "*"  # any iteration of an array
 _known_sizes: Dict[Size, Size] = {}
+_kinds: Dict[Size, int] = {}
 
 
 class WaitingJob:
@@ -172,8 +175,8 @@ class WaitingJobs:
         else:
             self._queue(waiting)
 
-    def put_back(self, iteration: Any) -> None:
-        """Put before all others what was taken and has to be started again."""
+    def put_back(self, iteration: Any, number: Optional[int] = None) -> None:
+        """Put back what was taken: where it was when its `number` is given, before all others otherwise."""
         if isinstance(iteration, WaitingJob):
             waiting: Any = iteration
             waiting.taken = False
@@ -182,7 +185,7 @@ class WaitingJobs:
             if iteration.job.name in self._waiting:
                 return
             waiting = WaitingArray(iteration._scheduling_job)
-        waiting.number = next(self._before_all)
+        waiting.number = next(self._before_all) if number is None else number
         self._waiting[waiting.job.name] = waiting
         self._queue(waiting)
 
@@ -228,6 +231,10 @@ class WaitingJobs:
                 if waiting is not None and (found is None or waiting.number < found.number):
                     found = waiting
         return found
+
+    def oldest(self) -> Any:
+        """Return what has waited longest of all, when none waits for others; None when there is nothing, or some do."""
+        return None if self._dependents or self._unsettled else self.first(_ALL, set())
 
     def take(self, waiting: Any, iteration: Any) -> None:
         """Take out what is started."""
@@ -282,6 +289,15 @@ def _size_of(resources: Any) -> Size:
     kinds = sorted((kind.name, count) for kind, count in resources.crs.items()) if resources.has_crs else ()
     size = (resources.get_min_num_cores() or 0, _extent(resources.cores), _extent(resources.nodes), *kinds)
     return _known_sizes.setdefault(size, size)  # one for all jobs that have it
+
+
+def kind_of(resources: Any) -> int:
+    """Return the number of all that asks for exactly so many cores and nothing else, 0 for other requests."""
+    size = _size_of(resources)
+    _, cores, nodes, *kinds = size
+    if cores is None or cores[0] is None or nodes is not None or kinds:
+        return 0
+    return _kinds.setdefault(size, len(_kinds) + 1)
 
 
 def _extent(size: Any) -> Any:

@@ -1,0 +1,277 @@
+"""The starter: a process beside the manager, or an agent, that starts the jobs' processes and waits for their ends.
+
+::
+
+    manager (or agent)                 starter, forked from it before anything else is there
+    ------------------                 --------------------------------------------------------------------
+    StarterLink ---- orders ---------> main thread -- _orders --> threads, one for each process that runs:
+                                              |                   start, tell, wait, tell ...
+                                              +---- _ready -----> ... and start what is ready for the same cores
+                <--- what became of them --------------------------+
+
+A start keeps its thread waiting for half a millisecond, and for much longer where a file system is slow; here that
+keeps nobody else waiting, least of all the manager, whose Python would have to share one lock with these threads. And
+between the end of a short job and the start of the next one no core has to wait until the manager has done its books:
+what is ready (see `ahead`) starts at once.
+
+What it starts are its children until one of both ends: then they are the manager's, which is a subreaper. When the
+manager has gone without a word, the starter kills what it has started.
+
+To the starter: ``(RUN, number, kind, *order)`` and ``(READY, number, kind, *order)``, which waits for a process of the
+same kind to end, or for ``(NOW, number)``; ``(TAKE_BACK, 0)`` asks for all that is ready,
+and after ``(KEEP, number)`` nothing starts on the cores of that one. From it: ``(STARTED, number, pid, when)``
+or ``(FAILED, number, reason, exit code, next)``, and ``(ENDED, number, exit code, is something left, when, next)``;
+`next` is the number of what is started on the same cores, or 0. ``(TAKEN_BACK, numbers)`` are not started any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import marshal
+import os
+import queue
+import shutil
+import signal
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from typing import Any, Deque, Dict, Iterator, Mapping, Optional, Set, Tuple
+
+from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart, Order, Spawner
+
+__all__ = ["Frames", "fork_starter"]
+
+RUN, READY, NOW, TAKE_BACK, KEEP = "run", "ready", "now", "take back", "keep"
+STARTED, FAILED, ENDED, TAKEN_BACK = "started", "failed", "ended", "taken back"
+_PR_SET_NAME = 15
+_STACK_BYTES = 256 * 1024  # of a thread, of which there is one a running process
+_LENGTH = struct.Struct("=I")
+_ADDRESS = "QCG_PM_ZMQ_ADDRESS"  # the core tells it to each job
+
+_logger = logging.getLogger(__name__)
+_Task = Tuple[int, int, Order]  # its number, its kind, and what is to be started
+
+
+def fork_starter(environment: Mapping[str, str], *, umask: int, alone: bool) -> Tuple[int, socket.socket]:
+    """Fork the starter, and return its process id and the connection to it. No thread may run yet.
+
+    `environment` is what the orders' environments differ from. Where the caller is `alone`, nobody else clears up when
+    it has gone. `umask` is that of what is started.
+    """
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        os.umask(umask)
+        os.setsid()  # whoever kills the manager's group does not reach it
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, STARTER.encode(), 0, 0, 0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)  # it ends with the manager; its jobs do not inherit a handler
+        _close_all_but(theirs.fileno())
+        gc.freeze()
+        gc.enable()
+        threading.stack_size(_STACK_BYTES)
+        _Starter(theirs, environment).run(clear_up=alone)
+    except BaseException:
+        _logger.exception("the process that starts jobs fails")
+    finally:
+        os._exit(1)
+
+
+class Frames:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+
+    @staticmethod
+    def frame(message: Tuple[Any, ...]) -> bytes:
+        """Return what a message is on the stream."""
+        text = marshal.dumps(message)
+        return _LENGTH.pack(len(text)) + text
+
+    def messages(self, read: bytes) -> Iterator[Tuple[Any, ...]]:
+        """Yield the messages that `read` completes."""
+        unread, begin = self._unread + read, 0
+        while len(unread) - begin >= _LENGTH.size:
+            end = begin + _LENGTH.size + _LENGTH.unpack_from(unread, begin)[0]
+            if end > len(unread):
+                break
+            yield marshal.loads(unread[begin + _LENGTH.size : end])
+            begin = end
+        self._unread = unread[begin:]
+
+
+class _Starter:
+    def __init__(self, connection: socket.socket, environment: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._spawner = Spawner(environment)
+        self._lock = threading.Lock()
+        self._free = 0  # threads that wait for a task, and that nobody has put one for
+        self._orders: "queue.SimpleQueue[_Task]" = queue.SimpleQueue()
+        self._ready: Deque[_Task] = deque()
+        self._running: Dict[int, int] = {}  # the numbers of what runs or is about to, with process ids, or 0
+        self._kept: Set[int] = set()
+        self._alone = False
+        self._address = ""
+
+    def run(self, *, clear_up: bool) -> None:
+        """Serve until the manager has gone."""
+        frames = Frames()
+        with contextlib.suppress(ConnectionResetError):
+            read = self._connection.recv(65536)
+            while read:
+                for message in frames.messages(read):
+                    self._handle(*message)
+                read = self._connection.recv(65536)
+        self._end_all(clear_up=clear_up)
+
+    # ---- the main thread
+
+    def _handle(self, what: str, number: int, kind: int = 0, *order: Any) -> None:
+        if what in (RUN, READY):
+            task = (number, kind, Order(*order))
+            self._address = task[2].env.get(_ADDRESS) or ""
+            if what == RUN:
+                self._put(task)
+            else:
+                with self._lock:
+                    self._ready.append(task)
+        elif what == NOW:
+            with self._lock:
+                ready = self._take(number=number)
+            if ready is not None:
+                self._put(ready)
+        elif what == KEEP:
+            with self._lock:
+                self._kept.update({number} & self._running.keys())
+        else:
+            with self._lock:
+                self._tell(TAKEN_BACK, [task[0] for task in self._ready])
+                self._ready.clear()
+
+    def _put(self, task: _Task) -> None:
+        with self._lock:
+            self._running[task[0]] = 0
+            is_waiting = self._free > 0
+            if is_waiting:
+                self._free -= 1
+        if not is_waiting:
+            try:
+                threading.Thread(target=self._work, daemon=True).start()
+            except RuntimeError as error:
+                with self._lock:
+                    del self._running[task[0]]
+                    self._tell(FAILED, task[0], f"cannot start: {error}", NOT_EXECUTABLE, 0)
+                return
+        self._orders.put(task)
+
+    def _take(self, *, number: int = 0, kind: int = 0) -> Optional[_Task]:
+        """Return what is ready and has that number, or is the first of that kind. The lock is held."""
+        for task in self._ready:
+            if number in (task[0], 0) and kind in (task[1], 0):
+                self._ready.remove(task)
+                return task
+        return None
+
+    def _end_all(self, *, clear_up: bool) -> None:
+        with self._lock:
+            self._alone = True
+            self._ready.clear()
+            running = [pid for pid in self._running.values() if pid]
+        for pid in running:
+            _kill_group(pid)
+        if clear_up and self._address:
+            sockets = os.path.dirname(self._address.partition("://")[2])
+            kill_jobs_of(sockets)
+            shutil.rmtree(sockets, ignore_errors=True)  # the client may be removing it too
+        os._exit(0)
+
+    # ---- the other threads
+
+    def _work(self) -> None:
+        try:
+            while True:
+                self._follow(self._orders.get())
+        except BaseException:
+            _logger.exception("a process can no longer be followed")
+            os._exit(1)  # the manager is told by that
+
+    def _follow(self, task: Optional[_Task]) -> None:
+        """Start a process and wait for its end, and go on with the next one of its kind."""
+        while task is not None:
+            number, kind, order = task
+            pid, failure = self._start(order)
+            if failure is not None:
+                task = self._go_on(number, kind, FAILED, str(failure), failure.exit_code)
+                continue
+            self._has_started(number, pid)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            ended = time.time()
+            left = _lives(pid)
+            task = self._go_on(number, 0 if left else kind, ENDED, code, left, ended)
+
+    def _start(self, order: Order) -> Tuple[int, Optional[CannotStart]]:
+        try:
+            pid = self._spawner.spawn(order)
+        except CannotStart as error:
+            return 0, error
+        except Exception as error:
+            _logger.exception("%s was not started", order.command[0])
+            return 0, CannotStart(f"cannot start {order.command[0]!r}: {error}")
+        return pid, None
+
+    def _has_started(self, number: int, pid: int) -> None:
+        with self._lock:
+            self._running[number] = pid
+            self._tell(STARTED, number, pid, time.time())
+        if self._alone:
+            _kill_group(pid)
+
+    def _go_on(self, number: int, kind: int, what: str, *how: Any) -> Optional[_Task]:
+        """Return what is started next, and tell of it together with what has ended: it cannot be taken back then."""
+        with self._lock:
+            del self._running[number]
+            task = self._take(kind=kind) if kind and number not in self._kept else None
+            self._kept.discard(number)
+            if task is None:
+                self._free += 1
+            else:
+                self._running[task[0]] = 0
+            self._tell(what, number, *how, task[0] if task is not None else 0)
+        return task
+
+    def _tell(self, *news: Any) -> None:
+        """Tell the manager. The lock is held."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the main thread is told too
+            self._connection.sendall(Frames.frame(news))
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _close_all_but(kept: int) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != kept:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.close(int(name))
