@@ -11,11 +11,14 @@
                                                                        | execution.LocalJob, or in an allocation
                                                                        |   node_job.NodeJob -> nodes.NodeLauncher
                                                                        v       -- srun's streams --> agent.NodeAgent
-                                                                     processes.Children -> the jobs' groups of processes
+                                                                     processes.Children
+                                                                       | a socket pair
+                                                                       v
+                                          starter process, forked:   starter -> the jobs' groups of processes
 
-One asyncio loop in one thread, and a few threads that wait for starts (starters.Starters). service.Service owns all of
-it and ends it: after the last job (``control``), at once (``finish``, SIGTERM, SIGINT, SIGHUP, the client's end), or
-because a part of it failed. Whatever the way, no process of a job outlives it.
+One asyncio loop in one thread. service.Service owns all of it, the starter included, and ends it: after the last
+job (``control``), at once (``finish``, SIGTERM, SIGINT, SIGHUP, the client's end), or because a part of it failed.
+Whatever the way, no process of a job outlives it: what a manager that is killed leaves, the starter ends.
 
 Every class here names the faults of the core that it mends; when the core mends one, the override can go.
 """
