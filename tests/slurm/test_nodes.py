@@ -37,11 +37,11 @@ BEGIN = """
         return found
 
     def agents(node):
-        # the guard, then the agent
+        # the guard, then the agent; not the process that starts the jobs
         found = []
         for process in marked():
             try:
-                if process.cmdline()[-2:] == ["qcgpj-agent", node] and process.name() != "srun":
+                if process.cmdline()[-2:] == ["qcgpj-agent", node] and process.name() not in ("srun", "qcgpj-starter"):
                     found.append((process.create_time(), process.pid, process))
             except psutil.NoSuchProcess:
                 pass
@@ -408,7 +408,7 @@ def test_nobody_listens_on_the_network(in_allocation):
         )
     )
     count, ports = found
-    assert count == 5  # the manager, and an agent with its guard on both nodes
+    assert count == 8  # the manager with its starter, and on both nodes an agent with its guard and its starter
     assert ports == []
 
 
