@@ -13,13 +13,19 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, IterationTemplate, ManagerDied, QCGPJExecutor, ScriptTemplate
-from qcg.pilotjob.executor_api._client.sweeping import STARTER
 
 GATED = "until [ -e go ]; do sleep 0.01; done"
 
 
 def starter_of(executor):
     return psutil.Process(executor._connection.dispatcher.link.process.description["starter"])
+
+
+def name_of(process):
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def report_of(executor):
@@ -192,15 +198,16 @@ def test_nothing_outlives_client_and_manager_that_are_killed_at_once(tmp_path, w
     with subprocess.Popen(
         [sys.executable, "-u", "-c", textwrap.dedent(source)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as client:
-        pid, sockets = client.stdout.readline().split()
-        manager = psutil.Process(int(pid))
-        wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)
-        left = manager.children(recursive=True)
-        assert {process.name() for process in left} >= {STARTER, "sleep"}
-        for process in (client, manager):
-            process.send_signal(signal.SIGKILL)
-        wait_until(lambda: not any(process.is_running() for process in left))
-        wait_until(lambda: not Path(sockets).exists())
+        try:
+            pid, sockets = client.stdout.readline().split()
+            manager = psutil.Process(int(pid))
+            wait_until(lambda: [name_of(job) for job in jobs_of(manager)].count("sleep") == 4)
+            left = manager.children(recursive=True)
+            manager.kill()
+        finally:
+            client.kill()
+    wait_until(lambda: not any(process.is_running() for process in left))
+    wait_until(lambda: not Path(sockets).exists())
 
 
 def test_a_starter_that_is_asked_to_end_by_a_signal_goes_on(tmp_path):

@@ -14,6 +14,7 @@ from typing import Dict, Tuple
 CHECKOUT = Path(__file__).parents[2]
 DEFAULT_ROOT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "qcgpj-benchmarks"
 
+_NUMPY = "numpy==2.4.6"
 PINS: Dict[str, Tuple[str, ...]] = {
     "bare": (),  # what needs the standard library only
     "ours": ("--editable", str(CHECKOUT)),
@@ -23,6 +24,11 @@ PINS: Dict[str, Tuple[str, ...]] = {
     "parsl": ("parsl==2026.10.26",),
     "dask": ("distributed==2026.8.0", "dask==2026.8.0"),
     "hyperqueue": ("hyperqueue==0.27.0",),
+    "pool-ours": ("--editable", f"{CHECKOUT}[functions]", _NUMPY),
+    "pool-executorlib": ("executorlib==1.11.0", _NUMPY),
+    "pool-parsl": ("parsl==2026.10.26", _NUMPY),
+    "pool-dask": ("distributed==2026.8.0", "dask==2026.8.0", _NUMPY),
+    "pool-loky": ("loky==3.7.0", _NUMPY),
     "plot": ("matplotlib==3.11.2",),
 }
 _INSTALL_SECONDS = 600.0

@@ -8,6 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.call_errors import (
+        BrokenCall,
+        CallFailed,
+        CallTimeout,
+        CallUnreadable,
+        RemoteTraceback,
+        WorkerDied,
+    )
     from qcg.pilotjob.executor_api.errors import (
         DuplicateJobName,
         ExecutorClosed,
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
         QCGPJError,
         TemplateError,
     )
+    from qcg.pilotjob.executor_api.functions import FunctionFuture, FunctionPool
     from qcg.pilotjob.executor_api.jobs import (
         Dependencies,
         Execution,
@@ -46,10 +55,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BasicTemplate",
+    "BrokenCall",
+    "CallFailed",
+    "CallTimeout",
+    "CallUnreadable",
     "Dependencies",
     "DuplicateJobName",
     "Execution",
     "ExecutorClosed",
+    "FunctionFuture",
+    "FunctionPool",
     "InvalidJob",
     "InvalidOption",
     "Iteration",
@@ -70,18 +85,26 @@ __all__ = [
     "QCGPJExecutor",
     "QCGPJFuture",
     "QCGPJTemplate",
+    "RemoteTraceback",
     "Resources",
     "ScriptTemplate",
     "Size",
     "TemplateError",
+    "WorkerDied",
 ]
 
 _HOMES = {
     "BasicTemplate": "templates",
+    "BrokenCall": "call_errors",
+    "CallFailed": "call_errors",
+    "CallTimeout": "call_errors",
+    "CallUnreadable": "call_errors",
     "Dependencies": "jobs",
     "DuplicateJobName": "errors",
     "Execution": "jobs",
     "ExecutorClosed": "errors",
+    "FunctionFuture": "functions",
+    "FunctionPool": "functions",
     "InvalidJob": "errors",
     "InvalidOption": "errors",
     "Iteration": "jobs",
@@ -102,10 +125,12 @@ _HOMES = {
     "QCGPJExecutor": "qcgpj_executor",
     "QCGPJFuture": "qcgpj_future",
     "QCGPJTemplate": "templates",
+    "RemoteTraceback": "call_errors",
     "Resources": "jobs",
     "ScriptTemplate": "templates",
     "Size": "jobs",
     "TemplateError": "errors",
+    "WorkerDied": "call_errors",
 }
 
 if not TYPE_CHECKING:

@@ -17,8 +17,10 @@ collected, and its jobs end in peace.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from concurrent.futures import Executor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Type, Union
 
@@ -31,6 +33,9 @@ from qcg.pilotjob.executor_api.errors import InvalidOption
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from qcg.pilotjob.executor_api._client.connection import Connection
+    from qcg.pilotjob.executor_api._functions.hub import Hub
+    from qcg.pilotjob.executor_api.functions import FunctionPool
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
 
@@ -111,6 +116,7 @@ class QCGPJExecutor(Executor):
         from qcg.pilotjob.executor_api._client.connection import Connection
 
         self._connection = Connection(process, manager)
+        self._pools: weakref.WeakSet[Hub] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
         if signals:
@@ -175,6 +181,76 @@ class QCGPJExecutor(Executor):
         """
         return self._connection.attach(names)
 
+    def functions(
+        self,
+        max_workers: Optional[int] = None,
+        *,
+        cores: int = 1,
+        nodes: Optional[int] = None,
+        model: Optional[str] = None,
+        model_opts: Optional[Mapping[str, Any]] = None,
+        walltime: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        wd: Optional[str] = None,
+        modules: Sequence[str] = (),
+        venv: Optional[str] = None,
+        python: Optional[str] = None,
+        fresh: Optional[bool] = None,
+        all_ranks: bool = False,
+        idle_seconds: float = 5.0,
+        retries: int = 0,
+    ) -> FunctionPool:
+        """Return a pool that calls Python functions: an executor for code that expects a plain one.
+
+        Its workers are jobs of this executor. They start when there are calls for them, take call after call, and end
+        when the pool is shut down, when this executor is, or when they have had nothing to do for a while. A pool
+        costs nothing until it is used: take one for each kind of call.
+
+        Args:
+            max_workers: how many calls there are at a time, at the most; by default as many as there are cores for.
+            cores: what each call has, on each node when `nodes` are given.
+            nodes: on how many nodes a call runs.
+            model: of MPI, like ``openmpi``: the function runs on every rank, of which there is one a core.
+            model_opts: of the model.
+            walltime: after which a call is ended, like ``1h30m``.
+            env: variables of the workers.
+            wd: their working directory.
+            modules: that are loaded for them.
+            venv: the virtual environment in which they run; it needs this package with cloudpickle, and the same
+                version of Python.
+            python: their interpreter, with the same needs; by default that of this program, with its ``sys.path``.
+            fresh: start a process for each call instead of keeping workers; by default for MPI only.
+            all_ranks: return a list with the values of all ranks, not that of the first one.
+            idle_seconds: after which a worker without a call gives its cores back.
+            retries: how often a call is made again whose worker has died.
+
+        Raises:
+            InvalidOption: (a ``ValueError``) an option has no meaning.
+            InvalidJob: (a ``ValueError``) such a worker could never run here.
+            ImportError: cloudpickle is not installed; it comes with the extra ``functions``.
+            ExecutorClosed: (a ``RuntimeError``) this executor is shut down.
+        """
+        from qcg.pilotjob.executor_api.functions import make_pool
+
+        return make_pool(
+            self,
+            max_workers=max_workers,
+            cores=cores,
+            nodes=nodes,
+            model=model,
+            model_opts=model_opts,
+            walltime=walltime,
+            env=env,
+            wd=wd,
+            modules=modules,
+            venv=venv,
+            python=python,
+            fresh=fresh,
+            all_ranks=all_ranks,
+            idle_seconds=idle_seconds,
+            retries=retries,
+        )
+
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs and, when those submitted have ended, stop the manager. Twice is harmless.
@@ -188,7 +264,14 @@ class QCGPJExecutor(Executor):
         """
         try:
             self.finished = True
-            self._connection.leave(cancel_queued=cancel_futures)
+            pools = [pool for pool in self._pools if not pool.has_ended]
+            for pool in pools:
+                pool.close(cancel_pending=cancel_futures)
+            leave = partial(_leave_after, pools, self._connection, cancel_queued=cancel_futures)
+            if pools and not wait:
+                threading.Thread(target=leave, name="qcgpj-leave").start()
+            else:
+                leave()
             if wait:
                 self._connection.join()
         except KeyboardInterrupt:
@@ -205,8 +288,17 @@ class QCGPJExecutor(Executor):
 
     def _cancel_all(self) -> None:
         self.finished = True
+        for pool in list(self._pools):
+            pool.abort()
         self._connection.cancel_all()
         self._connection.join()
+
+
+def _leave_after(pools: List[Hub], connection: Connection, *, cancel_queued: bool) -> None:
+    """Leave when the pools have ended: until then they need workers, which are jobs."""
+    for pool in pools:
+        pool.join()
+    connection.leave(cancel_queued=cancel_queued)
 
 
 def _default_arguments() -> List[str]:

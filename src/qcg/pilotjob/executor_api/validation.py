@@ -25,6 +25,7 @@ MODELS = ("default", "threads", "openmpi", "intelmpi", "srunmpi")
 _NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f\ud800]")
 _MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
 _WALLTIME = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?")
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JOB_KEYS = dict.fromkeys(("name", "execution", "resources", "iteration", "dependencies", "attributes"))
 _EXECUTION_KEYS = dict.fromkeys((
@@ -293,6 +294,16 @@ def _walltime(at: _Where, value: Any) -> str:
     if not _WALLTIME.fullmatch(text) or not re.search(r"[1-9]", text):
         raise at.error(f"is {text!r}", "write hours, minutes and seconds like '1h30m' or '90s', more than 0")
     return text
+
+
+def seconds_of(walltime: str) -> float:
+    """Return how many seconds a walltime like ``1h30m`` is.
+
+    Raises:
+        InvalidJob: it is none.
+    """
+    text = _walltime(_Where("the pool") / "walltime", walltime)
+    return float(sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", text)))
 
 
 def _consumables(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[str, int]:

@@ -28,6 +28,7 @@ class Link:
         first_check: seconds until the first question for states that no event has told.
         process: the process, when it is this executor's and ends with it.
         report: what it has on record, when it is a manager of this package.
+        is_local: its jobs are processes of this machine.
     """
 
     address: str
@@ -38,6 +39,7 @@ class Link:
     first_check: float
     process: Optional[ManagerProcess] = None
     report: Optional[Report] = None
+    is_local: bool = False
 
     @property
     def end_fd(self) -> Optional[int]:
@@ -90,6 +92,7 @@ class Link:
             first_check=5.0,
             process=process,
             report=Report(Path(description["report"]), description["recorded"]),
+            is_local=description["local"],
         )
 
     @classmethod

@@ -23,6 +23,7 @@ from qcg.pilotjob.logger import top_logger
 from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
 
+from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.manager import Manager
@@ -33,7 +34,7 @@ from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
-from qcg.pilotjob.executor_api._manager.sockets import LINGER, EventPublisher, RequestInterface, make_directory
+from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
 from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
         return {
             "starter": self._starter[0],
+            "local": self._manager.local,
             "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
@@ -102,7 +104,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _setup_aux_dir(self) -> None:
         super()._setup_aux_dir()
         self._presence = Presence(Path(self._aux_dir))
-        self._sockets = RequestInterface.directory = EventPublisher.directory = make_directory(self._aux_dir)
+        self._sockets = RequestInterface.directory = EventPublisher.directory = make_socket_directory(
+            self._aux_dir, REQUESTS
+        )
 
     @override
     def _setup_logging(self) -> None:

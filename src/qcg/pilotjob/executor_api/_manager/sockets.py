@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -25,27 +22,8 @@ _logger = logging.getLogger(__name__)
 # The ":0" is there for the core's client, which appends a port to every address that has none.
 REQUESTS = "manager:0"
 EVENTS = "events:0"
-_LONGEST_PATH = 107  # sun_path has 108 bytes, one of them for the end
 _GATHER_SECONDS = 0.005
 LINGER = 300  # milliseconds in which a reply or an event can still leave when the process ends
-
-
-def make_directory(last_resort: str) -> Path:
-    """Make the private directory for the sockets where temporary files go, unless its path is too long for them.
-
-    Raises:
-        OSError: no directory will do.
-    """
-    longest = _LONGEST_PATH - len(f"/qcgpj-12345678/{REQUESTS}")
-    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", last_resort]):
-        if len(os.fsencode(parent)) > longest:
-            continue
-        with contextlib.suppress(OSError):
-            return Path(tempfile.mkdtemp(prefix="qcgpj-", dir=parent))
-    raise OSError(
-        f"no directory for the manager's sockets: none of {tempfile.gettempdir()}, /tmp, /dev/shm can be written to "
-        f"and has a path of at most {longest} bytes; set TMPDIR to one that is"
-    )
 
 
 class _BoundSocket:

@@ -1,0 +1,30 @@
+"""The private directory in which a Unix socket is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["make_socket_directory"]
+
+_LONGEST_PATH = 107  # sun_path has 108 bytes, one of them for the end
+
+
+def make_socket_directory(last_resort: str, longest_name: str) -> Path:
+    """Make a directory for sockets where temporary files go, unless its path is too long for them.
+
+    Raises:
+        OSError: no directory will do.
+    """
+    longest = _LONGEST_PATH - len(f"/qcgpj-12345678/{longest_name}")
+    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", last_resort]):
+        if len(os.fsencode(parent)) > longest:
+            continue
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix="qcgpj-", dir=parent))
+    raise OSError(
+        f"no directory for sockets: none of {tempfile.gettempdir()}, /tmp, /dev/shm can be written to and has a path "
+        f"of at most {longest} bytes; set TMPDIR to one that is"
+    )

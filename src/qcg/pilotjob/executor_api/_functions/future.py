@@ -1,0 +1,74 @@
+"""The future of a call."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING, RUNNING
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence, Tuple
+
+from qcg.pilotjob.executor_api._overriding import override
+
+__all__ = ["FunctionFuture"]
+
+
+class FunctionFuture(Future[Any]):
+    """The future of a call, as ``concurrent.futures`` has them, except that `cancel` ends a call that runs.
+
+    Attributes:
+        stdout: what the call has printed, when it has ended.
+        stderr: what it has written to standard error.
+    """
+
+    def __init__(self, cancel_running: Callable[["FunctionFuture"], bool]) -> None:
+        super().__init__()
+        self._cancel_running_call = cancel_running
+        self._streams: Optional[Tuple[Sequence[str], Sequence[int]]] = None
+
+    @override
+    def cancel(self) -> bool:
+        """Cancel the call and return whether it is cancelled; one that runs is ended, with its process.
+
+        Where it may wait (not in a done-callback, nor in a thread that runs an event loop), nothing of the process is
+        left when it returns True.
+        """
+        return super().cancel() or (self.running() and self._cancel_running_call(self))
+
+    @property
+    def stdout(self) -> str:
+        """What the call has printed; empty as long as it has not ended, and where it was not kept."""
+        return self._written(0)
+
+    @property
+    def stderr(self) -> str:
+        """What the call has written to standard error; as with `stdout`."""
+        return self._written(1)
+
+    def _written(self, stream: int) -> str:
+        if self._streams is None:
+            return ""
+        paths, places = self._streams
+        begin, end = places[2 * stream : 2 * stream + 2]
+        if begin < 0:
+            return ""
+        with Path(paths[stream]).open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin).decode(errors="replace")
+
+    def _begins_anew(self) -> None:
+        """Let a running future wait again: nothing of its call was done."""
+        with self._condition:
+            if self._state == RUNNING:
+                self._state = PENDING
+
+    def _end_running(self) -> bool:
+        """Make a running future a cancelled one; return whether it still ran."""
+        with self._condition:
+            if self._state != RUNNING:
+                return False
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # private to the base class
+        return True

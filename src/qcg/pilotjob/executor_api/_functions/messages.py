@@ -1,0 +1,134 @@
+"""What goes between the hub and its workers: Python objects as pickles, with large buffers beside them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+from typing import Any, Callable, Dict, Iterator, List, Sequence
+
+import zmq
+
+__all__ = [
+    "BEGUN", "CALLS", "CONTROL", "DONE", "END", "FIGURES", "HELLO", "RAISED", "TAKEN_BACK", "TAKE_BACK", "WELCOME",
+    "Parcel", "cut", "joined", "packed", "raised", "unpacked", "use_cloudpickle",
+]  # fmt: skip
+
+# from a worker
+HELLO, CONTROL, DONE, RAISED, TAKEN_BACK = (bytes([number]) for number in range(5))
+# to a worker
+WELCOME, CALLS, TAKE_BACK, END = (bytes([number]) for number in range(5, 9))
+FIGURES = struct.Struct("=d4q")
+"""Of an answer: seconds, and where the call's standard output and error begin and end, -1 when they are no files."""
+BEGUN = struct.Struct("=QQ")
+"""What a worker notes before each call of several: which message they came with, and how many of them have begun."""
+
+_LARGE = 65_536  # bytes
+_HUGE = 1_048_576
+_REFERENCE = b"\0qcgpj: in the memory of another process: "
+
+_dumps: Callable[..., bytes] = pickle.dumps
+
+
+def use_cloudpickle() -> None:
+    """Import the module that pickles functions by value; here that may fail, and later not.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    global _dumps  # noqa: PLW0603  # it is imported once, when it is needed
+    import cloudpickle
+
+    _dumps = cloudpickle.dumps
+
+
+class Parcel:
+    """What was packed: the frames of a message, and the memory that some of them only refer to."""
+
+    __slots__ = ("_descriptors", "frames")
+
+    def __init__(self) -> None:
+        self.frames: List[Any] = []
+        self._descriptors: List[int] = []
+
+    def add(self, buffer: "pickle.PickleBuffer", *, shared: bool) -> None:
+        """Add a copy of a buffer, which the receiver may get from `shared` memory."""
+        raw = buffer.raw()
+        if shared and len(raw) >= _HUGE:
+            try:
+                self.frames.append(self._in_memory(raw))
+            except OSError:  # too many of them are open, or there is no room: then it has to be sent
+                self.frames.append(zmq.Frame(raw, copy=True))
+        else:
+            self.frames.append(zmq.Frame(raw, copy=True))
+
+    def _in_memory(self, raw: memoryview) -> bytes:
+        descriptor = os.memfd_create("qcgpj")
+        self._descriptors.append(descriptor)
+        written = 0
+        while written < len(raw):
+            written += os.write(descriptor, raw[written:])
+        return _REFERENCE + f"/proc/{os.getpid()}/fd/{descriptor}".encode()
+
+    def drop(self) -> None:
+        """Free the memory, once it was received: the receiver keeps its own hold of it."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __del__(self) -> None:
+        self.drop()
+
+
+def packed(value: Any, *, shared: bool) -> Parcel:
+    """Return the pickle of `value`, and behind it the large buffers that are in it: copies, so it may change later.
+
+    Where the receiver can get at this process's memory, what is huge is not sent but `shared`.
+    """
+    buffers: List[pickle.PickleBuffer] = []
+    pickled = _dumps(value, protocol=5, buffer_callback=buffers.append)
+    parcel = Parcel()
+    # a frame with memory of its own; large bytes by themselves would bring a thread of pyzmq's to life
+    parcel.frames.append(pickled if len(pickled) < _LARGE else zmq.Frame(pickled, copy=True))
+    for buffer in buffers:
+        parcel.add(buffer, shared=shared)
+    return parcel
+
+
+def unpacked(frames: Sequence["zmq.Frame"]) -> Any:
+    """Return what was packed; arrays can be written to, as those that were packed could be, and are not copied."""
+    pickled, *buffers = frames
+    return pickle.loads(pickled.buffer, buffers=map(_memory_of, buffers))
+
+
+def joined(calls: Sequence[Sequence[Any]]) -> List[Any]:
+    """Return the frames of several calls in one, behind one that tells how many each has."""
+    counts = [len(frames) for frames in calls]
+    return [struct.pack(f"={len(counts)}I", *counts), *(frame for frames in calls for frame in frames)]
+
+
+def cut(frames: Sequence["zmq.Frame"]) -> Iterator[Sequence["zmq.Frame"]]:
+    """Yield the calls that were joined."""
+    counts, begin = frames[0].bytes, 1
+    for (count,) in struct.iter_unpack("=I", counts):
+        yield frames[begin : begin + count]
+        begin += count
+
+
+def _memory_of(frame: "zmq.Frame") -> Any:
+    if len(frame.buffer) >= _LARGE:
+        return frame.buffer
+    content = bytearray(frame.buffer)  # a small message has a piece of what has come, anywhere in it
+    if not content.startswith(_REFERENCE):
+        return content
+    with open(content[len(_REFERENCE) :].decode(), "rb") as file:
+        # private: what the receiver changes is no concern of the sender's, who may have to send it again
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def raised(error: BaseException) -> Dict[str, Any]:
+    """Return what can always be told of an exception, in words."""
+    import traceback
+
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return {"type": type(error).__name__, "text": str(error), "traceback": text}

@@ -1,0 +1,209 @@
+"""Python functions as jobs: a plain ``concurrent.futures.Executor`` over the cores of a `QCGPJExecutor`."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from qcg.pilotjob.executor_api._functions import messages
+from qcg.pilotjob.executor_api._functions.future import FunctionFuture
+from qcg.pilotjob.executor_api._functions.hub import Call, Hub, Needs
+from qcg.pilotjob.executor_api._functions.place import Place
+from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
+from qcg.pilotjob.executor_api.validation import seconds_of, validated
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
+
+__all__ = ["FunctionFuture", "FunctionPool"]
+
+_TEMPLATE = '{"name": "${name}", "execution": ${execution}, "resources": ${resources}}'
+_hubs: "weakref.WeakSet[Hub]" = weakref.WeakSet()
+
+
+class FunctionPool(Executor):
+    """Calls functions on the cores of a `QCGPJExecutor`; made by its method `functions`, which tells of the options.
+
+    It means what Python's documentation says of ``ProcessPoolExecutor``, with these differences: functions, arguments
+    and values are pickled by cloudpickle, so lambdas, closures and what is defined in ``__main__`` will do; they are
+    pickled by `submit`, so what is changed after that does not matter; ``cancel()`` ends calls that run; and a process
+    that dies takes its own call with it, not the pool.
+    """
+
+    def __init__(self, executor: QCGPJExecutor, hub: Hub, *, shares_memory: bool) -> None:
+        self._executor = executor  # it lives as long as somebody can submit
+        self._hub = hub
+        self._shares_memory = shares_memory
+        self._max_workers = hub.most  # where dask and others look for it, as the executors of Python have it
+        self._finalizer = weakref.finalize(self, hub.close)
+        self._finalizer.atexit = False  # the hook below waits for its calls
+
+    @override
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> FunctionFuture:
+        """Call ``fn(*args, **kwargs)`` in a worker, as soon as one has time; return the future of its value.
+
+        The future raises what the function raised, with the remote traceback as its cause; `CallFailed` when that
+        cannot be pickled, `WorkerDied` (a ``BrokenProcessPool``) when the process ended, `CallTimeout` when the
+        walltime was over, `CallUnreadable` when something cannot be unpickled. What cannot be pickled is an exception
+        on the future too, as with other executors.
+
+        Raises:
+            ExecutorClosed: (a ``RuntimeError``) the pool or its executor is shut down.
+        """
+        future = FunctionFuture(self._hub.cancel_running)
+        try:
+            parcel = messages.packed((fn, args, kwargs), shared=self._shares_memory)
+        except BaseException as error:  # it may be anything: the arguments' classes decide
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        self._hub.make(Call(parcel, future))
+        return future
+
+    @override
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """Call ``fn`` with the items of the iterables, side by side; yield the values in order.
+
+        Args:
+            fn: the function.
+            iterables: of its arguments; they are read at once.
+            timeout: seconds from this call until a value has to be there.
+            chunksize: how many calls go to a worker together: more of them take less time when each is short.
+            options: those that the running Python's ``Executor.map`` has beside these.
+
+        Raises:
+            ValueError: `chunksize` is less than 1.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout, **options)
+        chunks = super().map(partial(_call_all, fn), _chunks(iterables, chunksize), timeout=timeout, **options)
+        return itertools.chain.from_iterable(chunks)
+
+    @override
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; when those submitted have been made, the workers end. Twice is harmless.
+
+        Args:
+            wait: return when that has happened.
+            cancel_futures: cancel the calls that have not been sent to a worker.
+        """
+        self._hub.close(cancel_pending=cancel_futures)
+        if wait:
+            self._hub.join()
+
+
+def make_pool(
+    executor: QCGPJExecutor,
+    *,
+    max_workers: Optional[int],
+    cores: int,
+    nodes: Optional[int],
+    model: Optional[str],
+    model_opts: Optional[Mapping[str, Any]],
+    walltime: Optional[str],
+    env: Optional[Mapping[str, str]],
+    wd: Optional[str],
+    modules: Sequence[str],
+    venv: Optional[str],
+    python: Optional[str],
+    fresh: Optional[bool],
+    all_ranks: bool,
+    idle_seconds: float,
+    retries: int,
+) -> FunctionPool:
+    """Return a pool for ``QCGPJExecutor.functions``, and see to it that it ends with the executor.
+
+    Raises:
+        InvalidOption: an option has no meaning.
+        InvalidJob: no worker could ever run.
+        ImportError: cloudpickle is not installed.
+    """
+    if executor.finished:
+        raise ExecutorClosed("functions() after shutdown of the executor")
+    try:
+        messages.use_cloudpickle()
+    except ImportError as error:
+        raise ImportError(
+            "functions() needs cloudpickle; pip install 'qcg-pilotjob-executor-api[functions]'", name="cloudpickle"
+        ) from error
+    link = executor._connection.dispatcher.link
+    given = {"model": model, "model_opts": model_opts, "env": env, "wd": wd, "modules": modules, "venv": venv}
+    execution = {key: value for key, value in given.items() if value}
+    size: Dict[str, Any] = {"numCores": cores, **({"numNodes": nodes} if nodes else {})}
+    checked = {"name": "functions", "execution": {**execution, "exec": python or "python"}, "resources": size}
+    validated(checked, link.capacity)
+    ranks = cores * (nodes or 1) if model not in (None, "default", "threads") else 1
+    most = max(1, link.capacity.cores // (cores * (nodes or 1)))
+    if max_workers is not None and max_workers <= 0:
+        raise InvalidOption("max_workers must be greater than 0")
+    needs = Needs(
+        job={"execution": execution, "resources": size},
+        python=python or ("python" if venv else sys.executable),
+        most=min(most, max_workers or most),
+        ranks=ranks,
+        fresh=ranks > 1 if fresh is None else fresh,
+        idle_seconds=idle_seconds,
+        retries=retries,
+        seconds=None if walltime is None else seconds_of(walltime),
+        all_ranks=all_ranks,
+    )
+    directory = None if link.report is None else Path(link.report.path).parent
+    make_place = partial(
+        Place,
+        directory,
+        across_nodes=not link.is_local,
+        several=ranks == 1 and not needs.fresh,
+        ranks=ranks,
+        same_python=python is None and venv is None,
+    )
+    hub = Hub(partial(_submit, executor._connection), make_place, needs)
+    _hubs.add(hub)
+    executor._pools.add(hub)
+    return FunctionPool(executor, hub, shares_memory=link.is_local)
+
+
+def _submit(connection: Any, description: Dict[str, Any]) -> Any:
+    return connection.submit(lambda: _TEMPLATE, [description], {})
+
+
+def _chunks(iterables: Sequence[Iterable[Any]], size: int) -> Iterator[List[Tuple[Any, ...]]]:
+    arguments = zip(*iterables)
+    chunk = list(itertools.islice(arguments, size))
+    while chunk:
+        yield chunk
+        chunk = list(itertools.islice(arguments, size))
+
+
+def _call_all(fn: Callable[..., Any], chunk: List[Tuple[Any, ...]]) -> List[Any]:
+    return [fn(*arguments) for arguments in chunk]
+
+
+def _leave_at_exit() -> None:
+    """Wait for all calls of pools that were never shut down, as ``concurrent.futures`` does at exit."""
+    hubs = list(_hubs)
+    for hub in hubs:
+        hub.close()
+    for hub in hubs:
+        hub.join()
+
+
+# The hook that concurrent.futures has too. The one for executors is older, so this one is called before it.
+threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]

@@ -1,0 +1,399 @@
+"""Python functions as jobs: what a pool promises beside what every executor does."""
+
+import asyncio
+import os
+import stat
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import (
+    BasicTemplate,
+    CallFailed,
+    CallTimeout,
+    ExecutorClosed,
+    FunctionPool,
+    InvalidJob,
+    InvalidOption,
+    ManagerDied,
+    QCGPJExecutor,
+    RemoteTraceback,
+    WorkerDied,
+)
+
+
+@pytest.fixture
+def pool(executor):
+    return executor.functions()
+
+
+def workers_of(executor, jobs_of):
+    found = []
+    for job in jobs_of(psutil.Process(executor._connection.dispatcher.link.process.pid)):
+        try:
+            found += [job] if "functions." in " ".join(job.cmdline()) else []
+        except psutil.NoSuchProcess:  # a zombie is one too
+            continue
+    return found
+
+
+# ---- what goes there and comes back
+
+
+def test_a_script_as_in_the_readme(run_script):
+    completed = run_script(
+        """
+        from qcg.pilotjob.executor_api import QCGPJExecutor
+        class Point:
+            def __init__(self, x):
+                self.x = x
+        def simulate(point, steps=1):
+            return Point(point.x * steps)
+        with QCGPJExecutor(resources=2) as executor:
+            pool = executor.functions()
+            print(pool.submit(simulate, Point(0.5), steps=1000).result().x)
+            factor = 3
+            print(list(pool.map(lambda number: factor * number, range(5))))
+        """
+    )
+    assert completed.stdout == "500.0\n[0, 3, 6, 9, 12]\n"
+    assert completed.stderr == ""
+
+
+def test_arrays_arrive_as_they_were(pool):
+    array = np.arange(3_000_000, dtype=float)[::2]
+    future = pool.submit(lambda given: (given.flags.writeable, given + 1), array)
+    array[:] = 0  # it was pickled before
+    writeable, result = future.result(30)
+    assert writeable
+    assert result.flags.writeable
+    assert np.array_equal(result, np.arange(3_000_000, dtype=float)[::2] + 1)
+
+
+def test_map_in_chunks(pool):
+    assert list(pool.map(pow, range(20), range(20), chunksize=7)) == list(map(pow, range(20), range(20)))
+    with pytest.raises(ValueError, match="chunksize"):
+        pool.map(pow, [1], [1], chunksize=0)
+
+
+def test_what_a_call_writes_is_kept_for_it(pool):
+    def speak(word):
+        os.write(1, b"raw ")
+        print(word)
+        print(f"not {word}", file=sys.stderr)
+
+    futures = [pool.submit(speak, word) for word in ("one", "two")]
+    for future, word in zip(futures, ("one", "two")):
+        future.result(30)
+        assert future.stdout == f"raw {word}\n"
+        assert future.stderr == f"not {word}\n"
+
+
+# ---- exceptions
+
+
+def test_an_exception_has_the_remote_traceback_and_stderr(pool):
+    def fail():
+        print("the last words", file=sys.stderr)
+        return 1 / 0
+
+    error = pool.submit(fail).exception(30)
+    assert isinstance(error, ZeroDivisionError)
+    assert isinstance(error.__cause__, RemoteTraceback)
+    assert "return 1 / 0" in str(error.__cause__)
+    assert "the last words" in str(error.__cause__)
+
+
+def test_exceptions_and_values_that_cannot_be_brought_here(pool):
+    class Lock(Exception):
+        def __init__(self):
+            super().__init__("held")
+            self.lock = threading.Lock()
+
+    class TwoArguments(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} {two}")
+
+    def fail(how):
+        raise how()
+
+    with pytest.raises(CallFailed, match="Lock: held") as caught:
+        pool.submit(fail, Lock).result(30)
+    assert "raise how()" in str(caught.value.__cause__)
+    with pytest.raises(CallFailed, match="TwoArguments: 1 2"):
+        pool.submit(fail, lambda: TwoArguments(1, 2)).result(30)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        pool.submit(threading.Lock).result(30)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        pool.submit(str, threading.Lock()).result(30)
+    assert pool.submit(pow, 2, 3).result(30) == 8
+
+
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        (lambda: os._exit(3), "exit code 3"),
+        (lambda: os._exit(0), "exit code 0"),
+        (lambda: os.kill(os.getpid(), 9), "SIGKILL"),
+        (lambda: os.kill(os.getpid(), 11), "SIGSEGV"),
+    ],
+    ids=["exit", "exit with 0", "killed", "crash"],
+)
+def test_a_process_that_ends_fails_its_own_call_alone(executor, death, said):
+    pool = executor.functions(2)
+    before, dead = pool.submit(time.sleep, 0.3), pool.submit(death)
+    after = [pool.submit(pow, 2, number) for number in range(5)]
+    with pytest.raises(WorkerDied, match=said) as caught:
+        dead.result(30)
+    assert isinstance(caught.value, BrokenProcessPool)
+    assert before.result(30) is None
+    assert [future.result(30) for future in after] == [1, 2, 4, 8, 16]
+
+
+def test_a_call_is_made_again_as_often_as_asked(executor, tmp_path):
+    def die_twice():
+        with (tmp_path / "times").open("a") as file:
+            file.write("x")
+        if (tmp_path / "times").stat().st_size < 3:
+            os._exit(1)
+        return "third time"
+
+    assert executor.functions(1, retries=2).submit(die_twice).result(30) == "third time"
+    (tmp_path / "times").unlink()
+    with pytest.raises(WorkerDied):
+        executor.functions(1, retries=1).submit(die_twice).result(30)
+
+
+def test_a_crash_among_short_calls_that_were_sent_together(executor, tmp_path):
+    def note(number):
+        with (tmp_path / "begun").open("a") as file:
+            file.write(f"{number}\n")
+        if number == 20:
+            os.kill(os.getpid(), 9)
+        return number
+
+    pool = executor.functions(1)
+    assert list(pool.map(pow, range(200), [1] * 200)) == list(range(200))  # so it is known that calls are short
+    futures = [pool.submit(note, number) for number in range(100)]
+    found = [type(future.exception(30)) if future.exception(30) else future.result() for future in futures]
+    assert [each for each in found if each is not WorkerDied] == [n for n in range(100) if found[n] is not WorkerDied]
+    assert found[20] is WorkerDied
+    # the answers of calls before that one may be lost with the process, but no call is made twice
+    assert all(number <= 20 for number in range(100) if found[number] is WorkerDied)
+    assert sorted(map(int, (tmp_path / "begun").read_text().split())) == list(range(100))
+
+
+def test_a_long_call_among_short_ones_holds_none_of_them_up(executor, tmp_path, wait_until):
+    pool = executor.functions(2)
+    assert list(pool.map(pow, range(200), [1] * 200)) == list(range(200))
+    gate = tmp_path / "go"
+
+    def held():
+        while not gate.exists():
+            time.sleep(0.01)
+
+    futures = [pool.submit(pow, 2, number) for number in range(20)]
+    long = pool.submit(held)
+    futures += [pool.submit(pow, 2, number) for number in range(20, 60)]
+    assert [future.result(20) for future in futures] == [2**number for number in range(60)]
+    assert not long.done()
+    gate.touch()
+    assert long.result(20) is None
+
+
+# ---- the life of calls and workers
+
+
+def test_a_running_call_is_cancelled_with_its_process(executor, tmp_path, wait_until, jobs_of):
+    pool = executor.functions(1)
+    future = pool.submit(lambda: [(tmp_path / "begun").touch(), time.sleep(1000)])
+    waiting = pool.submit(pow, 2, 3)
+    wait_until((tmp_path / "begun").exists)
+    (worker,) = workers_of(executor, jobs_of)
+    assert future.running()
+    assert future.cancel()
+    assert future.cancelled()
+    assert not worker.is_running()
+    with pytest.raises(CancelledError):
+        future.result(0)
+    assert waiting.result(30) == 8
+    assert not waiting.cancel()
+
+
+def test_the_walltime_is_that_of_each_call(executor):
+    pool = executor.functions(1, walltime="1s")
+    assert [pool.submit(time.sleep, 0.3).result(30) for _ in range(4)] == [None] * 4
+    slow = pool.submit(time.sleep, 1000)
+    after = pool.submit(pow, 2, 3)
+    with pytest.raises(CallTimeout, match="1 s") as caught:
+        slow.result(30)
+    assert isinstance(caught.value, TimeoutError)
+    assert after.result(30) == 8
+
+
+def test_workers_are_kept_and_give_their_cores_back(executor, jobs_of, wait_until):
+    pool = executor.functions(2, idle_seconds=0.3)
+    assert len({pool.submit(os.getpid).result(30) for _ in range(20)}) <= 2
+    wait_until(lambda: not workers_of(executor, jobs_of))
+    assert executor.qcgpj_manager.resources()["free_cores"] == 4
+    assert pool.submit(pow, 2, 3).result(30) == 8
+
+
+def test_a_fresh_process_for_each_call(executor):
+    pool = executor.functions(2, fresh=True)
+    assert len(set(pool.map(lambda _: os.getpid(), range(6)))) == 6
+
+
+def test_calls_and_jobs_share_the_cores(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        pool = executor.functions(idle_seconds=0.1)
+        for number in range(3):
+            assert pool.submit(pow, 2, number).result(30) == 2**number
+            assert executor.submit(BasicTemplate, name=f"n{number}", exec="true").result(30)
+
+
+def test_what_workers_are_given(executor, tmp_path):
+    (tmp_path / "below").mkdir()
+    pool = executor.functions(1, cores=2, env={"NEW": "new"}, wd="below")
+    found = pool.submit(lambda: (os.environ["NEW"], os.getcwd(), os.environ["QCG_PM_NPROCS"])).result(30)
+    assert found == ("new", str(tmp_path / "below"), "2")
+
+
+def test_options_that_have_no_meaning(executor):
+    for number in (0, -1):
+        with pytest.raises(InvalidOption, match="max_workers must be greater than 0"):
+            executor.functions(number)
+    with pytest.raises(InvalidJob, match="walltime"):
+        executor.functions(walltime="an hour")
+    with pytest.raises(InvalidJob, match="99"):
+        executor.functions(cores=99)
+    with pytest.raises(InvalidJob, match="model"):
+        executor.functions(model="no-model")
+
+
+def test_an_interpreter_that_cannot_serve(executor):
+    missing = executor.functions(python="/no/such/python").submit(pow, 2, 3)
+    with pytest.raises(WorkerDied, match="/no/such/python"):
+        missing.result(30)
+    pool = executor.functions(python="/bin/true")
+    assert all(isinstance(pool.submit(pow, 2, 3).exception(30), WorkerDied) for _ in range(3))
+
+
+def test_another_version_of_python_is_a_clear_error(executor, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 1, 4, 'final', 0)")
+    pool = executor.functions(env={"PYTHONPATH": str(tmp_path)})
+    with pytest.raises(WorkerDied, match=r"workers run Python 3\.1 and this program"):
+        pool.submit(pow, 2, 3).result(30)
+
+
+# ---- the ends
+
+
+def test_leaving_the_executor_waits_for_the_calls(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        futures = [executor.functions().submit(time.sleep, 0.2) for _ in range(4)]
+    assert all(future.done() for future in futures)
+    with pytest.raises(ExecutorClosed):
+        executor.functions()
+
+
+def test_a_shutdown_that_does_not_wait(tmp_path):
+    executor = QCGPJExecutor(wd=tmp_path, resources=2)
+    pool = executor.functions()
+    futures = [pool.submit(pow, 2, number) for number in range(10)]
+    executor.shutdown(wait=False)
+    with pytest.raises(ExecutorClosed):
+        pool.submit(pow, 2, 3)
+    assert [future.result(30) for future in futures] == [2**number for number in range(10)]
+    executor.shutdown()
+
+
+def test_an_interrupt_cancels_the_calls(tmp_path, wait_until):
+    with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=1) as executor:  # noqa: PT012
+        pool = executor.functions()
+        running = pool.submit(lambda: [(tmp_path / "begun").touch(), time.sleep(1000)])
+        waiting = pool.submit(pow, 2, 3)
+        wait_until((tmp_path / "begun").exists)
+        raise KeyboardInterrupt
+    assert running.cancelled()
+    assert waiting.cancelled()
+
+
+def test_a_pool_that_is_dropped_makes_its_calls(executor):
+    future = executor.functions().submit(pow, 2, 3)
+    assert future.result(30) == 8
+
+
+def test_a_script_that_never_shuts_down(run_script):
+    completed = run_script(
+        """
+        from qcg.pilotjob.executor_api import QCGPJExecutor
+        pool = QCGPJExecutor(resources=1).functions()
+        pool.submit(pow, 2, 3).add_done_callback(lambda future: print(future.result()))
+        """
+    )
+    assert (completed.stdout, completed.stderr) == ("8\n", "")
+
+
+def test_a_dead_manager_fails_the_calls(tmp_path, wait_until):
+    executor = QCGPJExecutor(wd=tmp_path, resources=1)
+    pool = executor.functions()
+    futures = [pool.submit(lambda: [(tmp_path / "begun").touch(), time.sleep(1000)]) for _ in range(3)]
+    wait_until((tmp_path / "begun").exists)
+    psutil.Process(executor._connection.dispatcher.link.process.pid).kill()
+    for future in futures:
+        with pytest.raises((WorkerDied, ManagerDied)):
+            future.result(30)
+    executor.shutdown()
+
+
+def test_nobody_else_can_call(executor, pool, tmp_path):
+    pool.submit(pow, 2, 3).result(30)
+    place = pool._hub._place
+    assert stat.S_IMODE(place._orders.stat().st_mode) == 0o600
+    assert stat.S_IMODE(place._sockets.stat().st_mode) == 0o700
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        assert place.token not in " ".join(process.cmdline())
+        assert place.token not in str(process.environ())
+    pool.shutdown()
+    assert not place._orders.exists()
+    assert not place._sockets.exists()
+
+
+# ---- code that takes an executor
+
+
+def test_asyncio_run_in_executor(pool):
+    async def main():
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(pool, pow, 2, number) for number in range(5)))
+
+    assert asyncio.run(main()) == [1, 2, 4, 8, 16]
+
+
+def test_as_completed(pool):
+    futures = [pool.submit(time.sleep, 0.2), pool.submit(pow, 2, 3)]
+    assert [future.result() for future in as_completed(futures, timeout=30)] == [8, None]
+    assert isinstance(pool, FunctionPool)
+
+
+def test_without_cloudpickle_the_error_says_what_to_install(run_script):
+    completed = run_script(
+        """
+        import sys
+        sys.modules["cloudpickle"] = None
+        from qcg.pilotjob.executor_api import QCGPJExecutor
+        with QCGPJExecutor(resources=1) as executor:
+            try:
+                executor.functions()
+            except ImportError as error:
+                print(error)
+        """
+    )
+    assert "pip install 'qcg-pilotjob-executor-api[functions]'" in completed.stdout
