@@ -172,14 +172,15 @@ def test_the_walltime_of_one_that_was_ready(gate, tmp_path):
 
 def test_a_starter_that_is_killed_is_the_end_of_the_manager(tmp_path, wait_until, jobs_of):
     executor = QCGPJExecutor(wd=tmp_path, resources=2)
-    futures = [executor.submit(ScriptTemplate, name=f"n{n}", script=f"touch n{n}.begun; sleep 1000") for n in range(9)]
+    executor.submit(BasicTemplate, name="short", exec="true").result(20)  # so some of the next ones will be ready
+    futures = [executor.submit(ScriptTemplate, name=f"n{n}", script=f"touch n{n}.begun; sleep 1000") for n in range(30)]
     wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)
     starter = starter_of(executor)
     jobs = jobs_of(starter)
     starter.kill()
     for future in futures:
         with pytest.raises((ManagerDied, CancelledError)):
-            future.result(20)
+            future.result(3)
     executor.shutdown()
     wait_until(lambda: not any(job.is_running() for job in jobs))
     log = next(tmp_path.glob(".qcgpjm-service-*")) / "service.log"

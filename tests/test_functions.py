@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -265,6 +266,12 @@ def test_what_workers_are_given(executor, tmp_path):
     assert found == ("new", str(tmp_path / "below"), "2")
 
 
+@pytest.mark.skipif(not Path(sys.prefix, "bin", "activate").exists(), reason="this Python is in no environment")
+@pytest.mark.parametrize("given", [{"venv": sys.prefix}, {"python": sys.executable}], ids=["venv", "python"])
+def test_an_environment_or_an_interpreter_by_name(executor, given):
+    assert executor.functions(**given).submit(lambda: sys.prefix).result(30) == sys.prefix
+
+
 def test_options_that_have_no_meaning(executor):
     for number in (0, -1):
         with pytest.raises(InvalidOption, match="max_workers must be greater than 0"):
@@ -339,6 +346,30 @@ def test_a_script_that_never_shuts_down(run_script):
         """
     )
     assert (completed.stdout, completed.stderr) == ("8\n", "")
+
+
+def test_a_forked_child_gets_an_error_and_ends(run_script):
+    completed = run_script(
+        """
+        import os, time, warnings
+        warnings.simplefilter("ignore")  # from Python 3.12 on, of threads and forks
+        from qcg.pilotjob.executor_api import ExecutorClosed, QCGPJExecutor
+        with QCGPJExecutor(resources=1) as executor:
+            pool = executor.functions()
+            future = pool.submit(time.sleep, 0.5)
+            child = os.fork()
+            if child == 0:
+                try:
+                    pool.submit(pow, 2, 3)
+                except ExecutorClosed as error:
+                    print(error, flush=True)
+                raise SystemExit
+            os.waitpid(child, 0)
+            print(future.result())
+        """
+    )
+    assert "needs one of its own" in completed.stdout
+    assert completed.stdout.endswith("None\n")
 
 
 def test_a_dead_manager_fails_the_calls(tmp_path, wait_until):

@@ -7,6 +7,7 @@ which call is where, so that a call can be cancelled from any thread, and whethe
 from __future__ import annotations
 
 import contextlib
+import copy
 import hmac
 import json
 import os
@@ -112,6 +113,7 @@ class Hub:
         self._inbox: Deque[Callable[[], None]] = deque()
         self._closed = False
         self._thread: Optional[threading.Thread] = None
+        self._pid = os.getpid()
         self._wake_read, self._wake_write = -1, -1
         self._is_awake = False
         self._has_news = False
@@ -133,6 +135,8 @@ class Hub:
         Raises:
             ExecutorClosed: the pool is shut down.
         """
+        if os.getpid() != self._pid:
+            raise ExecutorClosed(f"this pool belongs to process {self._pid}; a forked child needs one of its own")
         with self._lock:
             if self._closed:
                 raise ExecutorClosed("cannot schedule new futures after shutdown of the pool or of its executor")
@@ -143,6 +147,8 @@ class Hub:
 
     def close(self, *, cancel_pending: bool = False) -> None:
         """Take no more calls, and end when those that there are have been made."""
+        if os.getpid() != self._pid:
+            return  # a thread that the child does not have may hold the lock
         with self._lock:
             self._closed = True
         if cancel_pending and self._thread is not None:
@@ -158,7 +164,7 @@ class Hub:
 
     def join(self) -> None:
         """Wait for the end."""
-        thread = self._thread
+        thread = self._thread if os.getpid() == self._pid else None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -394,7 +400,10 @@ class Hub:
         busy = sum(bool(worker.calls) for worker in self._workers.values())
         ending = sum(worker.is_ending for worker in self._workers.values())
         wanted = min(self._needs.most, busy + len(self._calls)) - (len(self._workers) - ending)
-        for _ in range(wanted if self._unusable is None else 0):
+        for _ in range(wanted):
+            if self._unusable is not None:
+                self._give_up(self._unusable)
+                return
             self._start_worker()
 
     def _start_worker(self) -> None:
@@ -468,7 +477,9 @@ class Hub:
             self._calls.clear()
         for call in calls:
             if call.died or call.future.set_running_or_notify_cancel():
-                call.future.set_exception(error)
+                own = copy.copy(error)  # who raises it adds to its traceback
+                own.__cause__ = error.__cause__
+                call.future.set_exception(own)
 
     def _look_at_clock(self) -> None:
         now = time.monotonic()

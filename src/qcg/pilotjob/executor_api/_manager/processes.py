@@ -23,7 +23,7 @@ import os
 import signal
 import socket
 from datetime import datetime
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set
 
 import psutil
 
@@ -78,6 +78,7 @@ class Children:
         self._loop = loop
         self._starter = StarterLink(loop, starter_pid, connection, self._hear)
         self._ordered: Dict[int, Child] = {}
+        self._ready: Dict[int, Child] = {}  # of those ordered
         self._last_number = 0
         self._children: Dict[int, Child] = {}
         self._lingering: Set[Child] = set()  # ended, but what they have started has not
@@ -110,17 +111,26 @@ class Children:
         `on_next` is told of both when that has happened, and returns what is called when the end of the first is told.
         """
         self._order(starter.READY, order, child, kind)
+        self._ready[child.number] = child
 
     def start_ready(self, child: Child) -> None:
         """Start what is ready now, without a process that ends."""
+        self._ready.pop(child.number, None)
         self._starter.send(starter.NOW, child.number)
 
     async def take_back(self) -> List[Child]:
         """Start nothing more of what is ready, and return what that is; `on_next` was told of all else."""
+        if self._is_alone:
+            return self._pop_ready(list(self._ready))
         if self._taken_back is None:
             self._taken_back = self._loop.create_future()
             self._starter.send(starter.TAKE_BACK, 0)
         return await asyncio.shield(self._taken_back)
+
+    def _pop_ready(self, numbers: Iterable[int]) -> List[Child]:
+        for number in numbers:
+            self._ordered.pop(number, None)
+        return [self._ready.pop(number) for number in numbers]
 
     def _order(self, what: str, order: Order, child: Child, kind: int) -> None:
         self._last_number += 1
@@ -186,10 +196,11 @@ class Children:
             if what == starter.STARTED:
                 self._has_started(*news)
             elif what == starter.TAKEN_BACK:
-                self._answer([self._ordered.pop(number) for number in news[0]])
+                self._answer(self._pop_ready(news[0]))
             else:
                 number, *how, following = news
                 child = self._ordered.pop(number)
+                self._ready.pop(following, None)
                 go_on = self.on_next(child, self._ordered[following]) if following else None
                 if what == starter.ENDED:
                     self._has_ended(child, *how)
@@ -226,9 +237,10 @@ class Children:
 
     def _fail_unstarted(self) -> None:
         """Fail what has no process; the others are this process's children now."""
-        unstarted = [child for child in self._ordered.values() if not child.pid]
-        self._ordered.clear()
-        self._answer([])
+        ordered, self._ordered = self._ordered, {}
+        unstarted = [child for number, child in ordered.items() if not child.pid and number not in self._ready]
+        if self._taken_back is not None:
+            self._answer(self._pop_ready(list(self._ready)))
         for child in unstarted:
             child.on_failed(CannotStart("cannot start: the process that starts jobs has ended"))
 
