@@ -19,7 +19,17 @@ with open(given["out"], "w") as out:
 
 
 def main() -> None:
-    os.chdir(tempfile.mkdtemp())
+    with tempfile.TemporaryDirectory() as directory:
+        here = os.getcwd()
+        os.chdir(directory)
+        try:
+            print(f"{mean_of_products():.4f}")
+        finally:
+            os.chdir(here)
+
+
+def mean_of_products() -> float:
+    """Return the mean of x * y, both of which are uniform between 0 and 1, by nine runs of a model."""
     Path("input.template").write_text('{"x": $x, "y": $y, "out": "$out"}')
     Path("model.py").write_text(MODEL)
     number = {"type": "float", "default": 1.0}
@@ -43,7 +53,7 @@ def main() -> None:
         campaign.execute(pool=executor.functions()).collate()
     analysis = easyvvuq.analysis.PCEAnalysis(sampler=campaign.get_active_sampler(), qoi_cols=["z"])
     results = analysis.analyse(campaign.get_collation_result())
-    print(f"{results.describe('z', 'mean').item():.4f}")
+    return float(results.describe("z", "mean").item())
 
 
 if __name__ == "__main__":
