@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from qcg.pilotjob.executor_api._functions import messages
+from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
-from qcg.pilotjob.executor_api._functions.hub import Call, Hub, Needs
+from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.place import Place
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption

@@ -8,96 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hmac
-import json
 import os
 import sys
 import threading
 import time
 from collections import deque
-from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 import zmq
 
 from qcg.pilotjob.executor_api._functions import messages
+from qcg.pilotjob.executor_api._functions.answers import death_of, hello_in, resolve
+from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.place import Place
-from qcg.pilotjob.executor_api.call_errors import (
-    CallFailed,
-    CallTimeout,
-    CallUnreadable,
-    RemoteTraceback,
-    WorkerDied,
-)
+from qcg.pilotjob.executor_api.call_errors import CallTimeout, WorkerDied
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, QCGPJError
 
-__all__ = ["Call", "Hub", "Needs"]
+__all__ = ["Hub"]
 
 _END_SECONDS = 5.0  # for a worker to end by itself
 _MOST_TOGETHER = 32  # calls that are sent in one
 _TOGETHER_SECONDS = 0.005  # that they may take, if they take as long as others have
 _PATIENCE_SECONDS = 0.05  # after which those that have not begun are asked back
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a pool was asked for.
-
-    Attributes:
-        job: what every worker's description has beside its name and command; its execution is completed.
-        python: the interpreter.
-        most: how many workers there may be.
-        ranks: how many processes a worker has.
-        fresh: whether a worker serves one call only.
-        idle_seconds: after which a worker that has nothing to do gives its cores back.
-        retries: how often a call is made again whose worker has died.
-        seconds: how long a call may take.
-        all_ranks: whether the values of all ranks come back, or that of the first one.
-    """
-
-    job: Dict[str, Any]
-    python: str
-    most: int
-    ranks: int
-    fresh: bool
-    idle_seconds: float
-    retries: int
-    seconds: Optional[float]
-    all_ranks: bool
-
-
-class Call:
-    """One call: its pickle and its future."""
-
-    __slots__ = ("died", "future", "is_over", "parcel")
-
-    def __init__(self, parcel: messages.Parcel, future: FunctionFuture) -> None:
-        self.parcel = parcel
-        self.future = future
-        self.died = 0  # how many workers have, over it
-        self.is_over = False  # its future has an end, or is about to get one
-
-
-@dataclass
-class _Worker:
-    number: int
-    job: Any = None
-    ranks: Dict[int, bytes] = field(default_factory=dict)
-    control: bytes = b""
-    answers: Dict[int, Any] = field(default_factory=dict)
-    calls: Deque[Call] = field(default_factory=deque)  # the first of them is being made
-    messages: int = 0  # with calls
-    sent: int = 0  # calls in the last of those
-    paths: Tuple[str, str] = ("", "")
-    is_ending: bool = False
-    is_asked: bool = False  # for calls that have not begun
-    look_at: Optional[float] = None  # when what has not begun is to be asked for
-    end_at: Optional[float] = None  # when what it does, or does not, has to be over
-
-    def __hash__(self) -> int:
-        return self.number
 
 
 class Hub:
@@ -119,9 +52,9 @@ class Hub:
         self._has_news = False
         self.on_end: Callable[[], None] = lambda: None
         # of the thread
-        self._workers: Dict[int, _Worker] = {}
-        self._idle: Dict[int, _Worker] = {}
-        self._at: Dict[bytes, Tuple[_Worker, int]] = {}
+        self._workers: Dict[int, Worker] = {}
+        self._idle: Dict[int, Worker] = {}
+        self._at: Dict[bytes, Tuple[Worker, int]] = {}
         self._last_number = 0
         self._has_served = False
         self._usual_seconds = 1.0  # of the latest calls
@@ -273,7 +206,7 @@ class Hub:
                 self._greet(sender, [frame.bytes for frame in message])
 
     def _greet(self, sender: bytes, message: List[bytes]) -> None:
-        hello = _hello(message, self._place.token)
+        hello = hello_in(message, self._place.token)
         worker = self._workers.get(hello.get("worker", 0))
         if worker is None:
             return  # whoever this is, or a worker that was given up
@@ -298,7 +231,7 @@ class Hub:
             self._has_served = True
             self._rest(worker)
 
-    def _rest(self, worker: _Worker) -> None:
+    def _rest(self, worker: Worker) -> None:
         worker.end_at, worker.look_at = time.monotonic() + self._needs.idle_seconds, None
         self._idle[worker.number] = worker
 
@@ -334,13 +267,13 @@ class Hub:
                     calls.append(call)
         return calls
 
-    def _begins(self, worker: _Worker) -> None:
+    def _begins(self, worker: Worker) -> None:
         """The first of a worker's calls begins."""
         now = time.monotonic()
         worker.end_at = None if self._needs.seconds is None else now + self._needs.seconds
         worker.look_at = now + _PATIENCE_SECONDS if len(worker.calls) > 1 else None
 
-    def _heard(self, worker: _Worker, rank: int, message: List["zmq.Frame"]) -> None:
+    def _heard(self, worker: Worker, rank: int, message: List["zmq.Frame"]) -> None:
         what = message[0].bytes
         if what in (messages.DONE, messages.RAISED):
             worker.answers[rank] = (what, message[1].bytes, message[2:])
@@ -352,7 +285,7 @@ class Hub:
             worker.sent -= count
             self._call_again(worker, count)
 
-    def _answered(self, worker: _Worker) -> None:
+    def _answered(self, worker: Worker) -> None:
         answers, worker.answers = worker.answers, {}
         seconds, *streams = messages.FIGURES.unpack(answers[0][1])
         with self._lock:
@@ -368,31 +301,15 @@ class Hub:
             self._rest(worker)
         if self._claims(call):
             call.future._streams = (worker.paths, streams)
-            self._resolve(call.future, answers)
+            resolve(call.future, answers, all_ranks=self._needs.all_ranks)
 
-    def _call_again(self, worker: _Worker, count: int) -> None:
+    def _call_again(self, worker: Worker, count: int) -> None:
         """Let others make the last calls of a worker, which have not begun."""
         with self._lock:
             for _ in range(count):
                 call = worker.calls.pop()
                 call.future._begins_anew()
                 self._calls.appendleft(call)
-
-    def _resolve(self, future: FunctionFuture, answers: Dict[int, Any]) -> None:
-        failed = [rank for rank, (kind, _, _) in sorted(answers.items()) if kind == messages.RAISED]
-        wanted = sorted(answers) if self._needs.all_ranks else [0]
-        if failed:
-            words, *frames = answers[failed[0]][2]
-            future.set_exception(_exception(json.loads(words.bytes), frames, future))
-            return
-        try:
-            values = [messages.unpacked(answers[rank][2][1:]) for rank in wanted]
-        except BaseException as error:  # noqa: BLE001  # whatever the unpickling of somebody's class may raise
-            unreadable = CallUnreadable(f"what the function has returned cannot be unpickled here: {error!r}")
-            unreadable.__cause__ = error
-            future.set_exception(unreadable)
-        else:
-            future.set_result(values if self._needs.all_ranks else values[0])
 
     # ---- workers
 
@@ -408,7 +325,7 @@ class Hub:
 
     def _start_worker(self) -> None:
         self._last_number += 1
-        worker = _Worker(self._last_number)
+        worker = Worker(self._last_number)
         described = self._place.job(worker.number, self._needs.python)
         execution = {**self._needs.job.get("execution", {}), **described["execution"]}
         worker.paths = execution["stdout"], execution["stderr"]
@@ -421,7 +338,7 @@ class Hub:
             self._workers[worker.number] = worker
         worker.job.add_done_callback(lambda _: self._do(lambda: self._has_ended(worker)))
 
-    def _end(self, worker: _Worker) -> None:
+    def _end(self, worker: Worker) -> None:
         """Let it end when it has nothing to do."""
         self._idle.pop(worker.number, None)
         worker.is_ending = True
@@ -429,7 +346,7 @@ class Hub:
         for sender in worker.ranks.values():
             self._send(sender, messages.END)
 
-    def _has_ended(self, worker: _Worker) -> None:
+    def _has_ended(self, worker: Worker) -> None:
         self._receive()  # what it has said before comes first
         self._idle.pop(worker.number, None)
         for sender in (*worker.ranks.values(), worker.control):
@@ -441,7 +358,7 @@ class Hub:
         elif not worker.is_ending and not worker.ranks:
             self._never_served(worker)
 
-    def _has_died(self, worker: _Worker) -> None:
+    def _has_died(self, worker: Worker) -> None:
         """Fail the call that was being made, and those before it of which the answer was lost with the worker."""
         begun = 1
         if worker.sent > 1:
@@ -456,10 +373,12 @@ class Hub:
                 with self._lock:
                     self._calls.appendleft(call)
             elif self._claims(call):
-                call.future.set_exception(_death(worker, "the process that made the call ended before it had answered"))
+                call.future.set_exception(
+                    death_of(worker, "the process that made the call ended before it had answered")
+                )
 
-    def _never_served(self, worker: _Worker) -> None:
-        error = _death(worker, "the process that should have made the call ended before it could")
+    def _never_served(self, worker: Worker) -> None:
+        error = death_of(worker, "the process that should have made the call ended before it could")
         if not self._has_served:
             self._give_up(error)
             self._unusable = None  # the next call may fare better
@@ -497,7 +416,7 @@ class Hub:
             else:
                 self._end(worker)
 
-    def _time_is_over(self, worker: _Worker) -> None:
+    def _time_is_over(self, worker: Worker) -> None:
         worker.is_ending = True
         call = worker.calls[0]
         if self._claims(call):
@@ -506,7 +425,7 @@ class Hub:
             )
         worker.job.cancel()
 
-    def _ask_back(self, worker: _Worker) -> None:
+    def _ask_back(self, worker: Worker) -> None:
         """Ask for the calls that have not begun: the one before them takes long."""
         if worker.control and not worker.is_asked:
             worker.is_asked = True
@@ -551,39 +470,3 @@ class Hub:
 
     def _send(self, receiver: bytes, *frames: Any) -> None:
         self._place.socket.send_multipart([receiver, *frames], copy=False)
-
-
-def _hello(message: List[bytes], token: str) -> Dict[str, Any]:
-    """Return what a worker says of itself, nothing when it is not one of ours."""
-    if (
-        len(message) != 3
-        or message[0] not in (messages.HELLO, messages.CONTROL)
-        or not hmac.compare_digest(message[1], token.encode())
-    ):
-        return {}
-    return dict(json.loads(message[2]))
-
-
-def _exception(words: Dict[str, Any], frames: List["zmq.Frame"], future: FunctionFuture) -> BaseException:
-    error: Any = None
-    if words["stage"] == "arguments":
-        error = CallUnreadable(f"the call cannot be unpickled by the worker: {words['type']}: {words['text']}")
-    elif frames:
-        with contextlib.suppress(BaseException):  # an exception that cannot be unpickled is told in words
-            error = messages.unpacked(frames)
-    failure: BaseException
-    failure = error if isinstance(error, BaseException) else CallFailed(f"{words['type']}: {words['text']}")
-    failure.__cause__ = RemoteTraceback(words["traceback"], future.stderr)
-    return failure
-
-
-def _death(worker: _Worker, what: str) -> BaseException:
-    try:
-        worker.job.raise_for_status(0)
-    except CancelledError:
-        return WorkerDied(f"{what}: its job was cancelled")
-    except QCGPJError as error:
-        died: BaseException = WorkerDied(f"{what}\n{error}")
-        died.__cause__ = error
-        return died
-    return WorkerDied(f"{what}, with exit code 0, as after os._exit(0)")

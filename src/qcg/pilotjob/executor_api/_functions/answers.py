@@ -1,0 +1,73 @@
+"""What workers say, and what their silence says, in the words of this side."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+from concurrent.futures import CancelledError
+from typing import Any, Dict, List
+
+import zmq
+
+from qcg.pilotjob.executor_api._functions import messages
+from qcg.pilotjob.executor_api._functions.calls import Worker
+from qcg.pilotjob.executor_api._functions.future import FunctionFuture
+from qcg.pilotjob.executor_api.call_errors import CallFailed, CallUnreadable, RemoteTraceback, WorkerDied
+from qcg.pilotjob.executor_api.errors import QCGPJError
+
+__all__ = ["death_of", "hello_in", "resolve"]
+
+
+def hello_in(message: List[bytes], token: str) -> Dict[str, Any]:
+    """Return what a worker says of itself, nothing when it is not one of ours."""
+    if (
+        len(message) != 3
+        or message[0] not in (messages.HELLO, messages.CONTROL)
+        or not hmac.compare_digest(message[1], token.encode())
+    ):
+        return {}
+    return dict(json.loads(message[2]))
+
+
+def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool) -> None:
+    """Give a future the value, or the exception, that the ranks of its worker have answered with."""
+    failed = [rank for rank, (kind, _, _) in sorted(answers.items()) if kind == messages.RAISED]
+    if failed:
+        words, *frames = answers[failed[0]][2]
+        future.set_exception(_exception_of(json.loads(words.bytes), frames, future))
+        return
+    try:
+        values = [messages.unpacked(answers[rank][2][1:]) for rank in (sorted(answers) if all_ranks else [0])]
+    except BaseException as error:  # noqa: BLE001  # whatever the unpickling of somebody's class may raise
+        unreadable = CallUnreadable(f"what the function has returned cannot be unpickled here: {error!r}")
+        unreadable.__cause__ = error
+        future.set_exception(unreadable)
+    else:
+        future.set_result(values if all_ranks else values[0])
+
+
+def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: FunctionFuture) -> BaseException:
+    error: Any = None
+    if words["stage"] == "arguments":
+        error = CallUnreadable(f"the call cannot be unpickled by the worker: {words['type']}: {words['text']}")
+    elif frames:
+        with contextlib.suppress(BaseException):  # an exception that cannot be unpickled is told in words
+            error = messages.unpacked(frames)
+    failure: BaseException
+    failure = error if isinstance(error, BaseException) else CallFailed(f"{words['type']}: {words['text']}")
+    failure.__cause__ = RemoteTraceback(words["traceback"], future.stderr)
+    return failure
+
+
+def death_of(worker: Worker, what: str) -> BaseException:
+    """Return the exception that tells how a worker's job has ended."""
+    try:
+        worker.job.raise_for_status(0)
+    except CancelledError:
+        return WorkerDied(f"{what}: its job was cancelled")
+    except QCGPJError as error:
+        died: BaseException = WorkerDied(f"{what}\n{error}")
+        died.__cause__ = error
+        return died
+    return WorkerDied(f"{what}, with exit code 0, as after os._exit(0)")
