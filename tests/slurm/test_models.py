@@ -1,5 +1,6 @@
 """Models, sizes and ways to start, in a Slurm allocation of two nodes with two cores each."""
 
+import fcntl
 import json
 import os
 import re
@@ -54,7 +55,12 @@ BEGIN = """
             return str(error)
 
     def hosts(executor, count=8):
-        jobs = [executor.submit(BasicTemplate, name=f"h{n}", exec="hostname", stdout=f"h{n}.out") for n in range(count)]
+        # they last, so that not one node is enough for all
+        said_and_stay = ["-c", "hostname; sleep 0.2"]
+        jobs = [
+            executor.submit(BasicTemplate, name=f"h{n}", exec="sh", args=said_and_stay, stdout=f"h{n}.out")
+            for n in range(count)
+        ]
         return sorted({said(job)[0] for job in jobs})
 
     def cores(executor):
@@ -81,6 +87,14 @@ def findings(completed):
 
 
 @pytest.fixture
+def mpi_alone():
+    """No other worker of pytest runs an MPI job: PMIx knows them by numbers, which each cluster has."""
+    with open(__file__, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
 def for_mpi(tmp_path_factory):
     """What Open MPI needs here: leave to run as root, and a directory where it may leave what it forgets."""
     directory = tmp_path_factory.mktemp("ompi")
@@ -103,6 +117,7 @@ def mpi_program(tmp_path_factory):
 PMIX = {"srun_args": ["--mpi=pmix"]}
 
 
+@pytest.mark.usefixtures("mpi_alone")
 @pytest.mark.parametrize(
     ("parameters", "hosts"),
     [
