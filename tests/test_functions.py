@@ -372,6 +372,32 @@ def test_a_forked_child_gets_an_error_and_ends(run_script):
     assert completed.stdout.endswith("None\n")
 
 
+@pytest.mark.parametrize("way_out", ["raise SystemExit", "executor.shutdown()", "pool.shutdown()", "future.cancel()"])
+def test_children_that_are_forked_while_calls_are_made_end(run_script, way_out):
+    completed = run_script(
+        f"""
+        import os, warnings
+        warnings.simplefilter("ignore")
+        from qcg.pilotjob.executor_api import QCGPJExecutor
+        with QCGPJExecutor(resources=1) as executor:
+            pool = executor.functions()
+            futures = []
+            for turn in range(30):
+                futures += [pool.submit(pow, 2, number) for number in range(turn)]
+                future = pool.submit(pow, 2, 3)
+                futures.append(future)
+                child = os.fork()
+                if child == 0:
+                    {way_out}
+                    raise SystemExit
+                os.waitpid(child, 0)
+            print(sum(future.result() for future in futures))
+        """
+    )
+    expected = sum(2**number - 1 + 8 for number in range(30))
+    assert completed.stdout.split() == [str(expected)]
+
+
 def test_a_dead_manager_fails_the_calls(tmp_path, wait_until):
     executor = QCGPJExecutor(wd=tmp_path, resources=1)
     pool = executor.functions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 import weakref
@@ -205,6 +206,14 @@ def _leave_at_exit() -> None:
     for hub in hubs:
         hub.join()
 
+
+def _forget_in_child() -> None:
+    for hub in list(_hubs):
+        hub.forget_in_child()
+    _hubs.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 # The hook that concurrent.futures has too. The one for executors is older, so this one is called before it.
 threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]

@@ -166,6 +166,8 @@ class Inbox:
 def own(error: BaseException) -> BaseException:
     """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
     try:
-        return copy.copy(error).with_traceback(error.__traceback__)
+        copied = copy.copy(error).with_traceback(error.__traceback__)
     except Exception:  # noqa: BLE001  # not every class can be copied; then all get the same
         return error
+    copied.__cause__ = error.__cause__
+    return copied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -56,12 +57,11 @@ class Parcel:
         """Add a copy of a buffer, which the receiver may get from `shared` memory."""
         raw = buffer.raw()
         if shared and len(raw) >= _HUGE:
-            try:
+            # where too many are open, or there is no room, it has to be sent
+            with contextlib.suppress(OSError):
                 self.frames.append(self._in_memory(raw))
-            except OSError:  # too many of them are open, or there is no room: then it has to be sent
-                self.frames.append(zmq.Frame(raw, copy=True))
-        else:
-            self.frames.append(zmq.Frame(raw, copy=True))
+                return
+        self.frames.append(zmq.Frame(raw, copy=True))
 
     def _in_memory(self, raw: memoryview) -> bytes:
         descriptor = os.memfd_create("qcgpj")

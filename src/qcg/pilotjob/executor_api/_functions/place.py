@@ -96,6 +96,10 @@ class Place:
         except (FileNotFoundError, struct.error):
             return 0, 0
 
+    def send(self, receiver: bytes, *frames: Any) -> None:
+        """Send a message to one of a worker's connections."""
+        self.socket.send_multipart([receiver, *frames], copy=False)
+
     def close(self) -> None:
         """Close the socket, and remove what only workers need; what they have written stays."""
         self._context.destroy()

@@ -1,0 +1,86 @@
+"""The calls that no worker has yet, in order; any thread may use them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Deque, List, Optional
+
+from qcg.pilotjob.executor_api._client.inbox import own
+from qcg.pilotjob.executor_api._functions.calls import Call, Worker
+from qcg.pilotjob.executor_api.errors import ExecutorClosed
+
+__all__ = ["Waiting"]
+
+
+class Waiting:
+    """A queue of calls, with the lock that also protects which worker has which call, and who ends its future."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a pool may be collected, and so closed, wherever garbage is looked for
+        self.closed = False
+        self._calls: Deque[Call] = deque()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def put(self, call: Call) -> None:
+        """Add a call.
+
+        Raises:
+            ExecutorClosed: the pool is shut down.
+        """
+        with self.lock:
+            if self.closed:
+                raise ExecutorClosed("cannot schedule new futures after shutdown of the pool or of its executor")
+            self._calls.append(call)
+
+    def close(self) -> None:
+        """Take no more calls."""
+        with self.lock:
+            self.closed = True
+
+    def take(self, most: int) -> List[Call]:
+        """Take the first calls, but those that were cancelled; the futures of the others run from now on."""
+        calls: List[Call] = []
+        with self.lock:
+            while self._calls and len(calls) < most:
+                call = self._calls.popleft()
+                if self._begins(call):
+                    calls.append(call)
+        return calls
+
+    def again(self, call: Call) -> None:
+        """Let the call of a worker that has died be the next one."""
+        with self.lock:
+            self._calls.appendleft(call)
+
+    def take_back(self, worker: Worker, count: int) -> None:
+        """Let others make the last calls of a worker, which have not begun."""
+        with self.lock:
+            for _ in range(count):
+                call = worker.calls.pop()
+                call.future._begins_anew()
+                self._calls.appendleft(call)
+
+    def claim(self, call: Call) -> bool:
+        """Return whether it is for the caller to give the call's future its end: for the first that asks."""
+        with self.lock:
+            is_first, call.is_over = not call.is_over, True
+        return is_first
+
+    def fail(self, error: BaseException, most: Optional[int] = None) -> None:
+        """Fail the first calls, or all."""
+        for call in self.take(len(self) if most is None else most):
+            call.future.set_exception(own(error))
+
+    def cancel_all_but(self, kept: int) -> None:
+        """Cancel the calls, except the first ones."""
+        with self.lock:
+            cancelled = list(self._calls)[kept:]
+        for call in cancelled:
+            call.future.cancel()
+
+    @staticmethod
+    def _begins(call: Call) -> bool:
+        return call.died > 0 or call.future.set_running_or_notify_cancel()
