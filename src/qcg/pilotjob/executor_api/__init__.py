@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
     from qcg.pilotjob.executor_api.call_errors import (
         BrokenCall,
         CallFailed,
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from qcg.pilotjob.executor_api.errors import (
+        AllocationEnded,
+        AllocationFailed,
         DuplicateJobName,
         ExecutorClosed,
         InvalidJob,
@@ -54,6 +57,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Allocation",
+    "AllocationEnded",
+    "AllocationFailed",
+    "AllocationStatus",
     "BasicTemplate",
     "BrokenCall",
     "CallFailed",
@@ -94,6 +101,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Allocation": "allocation",
+    "AllocationEnded": "errors",
+    "AllocationFailed": "errors",
+    "AllocationStatus": "allocation",
     "BasicTemplate": "templates",
     "BrokenCall": "call_errors",
     "CallFailed": "call_errors",

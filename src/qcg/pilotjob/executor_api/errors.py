@@ -15,6 +15,9 @@
     ├── ExecutorClosed      RuntimeError    submit() after shutdown()
     ├── ManagerStartError   RuntimeError    the manager process did not start
     └── ManagerDied         BrokenExecutor  the manager process ended while it was needed
+        ├── AllocationFailed                an allocation was refused, or no manager started in it (a
+        │                                   ManagerStartError too)
+        └── AllocationEnded                 the allocation ended while it was needed
 
 Each class also derives from the builtin (or the ``concurrent.futures`` class) beside its name, so code that
 catches those keeps working.
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AllocationEnded",
+    "AllocationFailed",
     "DuplicateJobName",
     "ExecutorClosed",
     "InvalidJob",
@@ -113,6 +118,17 @@ class ManagerDied(QCGPJError, BrokenExecutor):
     """The manager process ended while jobs were pending; every pending future carries this exception.
 
     Jobs that the manager had recorded as finished keep their status; all others were ended with it.
+    """
+
+
+class AllocationFailed(ManagerDied, ManagerStartError):
+    """The scheduler refused the allocation, or no manager could be started in it or be reached; no job has run."""
+
+
+class AllocationEnded(ManagerDied):
+    """The allocation ended, and no other one was to follow; every pending future carries this exception.
+
+    Jobs that had finished keep their status; all others were ended with it.
     """
 
 

@@ -25,7 +25,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Type, Union
 
 from qcg.pilotjob.executor_api._client import endings
-from qcg.pilotjob.executor_api._client.options import checked_restarts, checked_signals, command_line
+from qcg.pilotjob.executor_api._client.options import (
+    checked_restarts,
+    checked_signals,
+    command_line,
+    refuse_beside_allocation,
+)
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import InvalidOption
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
     from qcg.pilotjob.executor_api._client.connection import Connection
     from qcg.pilotjob.executor_api._functions.hub import Hub
+    from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
     from qcg.pilotjob.executor_api.functions import FunctionPool
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
@@ -69,6 +75,9 @@ class QCGPJExecutor(Executor):
             run goes on in the same directory. `resources` and the other options are not taken over.
         requeue_on_node_failure: how many times a job whose node has gone is started again on another one, from its
             beginning, before it is FAILED.
+        allocation: an `Allocation` that is asked for from the scheduler; the manager is started in it, and `resources`
+            is not given then. The constructor returns when the scheduler has taken the request. What is submitted is
+            kept until the allocation starts; `allocations` tells where it stands.
         stop_on: signals that mean that the time is nearly over, like the SIGUSR1 of ``sbatch --signal=B:USR1@60``. On
             one of them nothing more is started: what runs goes on, all else is cancelled as by
             ``shutdown(wait=False, cancel_futures=True)``. In the main thread only.
@@ -78,6 +87,8 @@ class QCGPJExecutor(Executor):
         ManagerStartError: (a ``RuntimeError``) the manager did not start; the message has the end of its log. Or the
             run to resume still has a living manager, or a job that does not fit in here.
         ManagerDied: (a ``BrokenExecutor``) the other executor's manager has ended.
+        AllocationFailed: (a ``RuntimeError``) the scheduler has refused the allocation.
+        ImportError: `allocation` is given, and psij-python is not installed.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class QCGPJExecutor(Executor):
         resume: Union[str, "os.PathLike[str]", None] = None,
         requeue_on_node_failure: int = 0,
         stop_on: Union[int, Sequence[int], None] = None,
+        allocation: Optional[Allocation] = None,
     ) -> None:
         self.finished = False
         arguments = command_line(
@@ -108,14 +120,12 @@ class QCGPJExecutor(Executor):
         )
         if manager is not None and arguments != _default_arguments():
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
+        if allocation is not None:
+            refuse_beside_allocation(manager, resources)
         restarts = checked_restarts(requeue_on_node_failure, manager)
         signals = checked_signals(stop_on)
         endings.refuse_at_exit()  # before a process is started
-        process = None if manager is not None else ManagerProcess(arguments, start_timeout, restarts)
-        # imported while the manager process starts: both are ready sooner
-        from qcg.pilotjob.executor_api._client.connection import Connection
-
-        self._connection = Connection(process, manager)
+        self._connection = _connection(arguments, manager, allocation, start_timeout, restarts)
         self._pools: weakref.WeakSet[Hub] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
@@ -286,12 +296,49 @@ class QCGPJExecutor(Executor):
         """
         return self._connection.manager()
 
+    @property
+    def allocations(self) -> Sequence[AllocationStatus]:
+        """Where the allocations stand that were asked for by `allocation`."""
+        return self._connection.allocations()
+
+    def detach(self) -> str:
+        """Take no more jobs, leave the allocation and its manager to themselves, and return the run's directory.
+
+        ``QCGPJExecutor(manager=DIRECTORY)`` follows its jobs from another program, at any time later, on any machine
+        that can reach the nodes. What was submitted runs as it would have; the manager gives the allocation back when
+        nothing is left to do. The futures of unfinished jobs get an `ExecutorClosed`. Without ``detach()``, nothing
+        outlives the program.
+
+        Raises:
+            InvalidOption: (a ``ValueError``) the executor has no `allocation`.
+            ExecutorClosed: (a ``RuntimeError``) the executor is shut down.
+            ManagerDied: (a ``BrokenExecutor``) the allocation has ended.
+        """
+        self.finished = True
+        return self._connection.detach()
+
     def _cancel_all(self) -> None:
         self.finished = True
         for pool in list(self._pools):
             pool.abort()
         self._connection.cancel_all()
         self._connection.join()
+
+
+def _connection(
+    arguments: List[str], manager: Any, allocation: Optional[Allocation], start_timeout: float, restarts: int
+) -> Connection:
+    keeper = process = None
+    if allocation is not None:
+        from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+
+        keeper = Keeper(allocation, arguments, restarts)
+    elif manager is None:
+        process = ManagerProcess(arguments, start_timeout, restarts)
+    # imported while the manager process starts: both are ready sooner
+    from qcg.pilotjob.executor_api._client.connection import Connection
+
+    return Connection(process, manager, keeper)
 
 
 def _leave_after(pools: List[Hub], connection: Connection, *, cancel_queued: bool) -> None:

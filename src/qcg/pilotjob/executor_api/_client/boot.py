@@ -11,7 +11,7 @@ __all__ = ["command", "with_path"]
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
     "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
-    "from qcg.pilotjob.executor_api._manager.{module} import main; main(orders)"
+    "from qcg.pilotjob.executor_api.{module} import main; main(orders)"
 )
 
 

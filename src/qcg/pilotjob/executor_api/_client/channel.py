@@ -65,6 +65,7 @@ class Channel:
         self._alarm = alarm
         self._end_fd = end_fd
         self._ready: Dict[Any, int] = {}
+        self.description: Optional[Dict[str, Any]] = None  # what is known of the manager is the link's
         self.awaits_reply = False
         self.greeted = False
         self.lost = False
@@ -135,6 +136,10 @@ class Channel:
             else:
                 ended.append((content["job"], sys.intern(content["state"])))  # a few states, in very many futures
         return ended
+
+    def has_missed(self) -> bool:
+        """Return False: on one machine no event is lost."""
+        return False
 
     def _unread_events(self) -> List[bytes]:
         messages: List[bytes] = [self._events.recv()]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.link import Link
-from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
 from qcg.pilotjob.executor_api.errors import JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -17,16 +16,24 @@ from qcg.pilotjob.executor_api.rendering import encoded, rendered
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
 
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+    from qcg.pilotjob.executor_api._client.process import ManagerProcess
+    from qcg.pilotjob.executor_api.allocation import AllocationStatus
+
 __all__ = ["Connection"]
 
 
 class Connection:
     """An executor's connection to its manager. Any thread may use it."""
 
-    def __init__(self, process: Optional[ManagerProcess], manager: Any) -> None:
+    def __init__(self, process: Optional[ManagerProcess], manager: Any = None, keeper: Optional[Keeper] = None) -> None:
         """Connect to `process` when it is ready, or to the `manager` of the core or of another executor's directory.
 
+        With a `keeper` it is connected later, when there is a manager in the allocation.
+
         Raises:
+            AllocationFailed: the scheduler refuses the allocation.
             ManagerStartError: the process is not ready in time.
             InvalidOption: `manager` is neither.
             ManagerDied: the other executor's manager has ended.
@@ -34,6 +41,9 @@ class Connection:
         if process is not None:
             process.await_ready()
             link = Link.to_process(process)
+        elif keeper is not None:
+            keeper.await_ready()
+            link = Link.to_allocation(keeper)
         elif isinstance(manager, (str, os.PathLike)):
             link, manager = Link.to_directory(manager), None
         else:
@@ -41,10 +51,11 @@ class Connection:
         try:
             self.dispatcher = Dispatcher(link)
         except BaseException:
-            if process is not None:
-                process.kill()
+            if link.process is not None:
+                link.process.kill()
             raise
         self._manager = manager
+        self._keeper = keeper
         self._own_manager: Any = None
         self._lock = threading.Lock()
         self.restore_signals: Callable[[], None] = lambda: None
@@ -83,9 +94,10 @@ class Connection:
             return self._manager
         with self._lock:
             if self._own_manager is None:
-                from qcg.pilotjob.executor_api._client.manager import ConnectedManager
+                from qcg.pilotjob.executor_api._client.manager import ConnectedManager, DistantManager
 
-                self._own_manager = ConnectedManager(self.dispatcher, self.attach)
+                kind = ConnectedManager if self.dispatcher.link.open is None else DistantManager
+                self._own_manager = kind(self.dispatcher, self.attach)
             return self._own_manager
 
     @property
@@ -100,6 +112,14 @@ class Connection:
     def cancel_all(self) -> None:
         """Take no more jobs, cancel those that have not ended, and end."""
         self.dispatcher.leave(Leaving.NOW)
+
+    def allocations(self) -> Sequence[AllocationStatus]:
+        """Return where the allocations stand that are this executor's."""
+        return [self._keeper.status] if self._keeper is not None else []
+
+    def detach(self) -> str:
+        """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
+        return self.dispatcher.detach()
 
     def abandon(self) -> None:
         """Do as `leave`, without a lock: the executor is garbage."""

@@ -10,11 +10,17 @@ from typing import Any, List, Union
 
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerStartError
 
-__all__ = ["PREFIX", "PRESENCE", "Directories", "find_run", "make_directories", "tail"]
+__all__ = ["HANDOVER", "KEYS", "PREFIX", "PRESENCE", "Directories", "find_run", "make_directories", "tail"]
 
 PREFIX = ".qcgpjm-service-"
 PRESENCE = "manager.json"
 """How a manager is reached, as long as it lives."""
+
+
+KEYS = "keys.json"
+"""The keys of both sides, where the manager is in an allocation and its client elsewhere."""
+HANDOVER = "handover.json"
+"""What a client leaves to a manager that is not there yet."""
 
 
 class Directories:

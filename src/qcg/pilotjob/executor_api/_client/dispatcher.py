@@ -33,15 +33,15 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Callable, Deque, Dict, List, Optional
+from dataclasses import replace
+from typing import Any, Callable, Deque, Dict, List, Optional
 
 from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
-from qcg.pilotjob.executor_api._client.channel import Channel
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
-from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api._client.link import Link, Wire
 from qcg.pilotjob.executor_api._client.pending import Pending
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown, ManagerDied
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
@@ -67,6 +67,8 @@ class Dispatcher:
         self._pending = Pending()
         self._urgent: Deque[Call] = deque()
         self._call: Optional[Call] = None
+        self._detached: Optional[Question] = None
+        self._description: Optional[Dict[str, Any]] = None
         self._suspects: List[str] = []
         self._check_pause = link.first_check
         self._next_check = time.monotonic() + self._check_pause
@@ -146,6 +148,17 @@ class Dispatcher:
         """Take no more jobs, and end as `how` says."""
         self._inbox.leave(how)
 
+    def detach(self) -> str:
+        """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
+        self.refuse_in_child()
+        if self.link.keeper is None:
+            raise InvalidOption("detach() is for an executor with allocation=; this one's manager ends with it")
+        directory = self.link.keeper.directories.aux
+        self._inbox.refuse_when_leaving()
+        self._inbox.detach()
+        self.join()
+        return directory
+
     def abandon(self) -> None:
         """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
         self._inbox.abandon()
@@ -177,7 +190,7 @@ class Dispatcher:
 
     def _run(self) -> None:
         try:
-            with Channel(self.link.address, self.link.events, self._inbox.alarm, self.link.end_fd) as channel:
+            with self.link.channel(self._inbox.alarm) as channel:
                 self._dispatch(channel)
         except BaseException as error:  # noqa: BLE001  # every future gets it; nobody may wait for ever
             if os.getpid() == self._pid:
@@ -186,9 +199,11 @@ class Dispatcher:
             if os.getpid() == self._pid:  # a child that was forked in a callback has nothing to end
                 self._finish()
 
-    def _dispatch(self, channel: Channel) -> None:
+    def _dispatch(self, channel: Wire) -> None:
         while True:
             self._act_on_leaving()
+            if self._has_detached(channel) or self._needs_no_manager(channel):
+                return
             if not channel.awaits_reply and (channel.greeted or not self.link.greets):
                 self._call = self._next_call()
                 if self._call is not None:
@@ -196,6 +211,7 @@ class Dispatcher:
                 elif self._nothing_left():
                     return
             manager_ended = channel.wait(self._pause())
+            self._look_at(channel)
             for name, state in channel.finished_jobs():
                 self._heard(name, state)
             reply = channel.reply()
@@ -207,6 +223,29 @@ class Dispatcher:
                 return
             if self._gives_up(channel):
                 return
+
+    def _look_at(self, channel: Wire) -> None:
+        """Take the news that a connection to another machine has."""
+        if channel.description is not None and channel.description is not self._description:
+            self._description = channel.description
+            self.link = self.link.described(channel.description)
+        if channel.has_missed():
+            self._suspects = list(self._pending)
+
+    def _needs_no_manager(self, channel: Wire) -> bool:
+        """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
+        keeper = self.link.keeper
+        if keeper is None or channel.greeted:
+            return False
+        if self._pending or self._inbox.has_items:
+            if keeper.has_lapsed:
+                keeper.renew()
+            return False
+        if not self._inbox.leaving:
+            return False
+        self._said_goodbye = True
+        keeper.kill()
+        return True
 
     def _next_call(self) -> Optional[Call]:
         if self._urgent:
@@ -220,7 +259,7 @@ class Dispatcher:
             return other
         if self._inbox.leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
             self._said_goodbye = True
-            return Question(wire.request("control", command="finishAfterAllTasksDone"))
+            return self._farewell("control", command="finishAfterAllTasksDone")
         return self._check()
 
     def _submission(self, units: List[Unit]) -> Submission:
@@ -284,7 +323,7 @@ class Dispatcher:
             self._drop_unsent()
         if how == Leaving.WITHOUT_QUEUED and self.link.process is not None:
             self._said_goodbye = True
-            self._urgent.append(Question(wire.request("control", command=wire.FINISH_RUNNING)))
+            self._urgent.append(self._farewell("control", command=wire.FINISH_RUNNING))
         elif how == Leaving.WITHOUT_QUEUED:
             for names in _chunks(list(self._pending)):
                 self._urgent.append(Check(names, self._cancel_queued, lambda _: None))
@@ -292,10 +331,40 @@ class Dispatcher:
             self._kill_at = time.monotonic() + _CANCEL_SECONDS
             if self.link.process is not None:
                 self._said_goodbye = True
-                self._urgent.append(Question(wire.request("finish")))
+                self._urgent.append(self._farewell("finish"))
             else:
                 self._leave_attached()
                 self._urgent.extend(Question(wire.request("cancelJob", names)) for names in _chunks([*self._pending]))
+
+    def _farewell(self, request: str, **fields: str) -> Question:
+        """Return what tells the manager to end."""
+        assert self.link.process is not None
+        process = self.link.process
+        question = Question(wire.request(request, **fields))
+        question.reply.add_done_callback(lambda _: process.farewell())
+        return question
+
+    def _has_detached(self, channel: Wire) -> bool:
+        """Detach, when that is wished and possible now; return whether it has happened."""
+        keeper = self.link.keeper
+        if keeper is None or not self._inbox.detaching or self._call is not None:
+            return False
+        if self._detached is None and channel.greeted:
+            if not self._inbox.has_units:  # all that was submitted has arrived
+                self._detached = Question(wire.request("control", command=wire.DETACH))
+                self._urgent.append(self._detached)
+            return False
+        if self._detached is not None and not self._detached.reply.done():
+            return False
+        unsent = self._inbox.take_unsent()
+        keeper.detach(None if self._detached is not None else [unit.jobs for unit in unsent])
+        keeper.clean_up()
+        self.link = replace(self.link, process=None, keeper=None)
+        error = ExecutorClosed(f"the executor was detached; manager={keeper.directories.aux!r} follows its jobs")
+        for future in [*self._pending.futures(), *(unit.future for unit in unsent)]:
+            self._pending.remove(future)
+            future._break(own(error))
+        return True
 
     def _leave_attached(self) -> None:
         """Follow jobs no more that are not ours: they go on."""
@@ -325,7 +394,7 @@ class Dispatcher:
             due = min(due, self._lost_since + _LOST_SECONDS)
         return max(0.0, due - time.monotonic()) if due < math.inf else None
 
-    def _gives_up(self, channel: Channel) -> bool:
+    def _gives_up(self, channel: Wire) -> bool:
         """Whether to wait no longer: the connection is lost for good, or jobs that have to end do not."""
         if self._kill_at is None and not channel.lost:
             self._lost_since = None

@@ -41,6 +41,7 @@ class Inbox:
         self._closed = False
         self._abandoned = False
         self._unflushed = False
+        self.detaching = False
 
     # ---- called by any thread
 
@@ -81,7 +82,7 @@ class Inbox:
         """Raise what `submit` raises after the end."""
         if self._broken is not None:
             raise own(self._broken)
-        if self.leaving or self._abandoned:
+        if self.leaving or self._abandoned or self.detaching:
             raise ExecutorClosed("cannot submit or attach after shutdown of the executor or the interpreter")
 
     def take_unflushed(self) -> bool:
@@ -100,6 +101,23 @@ class Inbox:
         with self._lock:
             self.leaving = max(self.leaving, how)
         self.alarm.set()
+
+    def detach(self) -> None:
+        """Take no more jobs, and leave what there is to itself."""
+        with self._lock:
+            self.detaching = True
+        self.alarm.set()
+
+    @property
+    def has_items(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._items)
+
+    @property
+    def has_units(self) -> bool:
+        """Whether jobs wait to be sent."""
+        with self._lock:
+            return any(isinstance(item, Unit) for item in self._items)
 
     def abandon(self) -> None:
         """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""

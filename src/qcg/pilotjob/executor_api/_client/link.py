@@ -5,17 +5,92 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.directories import PRESENCE, find_run
-from qcg.pilotjob.executor_api._client.process import ManagerProcess
+from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
+from qcg.pilotjob.executor_api._client.directories import KEYS, PRESENCE, Directories, find_run
 from qcg.pilotjob.executor_api._client.report import Report
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
 
-__all__ = ["Link"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+
+__all__ = ["Link", "Owned", "Wire"]
+
+_UNKNOWN = 1 << 40
+
+
+class Owned(Protocol):
+    """What ends with an executor: its manager process, or the guard of its allocation."""
+
+    pid: int
+    end_fd: int
+    directories: Directories
+
+    @property
+    def description(self) -> Dict[str, Any]:
+        """What the manager says of itself, when it is ready."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end; return whether it came."""
+
+    def farewell(self) -> None:
+        """Take the news that the manager was told to end."""
+
+    def kill(self) -> None:
+        """End it, and every job, at once."""
+
+    def clean_up(self) -> None:
+        """Collect what has ended."""
+
+    def close_descriptors(self) -> None:
+        """Close this process's ends of the pipes."""
+
+    def obituary(self) -> ManagerDied:
+        """Return the exception that tells how it has ended."""
+
+
+class Wire(Protocol):
+    """What the dispatcher talks to a manager through: a `Channel`, or what stands for one."""
+
+    lost: bool
+
+    @property
+    def description(self) -> Optional[Dict[str, Any]]:
+        """What the manager says of itself, where that is not known from the start."""
+
+    @property
+    def greeted(self) -> bool:
+        """Whether no event is missed from now on."""
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether the reply to the latest request has not come."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def send(self, message: bytes) -> None:
+        """Send a request."""
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Sleep until there is something to read, or `timeout` seconds; return whether the manager has ended."""
+
+    def reply(self) -> Optional[Dict[str, Any]]:
+        """Return the reply, if it was there."""
+
+    def finished_jobs(self) -> List[Tuple[str, str]]:
+        """Return name and state from the events that were there."""
+
+    def has_missed(self) -> bool:
+        """Return whether events may have been missed."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +104,8 @@ class Link:
         process: the process, when it is this executor's and ends with it.
         report: what it has on record, when it is a manager of this package.
         is_local: its jobs are processes of this machine.
+        keeper: the allocation in which the manager is, when that is this executor's; then `process` is the same.
+        open: opens the connection, when it is none of sockets on this machine.
     """
 
     address: str
@@ -37,9 +114,17 @@ class Link:
     greets: bool
     trusted: bool
     first_check: float
-    process: Optional[ManagerProcess] = None
+    process: Optional[Owned] = None
     report: Optional[Report] = None
     is_local: bool = False
+    keeper: Optional[Keeper] = None
+    open: Optional[Callable[[Alarm], Wire]] = None
+
+    def channel(self, alarm: Alarm) -> Wire:
+        """Return the connection to the manager, to be entered."""
+        if self.open is not None:
+            return self.open(alarm)
+        return Channel(self.address, self.events, alarm, self.end_fd)
 
     @property
     def end_fd(self) -> Optional[int]:
@@ -51,9 +136,31 @@ class Link:
         return self.report.state(name) if self.report is not None else ""
 
     @classmethod
-    def to_process(cls, process: ManagerProcess) -> Link:
+    def to_process(cls, process: Owned) -> Link:
         """Return the link to a manager process that is ready."""
         return cls._described(process.description, process)
+
+    @classmethod
+    def to_allocation(cls, keeper: Keeper) -> Link:
+        """Return the link to the manager that there will be in an allocation."""
+        from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
+
+        return cls(
+            address="",
+            events="",
+            capacity=keeper.expected_capacity(_UNKNOWN),
+            greets=True,
+            trusted=True,
+            first_check=5.0,
+            process=keeper,
+            report=Report(Path(keeper.directories.report), interrupted=False),
+            keeper=keeper,
+            open=partial(RemoteChannel, keeper),
+        )
+
+    def described(self, description: Dict[str, Any]) -> Link:
+        """Return the link as it is when the manager has said what it has."""
+        return replace(self, capacity=_capacity(description))
 
     @classmethod
     def to_directory(cls, directory: Union[str, "os.PathLike[str]"]) -> Link:
@@ -64,6 +171,8 @@ class Link:
             ManagerDied: the manager has ended, or is out of reach.
         """
         run = find_run("manager", directory)
+        if os.path.exists(os.path.join(run, KEYS)):
+            return cls._to_allocation_of(run)
         try:
             description = json.loads(Path(run, PRESENCE).read_bytes())
         except PermissionError as error:
@@ -76,17 +185,25 @@ class Link:
         return cls._described(description, None)
 
     @classmethod
-    def _described(cls, description: Dict[str, Any], process: Optional[ManagerProcess]) -> Link:
-        capacity = description["capacity"]
+    def _to_allocation_of(cls, run: str) -> Link:
+        """Return the link to a manager in an allocation that goes on, or waits in the queue, or has ended."""
+        from qcg.pilotjob.executor_api._client.distant import Distant
+        from qcg.pilotjob.executor_api._client.record_channel import RecordChannel
+        from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
+
+        distant = Distant(run)
+        report = Report(Path(run, "jobs.report"), interrupted=False)
+        link = cls("", "", Capacity(_UNKNOWN, _UNKNOWN), greets=True, trusted=True, first_check=5.0, report=report)
+        if distant.has_ended:
+            return replace(link, open=partial(RecordChannel, report))
+        return replace(link, open=partial(RemoteChannel, distant))
+
+    @classmethod
+    def _described(cls, description: Dict[str, Any], process: Optional[Owned]) -> Link:
         return cls(
             description["address"],
             description["events"],
-            Capacity(
-                nodes=capacity["nodes"],
-                cores=capacity["cores"],
-                node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
-                resources=capacity["resources"],
-            ),
+            _capacity(description),
             greets=True,
             trusted=True,
             first_check=5.0,
@@ -114,6 +231,16 @@ class Link:
         resources = manager.resources()
         capacity = Capacity(resources["total_nodes"], resources["total_cores"])
         return cls(manager._address, manager._publisher_address, capacity, greets=False, trusted=False, first_check=0.1)
+
+
+def _capacity(description: Dict[str, Any]) -> Capacity:
+    capacity = description["capacity"]
+    return Capacity(
+        nodes=capacity["nodes"],
+        cores=capacity["cores"],
+        node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
+        resources=capacity["resources"],
+    )
 
 
 def _refuse_deaf(run: str, description: Dict[str, Any]) -> None:

@@ -24,8 +24,9 @@ from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
-__all__ = ["ConnectedManager"]
+__all__ = ["ConnectedManager", "DistantManager"]
 
+_ELSEWHERE = "tcp://elsewhere:0"
 _REPLY_SECONDS = 60.0
 _LOOK_MILLISECONDS = 100  # how soon a request notices that the manager has ended
 _LOOK_SECONDS = 0.2  # between questions for iterations, whose ends the dispatcher is not told
@@ -42,7 +43,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
         self._lock = threading.RLock()
         self._dispatcher = dispatcher
         self._attach = attach
-        super().__init__(dispatcher.link.address)
+        super().__init__(dispatcher.link.address or _ELSEWHERE)
 
     @override
     def _setup_logging(self, cfg: Dict[str, Any]) -> None:
@@ -172,3 +173,22 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
         with self._lock:
             self._connected = False
             self._zmq_ctx.destroy(linger=0)
+
+
+class DistantManager(ConnectedManager):
+    """The same for a manager on another machine, which is talked to by the dispatcher alone."""
+
+    @override
+    def _connect(self) -> None:
+        self._connected = True
+
+    @override
+    def _send_and_validate_result(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]] = None) -> Any:
+        if self._dispatcher.is_current_thread:
+            raise CoreConnectionError("a manager on another machine cannot be asked in a done-callback: it would hang")
+        reply = self._dispatcher.ask(json.dumps(data).encode()).reply.result(_REPLY_SECONDS)
+        return (valid_method or Manager._validate_response)(reply)
+
+    @override
+    def wait4_any_job_finish(self, timeout_secs: Optional[float] = None) -> Tuple[str, str]:
+        raise CoreConnectionError("a manager on another machine tells its events to the executor; use as_completed()")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         resume: Union[str, "os.PathLike[str]", None]
 
 
-__all__ = ["LOG_LEVELS", "checked_restarts", "checked_signals", "command_line"]
+__all__ = ["LOG_LEVELS", "checked_restarts", "checked_signals", "command_line", "refuse_beside_allocation"]
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
@@ -78,6 +78,18 @@ def checked_restarts(restarts: Any, manager: Any) -> int:
     if restarts and manager is not None:
         raise InvalidOption("requeue_on_node_failure= is for a manager of the executor's own, not for manager=")
     return restarts
+
+
+def refuse_beside_allocation(manager: Any, resources: Any) -> None:
+    """Refuse what says the same as `allocation`, or something else.
+
+    Raises:
+        InvalidOption: there is such an argument.
+    """
+    if manager is not None:
+        raise InvalidOption("manager= stands beside allocation=; give the one or the other")
+    if resources is not None:
+        raise InvalidOption("resources= stands beside allocation=; Allocation(nodes=, cores_per_node=) says how much")
 
 
 def checked_signals(stop_on: Any) -> List[int]:

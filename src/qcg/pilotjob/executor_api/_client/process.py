@@ -22,7 +22,7 @@ from qcg.pilotjob.executor_api._client.options import value_of, working_director
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 
-__all__ = ["ManagerProcess"]
+__all__ = ["ManagerProcess", "directories_of"]
 
 _ABORT_SECONDS = 1.5
 _STARTER_SECONDS = 1.0
@@ -45,7 +45,7 @@ class ManagerProcess:
             arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
-        self.directories = _directories_of(arguments)
+        self.directories = directories_of(arguments)
         read_end, write_end = os.pipe()
         try:
             self._process = self._spawn(arguments, write_end, restarts)
@@ -64,7 +64,7 @@ class ManagerProcess:
         with _private_file(self.directories.output) as output:
             self._said_before = os.fstat(output.fileno()).st_size
             process = subprocess.Popen(
-                boot.command("__main__", "qcgpj-manager", *arguments),
+                boot.command("_manager.__main__", "qcgpj-manager", *arguments),
                 stdin=subprocess.PIPE,
                 stdout=None if shows else output,
                 stderr=output,
@@ -152,6 +152,9 @@ class ManagerProcess:
             f"resume={self.directories.aux!r} runs the others"
         )
 
+    def farewell(self) -> None:
+        """Do nothing: the end of a process that was told to end is noticed."""
+
     def _abort(self) -> None:
         """End a manager that is starting: it removes what it has made, when it is given the time."""
         assert self._process.stdin is not None
@@ -190,7 +193,7 @@ class ManagerProcess:
             self._process.stdin.close()
 
 
-def _directories_of(arguments: List[str]) -> Directories:
+def directories_of(arguments: List[str]) -> Directories:
     """Make the manager's directory; an ``--id`` is appended to `arguments` when there is none."""
     name = value_of("--id", arguments)
     if not name:

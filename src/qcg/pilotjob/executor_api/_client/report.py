@@ -17,11 +17,12 @@ class Report:
     """Reads the report, each line once, and keeps where a job's line stands. Any thread may ask.
 
     Of the part before `resumed_at`, in bytes, which is older than the manager, what bears the mark of an interruption
-    does not count: it runs again.
+    does not count: it runs again. Where another allocation may follow, no `interrupted` end counts.
     """
 
-    def __init__(self, path: Path, resumed_at: int = 0) -> None:
+    def __init__(self, path: Path, resumed_at: int = 0, *, interrupted: bool = True) -> None:
         self.path = path
+        self._counts_interrupted = interrupted
         self._resumed_at = resumed_at
         self._lock = threading.Lock()
         self._read = 0
@@ -80,7 +81,8 @@ class Report:
             if not line.endswith(b"\n"):
                 return  # torn: the manager is writing it, or was when it ended
             entry = json.loads(line)
-            if self._read >= self._resumed_at or INTERRUPTED not in entry["runtime"]:
+            counts = self._counts_interrupted and self._read >= self._resumed_at
+            if counts or INTERRUPTED not in entry["runtime"]:
                 self._note_place(entry["name"], len(line))
             self._read += len(line)
 

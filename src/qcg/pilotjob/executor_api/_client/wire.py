@@ -6,6 +6,7 @@ import json
 from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 
 __all__ = [
+    "DETACH",
     "FINISH_RUNNING",
     "HELLO",
     "INTERRUPTED",
@@ -21,6 +22,7 @@ __all__ = [
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
 ITERATION_FINISHED = "IFI"
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone
+DETACH = "detach"  # the same: it goes on without a client
 INTERRUPTED = "interrupted"  # the mark in the "runtime" on record of what the manager's own end has ended
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 
@@ -16,17 +16,24 @@ from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
 
-    `orders` holds ``arguments`` (the core service's command line), ``ready`` (a file descriptor that takes lines of
-    JSON, the last of them when the manager is ready or has failed) and ``restarts`` (how often a job may lose its node
-    and be started again).
+    `orders` holds what `serve` takes, and ``ready``, the file descriptor for what there is to say.
     """
     gc.disable()  # what is imported stays: looking for garbage in it would cost a tenth of the start
-    lifeline = take_standard_input()
+    serve(orders, ready=orders["ready"], lifeline=take_standard_input())
+
+
+def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> None:
+    """Run a manager, and end this process with it.
+
+    `orders` holds ``arguments`` (the core service's command line), ``restarts`` (how often a job may lose its node and
+    be started again) and, for a client on another machine, ``remote``: its keys, and how long it may be silent.
+    `ready` takes lines of JSON, the last of them when the manager is ready or has failed. The end of `lifeline` is the
+    client's.
+    """
     # a blocked or ignored signal would be inherited by this process, and from here by every job
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    ready: int = orders["ready"]
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
@@ -36,17 +43,21 @@ def main(orders: Dict[str, Any]) -> None:
 
         leave_step()
         starter = fork_starter(os.environ, umask=jobs_umask, alone=True)
+        if lifeline is None:  # nobody else removes what it has made when it is ended at its start
+            signal.signal(signal.SIGTERM, _end_at_start)
         import_asyncio_without_ssl()
         defer("psutil")  # for jobs that are cancelled
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
+        from qcg.pilotjob.executor_api._manager.resume import Tracker
         from qcg.pilotjob.executor_api._manager.service import Service
 
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
         NodeJob.restarts = orders.get("restarts", 0)
+        Tracker.reruns = orders.get("rerun", True)
         try:
-            service = Service(orders["arguments"], lifeline, starter)
+            service = Service(orders["arguments"], lifeline, starter, orders.get("remote"))
         except CannotResume as refusal:
             _tell(ready, {"refused": str(refusal)})
             os._exit(1)
@@ -57,11 +68,16 @@ def main(orders: Dict[str, Any]) -> None:
     gc.freeze()  # the first look for garbage would go through all that was imported, before the client hears of us
     gc.set_threshold(10_000)  # a batch of jobs makes that many objects, and none of them is garbage
     gc.enable()
+    service.on_forced_end = lambda reason: _tell(ready, {"ending": reason})
     _tell(ready, service.description)
     service.start()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(service.exit_code)  # all is closed; taking the interpreter apart would double the time of the end
+
+
+def _end_at_start(*_: object) -> None:
+    raise SystemExit("it got SIGTERM while it was starting")
 
 
 def _tell(ready: int, message: Dict[str, Any]) -> None:

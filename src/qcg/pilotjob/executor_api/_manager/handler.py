@@ -14,7 +14,7 @@ from qcg.pilotjob.manager import DirectManagerHandler
 from qcg.pilotjob.request import ControlReq
 from qcg.pilotjob.response import Response
 
-from qcg.pilotjob.executor_api._client.wire import FINISH_RUNNING
+from qcg.pilotjob.executor_api._client.wire import DETACH, FINISH_RUNNING
 from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.circles import circle_in
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 _NAME_FORBIDS = re.compile(r"[${}()'\" \t\n]")
 
-ControlReq.REQ_CONTROL_CMDS = [*ControlReq.REQ_CONTROL_CMDS, FINISH_RUNNING]
+ControlReq.REQ_CONTROL_CMDS = [*ControlReq.REQ_CONTROL_CMDS, FINISH_RUNNING, DETACH]
 
 FINISH_GRACE = 1.0  # seconds between SIGTERM and SIGKILL for jobs that are running when the manager has to finish
 
@@ -140,6 +140,9 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
 
     @override
     async def handle_control_req(self, iface: Any, request: Any) -> Response:
+        if request.command == DETACH:
+            self._manager.detached = True
+            return Response.ok("the manager goes on without a client")
         if request.command == FINISH_RUNNING:
             await self._manager.interrupt_queued()
         elif self._finish_task is not None:

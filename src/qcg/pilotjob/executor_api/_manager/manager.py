@@ -44,6 +44,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self.interruptions = Interruptions()
         self._unwanted: Set[str] = set()
         self.ending = False
+        self.detached = False
         self._changed = asyncio.Event()
         self._loop = asyncio.get_event_loop()
         LocalJob.children.after_reaping = self._start_what_fits
@@ -299,6 +300,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         if self.stop_processing:
             return
         state_of_all = job.set_state(state, iteration, error_msg)
+        if state == JobState.SCHEDULED:
+            self.tracer.job_started(job, iteration)
         if iteration is None and state.is_finished() and job.has_iterations:
             self._end_iterations(job, state)  # an array that is omitted
         self._tell(job, iteration, state)

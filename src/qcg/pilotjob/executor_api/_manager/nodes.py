@@ -342,7 +342,7 @@ def _obituary(link: NodeLink, reason: str) -> str:
 
 
 def _command(node: Any, method: str, directory: str) -> List[str]:
-    agent = boot.command("agent", "qcgpj-agent", node.name)
+    agent = boot.command("_manager.agent", "qcgpj-agent", node.name)
     if method == "ssh":
         return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
     # fmt: off

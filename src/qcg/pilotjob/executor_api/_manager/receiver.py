@@ -40,16 +40,25 @@ class Receiver(CoreReceiver):  # type: ignore[misc]  # the core is untyped
                 request = await iface.receive()
                 if request is None:
                     return
-                response = await self._respond(iface, request)
+                response = await self.answer(request, iface)
                 await iface.reply(json.dumps(response.to_dict()))
         finally:
             self._stopped_iface(iface)
 
-    async def _respond(self, iface: Any, request: Dict[str, Any]) -> Response:
+    async def answer(self, request: Dict[str, Any], iface: Any = None) -> Response:
+        """Return the response to a request."""
         if request.get("request") != "submit":  # of those there may be one a job, and the job has its own lines
             _logger.info("request %s", request.get("request"))
+        if request.pop("again", False) and request.get("request") == "submit":
+            request["jobs"] = self._not_taken_yet(request["jobs"])
+            if not request["jobs"]:
+                return Response.ok("they were submitted before")
         checked = CoreReceiver._validate(request)
         if checked.is_error:
             _logger.warning("refused: %s", checked.msg)
             return Response.error(checked.msg)
         return await self._handle_request(iface, checked.request)
+
+    def _not_taken_yet(self, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """Return those that are not here: the request may have come before, to us or to whose run we have taken up."""
+        return [job for job in jobs if not self._handler._manager.job_list.exist(job["name"])]

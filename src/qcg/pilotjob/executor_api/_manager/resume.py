@@ -4,6 +4,7 @@
 
     track.reqs     a line for each job that was taken         } written before the client hears of it
     track.states   a line for each end of a job or iteration  }
+    track.starts   a line for each start, where what was interrupted is not to run again
     jobs.report    the same ends, with all that is known of them; those that the interruption itself brought about
                    bear "interrupted" in their "runtime", and count for nothing here
 
@@ -34,6 +35,9 @@ __all__ = ["ResumedJob", "Tracker"]
 
 _logger = logging.getLogger(__name__)
 
+_STARTS = "track.starts"
+_LOST = "it ran when its manager's allocation ended, and what was interrupted is not to run again (rerun=False)"
+
 
 class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
     """Keeps what is needed to take up a run, whole lines only.
@@ -41,8 +45,12 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
     Mends C16 (a torn last line makes it impossible). Can go when the core does as much.
     """
 
+    reruns = True
+    """Whether what was interrupted runs again."""
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        self._starts = LinesFile(Path(path, _STARTS))
         self._requests = LinesFile(Path(self.reqs_file))
         self._ends = LinesFile(Path(self.finished_file))
 
@@ -57,6 +65,11 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         end = {"task": job.get_name(iteration), "iteration": iteration, "state": job.str_state(iteration)}
         self._ends.append_sooner_or_later(json.dumps(end).encode() + b"\n")
 
+    def job_started(self, job: Job, iteration: Optional[int]) -> None:
+        """Keep a start, if anybody will want to know of it."""
+        if not self.reruns:
+            self._starts.append_sooner_or_later(json.dumps({"task": job.get_name(iteration)}).encode() + b"\n")
+
     @staticmethod
     @override
     def resume(path: str, manager: Any, progress: bool = False) -> List[Job]:
@@ -65,7 +78,7 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         Raises:
             CannotResume: a file cannot be read, or a job does not fit in here.
         """
-        run = _InterruptedRun(Path(path), Path(manager.record.report_file))
+        run = _InterruptedRun(Path(path), Path(manager.record.report_file), reruns=Tracker.reruns)
         jobs = list(run.jobs())
         left = [job for job in jobs if not job.state().is_finished()]
         for job in left:
@@ -108,7 +121,8 @@ class ResumedJob(SchedulingJob):  # type: ignore[misc]  # the core is untyped
 class _InterruptedRun:
     """What the files of a run tell."""
 
-    def __init__(self, directory: Path, report: Path) -> None:
+    def __init__(self, directory: Path, report: Path, *, reruns: bool) -> None:
+        self._started = set() if reruns else {start["task"] for start in _lines(directory / _STARTS)}
         self._requests: Dict[str, Dict[str, Any]] = {}
         self._submitted: Counter[str] = Counter()
         for request in _lines(directory / "track.reqs"):
@@ -120,6 +134,7 @@ class _InterruptedRun:
         for end in _lines(directory / "track.states"):
             self._tracked[end["task"]] += 1
             self._ends[end["task"]] = {"state": end["state"]}
+            self._started.discard(end["task"])
         self._reported: Counter[str] = Counter()
         for line in _lines(report):
             if INTERRUPTED in line["runtime"]:
@@ -149,6 +164,8 @@ class _InterruptedRun:
     def _restore(self, job: Job, iteration: Optional[int]) -> None:
         name = job.get_name(iteration)
         if max(self._tracked[name], self._reported[name]) < self._submitted[job.name]:
+            if name in self._started:
+                job.set_state(JobState.FAILED, iteration, _LOST)
             return
         end = self._ends[name]
         state = JobState[end["state"]]

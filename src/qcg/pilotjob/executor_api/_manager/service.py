@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ import socket
 import threading
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import qcg.pilotjob.executor
 import qcg.pilotjob.manager
@@ -23,15 +24,18 @@ from qcg.pilotjob.logger import top_logger
 from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
 
+from qcg.pilotjob.executor_api._client.directories import HANDOVER
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
+from qcg.pilotjob.executor_api._manager.leash import Leash
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
+from qcg.pilotjob.executor_api._manager.remote import Remote
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
@@ -53,7 +57,14 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     the core's service can be given its loop, its files' mode and a lifeline.
     """
 
-    def __init__(self, arguments: List[str], lifeline: int, starter: Tuple[int, socket.socket]) -> None:
+    def __init__(
+        self,
+        arguments: List[str],
+        lifeline: Optional[int],
+        starter: Tuple[int, socket.socket],
+        remote: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        self.on_forced_end: Callable[[str], None] = lambda _: None
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._lifeline = lifeline
@@ -64,6 +75,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._failure: Optional[BaseException] = None
         self._children: Optional[Children] = None
         self._run_times: Optional[RunTimes] = None
+        self._remote_orders = remote
+        self._remote: Optional[Remote] = None
+        self._handover: Optional["asyncio.Task[None]"] = None
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.service.StateTracker = Tracker
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
@@ -86,6 +100,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
         return {
             "starter": self._starter[0],
+            "remote": self._remote.describe() if self._remote is not None else None,
             "local": self._manager.local,
             "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
@@ -140,6 +155,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._manager.on_failure = self._fail
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
+        if self._remote_orders is not None:
+            self._remote = Remote(self._remote_orders["keys"])
+            self._remote.publish_by(self._manager.status_publisher)
+            self._ifaces.append(self._remote.interface)
         self._receiver = Receiver(self._manager.get_handler(), self._ifaces)
         if self._manager.local and Config.ENABLE_RT_STATS.get(self._conf):
             self._run_times = LocalJob.run_times = self._make_run_times()
@@ -168,7 +187,18 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             LocalJob.note_in_log = self._log_handler.note
         if top_logger.level == logging.INFO:
             top_logger.setLevel(logging.WARNING)  # the core writes a dozen lines a job, where we write two
-        self._loop.add_reader(self._lifeline, self._read_lifeline)
+        if self._lifeline is not None:
+            self._loop.add_reader(self._lifeline, self._read_lifeline, self._lifeline)
+        if self._remote is not None and self._remote_orders is not None:
+            Leash(
+                self._remote,
+                self._manager,
+                seconds=self._remote_orders["silence"],
+                idle_seconds=self._remote_orders["idle"],
+                on_silence=self._end_because,
+                on_idle=lambda: self._receiver.set_finish(True),
+                look_for_handover=self._look_for_handover,
+            ).start()
         try:
             self._loop.run_until_complete(self._run_service())
         finally:
@@ -181,14 +211,31 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         await receiver.ended.wait()
         await receiver.stop()
 
-    def _read_lifeline(self) -> None:
-        if not os.read(self._lifeline, 1024):
-            self._loop.remove_reader(self._lifeline)
+    def _read_lifeline(self, lifeline: int) -> None:
+        if not os.read(lifeline, 1024):
+            self._loop.remove_reader(lifeline)
             self._end_because("its client has gone")
+
+    def _look_for_handover(self) -> None:
+        """Take what a client has left that was detached before there was a manager."""
+        path = Path(self._aux_dir, HANDOVER)
+        if path.exists() and self._handover is None:
+            self._manager.detached = True
+            self._handover = self._loop.create_task(self._take_over(json.loads(path.read_bytes())))
+            self._handover.add_done_callback(lambda _: path.unlink(missing_ok=True))
+
+    async def _take_over(self, submissions: List[List[Dict[str, Any]]]) -> None:
+        for jobs in submissions:
+            response = await self._receiver.answer({"request": "submit", "jobs": jobs, "again": True})
+            if response.code != 0:
+                _logger.error("jobs that were left for this manager are refused: %s", response.msg)
 
     def _end_because(self, reason: str) -> None:
         _logger.warning("the manager ends all jobs and itself: %s", reason)
         if self._ending is None:
+            if self._remote is not None:
+                self._remote.close()  # what is interrupted now is not the jobs' end, and nobody may take it for that
+            self.on_forced_end(reason)
             self._ending = self._loop.create_task(self._end())
             last_resort = threading.Timer(_LONGEST_END, self._end_by_force)
             last_resort.daemon = True
@@ -218,16 +265,18 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self._children.close()
         if self._run_times is not None:
             self._run_times.close()
+        if self._remote is not None:
+            self._remote.close()
         pending = asyncio.all_tasks(self._loop)
         for task in pending:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         zmq.asyncio.Context.instance().destroy()
+        self._leave_directory()  # before the loop is closed: with that its signals' handlers go
         _logger.info("the manager has ended")
         top_logger.removeHandler(self._log_handler)
         self._log_handler.close()
         self._loop.close()
-        self._leave_directory()
 
     def _leave_directory(self) -> None:
         if self._presence is not None:

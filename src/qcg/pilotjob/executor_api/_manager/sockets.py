@@ -1,4 +1,4 @@
-"""The manager's two sockets, private: files in a directory that only the owner can enter."""
+"""The manager's two sockets for its own machine, private: files in a directory that only the owner can enter."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ _GATHER_SECONDS = 0.005
 LINGER = 300  # milliseconds in which a reply or an event can still leave when the process ends
 
 
-class _BoundSocket:
+class BoundSocket:
     """A socket that is served by the event loop, without the tasks that ``zmq.asyncio`` takes for each message.
 
     None that is bound here ever has to wait before it can send.
     """
 
-    def __init__(self, kind: int, address: str, on_message: Callable[[bytes], None], **options: int) -> None:
+    def __init__(self, kind: int, address: str, on_message: Callable[..., None], **options: Any) -> None:
+        """`on_message` is called with the frames of each message."""
         context: Any = Context.instance()
         self._socket: "zmq.Socket[bytes]" = context.socket(kind, socket_class=zmq.Socket)
         for name, value in options.items():
@@ -42,11 +43,18 @@ class _BoundSocket:
         self._loop = asyncio.get_event_loop()
         self._loop.add_reader(self._socket.fileno(), self._read)
 
-    def send(self, text: str) -> None:
+    @property
+    def port(self) -> int:
+        """The port of a TCP socket."""
+        endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT)
+        assert isinstance(endpoint, bytes)
+        return int(endpoint.rstrip(b"\0").rpartition(b":")[2])
+
+    def send(self, *frames: bytes) -> None:
         """Send a message, if the socket is still there."""
         if self._socket.closed:
             return
-        self._socket.send_string(text)
+        self._socket.send_multipart(frames)
         self._read()  # the descriptor does not tell again of what came before
 
     def close(self) -> None:
@@ -56,8 +64,8 @@ class _BoundSocket:
             self._socket.close()
 
     def _read(self) -> None:
-        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._on_message(self._socket.recv())
+        while not self._socket.closed and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._on_message(*self._socket.recv_multipart())
 
 
 class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyped
@@ -73,7 +81,7 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
     def setup(self, conf: Dict[Any, Any]) -> None:
         self.address = self.real_address = self.external_address = f"ipc://{self.directory / REQUESTS}"
         self._messages: "asyncio.Queue[bytes]" = asyncio.Queue()
-        self.socket = _BoundSocket(zmq.REP, self.address, self._messages.put_nowait)
+        self.socket = BoundSocket(zmq.REP, self.address, self._messages.put_nowait)
 
     @override
     async def receive(self) -> Dict[str, Any]:
@@ -90,7 +98,7 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
 
     @override
     async def reply(self, reply_msg: str) -> None:
-        self.socket.send(reply_msg)
+        self.socket.send(reply_msg.encode())
 
 
 class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is untyped
@@ -109,25 +117,39 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
         self._loop = asyncio.get_event_loop()
-        self._gathered: List[str] = []
+        self._gathered: List[bytes] = []
         self._timer: Optional[asyncio.TimerHandle] = None
         self.address = self.external_address = f"ipc://{self.directory / EVENTS}"
         self._subscribed: Tuple[str, ...] = ()
-        self.socket = _BoundSocket(zmq.XPUB, self.address, self._take_subscription, SNDHWM=0, XPUB_VERBOSE=1)
+        self._sockets: List[BoundSocket] = []
+        self.add_socket(self.address)
 
-    def _take_subscription(self, message: bytes) -> None:
+    def add_socket(self, address: str, **options: Any) -> BoundSocket:
+        """Publish at another address too."""
+        added = BoundSocket(
+            zmq.XPUB,
+            address,
+            lambda message: self._take_subscription(added, message),
+            SNDHWM=0,
+            XPUB_VERBOSE=1,
+            **options,
+        )
+        self._sockets.append(added)
+        return added
+
+    def _take_subscription(self, to: BoundSocket, message: bytes) -> None:
         if message.startswith(b"\x01"):
             topic = message[1:].decode()
             if topic not in self._subscribed:
                 self._subscribed += (topic,)
             if topic == HELLO:
-                self.socket.send(f"{HELLO} {{}}")
+                to.send(f"{HELLO} {{}}".encode())
 
     @override
     def publish(self, topic: EventTopic, data: Dict[str, Any]) -> None:
         if not topic.value.startswith(self._subscribed):
             return
-        self._gathered.append(f"{topic.value} {json.dumps(data)}")
+        self._gathered.append(f"{topic.value} {json.dumps(data)}".encode())
         if not self.may_gather():
             self._send_gathered()
         elif self._timer is None:
@@ -139,9 +161,11 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
             self._timer = None
         gathered, self._gathered = self._gathered, []
         for message in gathered:
-            self.socket.send(message)
+            for publishing in self._sockets:
+                publishing.send(message)
 
     @override
     async def stop(self) -> None:
         self._send_gathered()
-        self.socket.close()
+        for publishing in self._sockets:
+            publishing.close()

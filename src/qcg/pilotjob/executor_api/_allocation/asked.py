@@ -1,0 +1,78 @@
+"""An `Allocation`, checked, as the guard is asked for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from dataclasses import fields
+from typing import Any, Dict, Optional
+
+from qcg.pilotjob.executor_api.allocation import Allocation
+from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.validation import seconds_of
+
+__all__ = ["wanted"]
+
+SCHEDULERS = ("slurm", "pbs", "pbs_classic", "lsf", "flux", "cobalt", "local")
+
+_COMMANDS = {"sbatch": "slurm", "bsub": "lsf", "flux": "flux", "qsub": "pbs"}
+
+
+def wanted(allocation: Allocation) -> Dict[str, Any]:
+    """Return the fields of `allocation`, its walltime in ``seconds``, and what it leaves open.
+
+    Raises:
+        InvalidOption: it has no meaning.
+        ImportError: psij-python is not installed.
+    """
+    if not isinstance(allocation, Allocation):
+        raise InvalidOption(f"allocation is {allocation!r}; give Allocation(nodes=..., walltime=...)")
+    if importlib.util.find_spec("psij") is None:
+        raise ImportError(
+            "allocation= needs psij-python; pip install 'qcg-pilotjob-executor-api[allocations]'", name="psij"
+        )
+    for name, least in (("nodes", 1), ("cores_per_node", 1), ("count", 1), ("renew", 0)):
+        _check_number(name, getattr(allocation, name), least)
+    for name in ("queue_timeout", "start_timeout", "silence", "idle", "poll"):
+        _check_seconds(name, getattr(allocation, name))
+    try:
+        seconds = seconds_of(allocation.walltime)
+    except (ValueError, TypeError) as error:
+        raise InvalidOption(f"walltime is {allocation.walltime!r}; write '90m', '1h30m' or '45s'") from error
+    asked_for = {field.name: getattr(allocation, field.name) for field in fields(allocation) if field.name != "tunnel"}
+    return {
+        **asked_for,
+        "scheduler": _scheduler(allocation.scheduler),
+        "options": dict(allocation.options),
+        "python": allocation.python or sys.executable,
+        "seconds": seconds,
+    }
+
+
+def _check_number(name: str, value: Any, least: int) -> None:
+    if value is None and name == "cores_per_node":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidOption(f"Allocation's {name} is {value!r}; give a number of at least {least}")
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if value is None and name == "queue_timeout":
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise InvalidOption(f"Allocation's {name} is {value!r}; give seconds")
+
+
+def _scheduler(given: Optional[str]) -> str:
+    if given in SCHEDULERS:
+        return given
+    if given is not None:
+        raise InvalidOption(f"Allocation's scheduler is {given!r}; give one of {', '.join(SCHEDULERS)}")
+    for command, scheduler in _COMMANDS.items():
+        if shutil.which(command) is not None:
+            return scheduler
+    raise InvalidOption(
+        f"no scheduler was found: none of {', '.join(_COMMANDS)} is on the PATH; give Allocation(scheduler=...), one "
+        f"of {', '.join(SCHEDULERS)}, where 'local' is this machine"
+    )

@@ -1,0 +1,320 @@
+"""The guard: the process on the login node that asks for an allocation, watches it and ends it.
+
+Its orders come as a line of JSON on standard input, and after that words of its client, a line each: ``renew``,
+``goodbye`` (the manager was told to end), ``detach``. The end of standard input means that the client has gone. What it
+sees goes to its client as lines of JSON::
+
+    {"asked": id, "number": n}          the scheduler has taken it
+    {"refused": why}                    it has not, or the allocation cannot serve; the guard ends
+    {"queued": place, "expected": t}    it waits
+    {"starting": host}                  the pilot runs
+    {"waiting": {node: ready}}          as a manager's own process says it
+    {"manager": description}            the manager takes requests
+    {"lapsed": why}                     it has ended, and there will be another one when the client says ``renew``
+    {"over": why}                       it has ended; the guard ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional
+
+import psutil
+
+from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
+from qcg.pilotjob.executor_api._client.directories import PRESENCE, tail
+
+__all__ = ["main"]
+
+_LOOK_SECONDS = 0.1
+_QUEUE_SECONDS = 15.0  # between two questions for the place in the queue
+_GOODBYE_SECONDS = 5.0  # for the manager to end by itself
+_VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
+_KILL_SECONDS = 2.0
+_BOOT = (
+    "import sys, json; orders = json.load(open(sys.argv[1])); sys.path[:] = orders.pop('path') or sys.path; "
+    "from qcg.pilotjob.executor_api._manager.pilot import main; main(orders)"
+)
+
+
+class _Refused(Exception):
+    """The allocation cannot serve; the message says why, and what to do."""
+
+
+class _ClientGone(Exception):
+    """The client has ended, or wants the allocation no more."""
+
+
+class _Detached(Exception):
+    """The allocation goes on by itself."""
+
+
+def main(orders: Dict[str, Any]) -> None:
+    """Look after an allocation, and those that follow it, until all is over.
+
+    `orders` holds ``directory`` (the run's), ``wanted`` (the fields of `Allocation`, with ``seconds`` for its
+    walltime), ``pilot`` (what the pilot's orders have in common) and ``tell`` (a file descriptor).
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        # it ends with its client; what it starts must not inherit that a signal is ignored, as it would
+        signal.signal(number, lambda *_: None)
+    guard = _Guard(orders)
+    try:
+        guard.run()
+    except _Refused as refusal:
+        guard.tell(refused=str(refusal))
+    except _ClientGone:
+        guard.tell(over="it was given back")
+    except _Detached:
+        guard.tell(over="it was detached")
+        os._exit(0)  # psij's threads would be waited for
+    guard.give_back()
+    os._exit(0)
+
+
+class _Guard:
+    def __init__(self, orders: Dict[str, Any]) -> None:
+        self._directory = Path(orders["directory"])
+        self._wanted: Dict[str, Any] = orders["wanted"]
+        self._pilot_orders: Dict[str, Any] = orders["pilot"]
+        self._tell_fd: int = orders["tell"]
+        self._number = 0
+        self._file_number = len(list(self._directory.glob("pilot.*.jsonl")))  # of an interrupted run there are some
+        self._pilot: Dict[str, Any] = {}
+        self._words: List[str] = []
+        self._unread = b""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(0, selectors.EVENT_READ)
+        self._scheduler = Scheduler(self._wanted["scheduler"], self._directory / "psij", self._wanted["poll"])
+
+    def tell(self, **news: Any) -> None:
+        """Tell the client, if it is there."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._tell_fd, json.dumps(news).encode() + b"\n")
+
+    def run(self) -> None:
+        """Have one allocation after the other."""
+        for left in range(self._wanted["renew"], -1, -1):
+            self._ask()
+            self._await_begin()
+            self._await_manager()
+            why = self._await_end()
+            if left:
+                self.tell(lapsed=why)
+                self._await_word("renew")
+        self.tell(over=why)
+
+    # ---- one allocation
+
+    def _ask(self) -> None:
+        self._number += 1
+        self._file_number += 1
+        self._pilot = {}
+        orders = self._directory / f"pilot.{self._file_number}.json"
+        arguments = list(self._pilot_orders["arguments"])
+        if self._number > 1 and "--resume" not in arguments:
+            arguments += ["--resume", str(self._directory)]
+        _write_private(orders, json.dumps({**self._pilot_orders, "arguments": arguments, "said": str(self._said)}))
+        files = {"wd": self._directory.parent, "out": self._out}
+        if self._wanted["setup"]:
+            files["setup"] = self._directory / "setup.sh"
+            _write_private(files["setup"], self._wanted["setup"] + "\n")
+        try:
+            number = self._scheduler.submit([self._wanted["python"], "-c", _BOOT, str(orders)], self._wanted, files)
+        except SubmitException as error:
+            raise _Refused(_in_our_words(str(error), self._wanted)) from error
+        self.tell(asked=number, number=self._number)
+
+    @property
+    def _said(self) -> Path:
+        return self._directory / f"pilot.{self._file_number}.jsonl"
+
+    @property
+    def _out(self) -> Path:
+        return self._directory / f"pilot.{self._file_number}.out"
+
+    def _await_begin(self) -> None:
+        """Wait in the queue."""
+        limit = self._wanted["queue_timeout"]
+        deadline = time.monotonic() + limit if limit is not None else float("inf")
+        next_look = 0.0
+        while self._scheduler.waits and not self._said.exists():
+            if time.monotonic() > next_look:
+                next_look = time.monotonic() + _QUEUE_SECONDS
+                place, expected = self._scheduler.place_in_queue(self._wanted["queue"])
+                self.tell(queued=place, expected=None if expected is None else expected.isoformat())
+            if time.monotonic() > deadline:
+                raise _Refused(
+                    f"it was still in the queue after {limit:g} s (queue_timeout), and was taken back; ask for less, "
+                    "for another queue, or wait longer"
+                )
+            self._listen()
+
+    def _await_manager(self) -> None:
+        """Wait until the pilot has said that its manager is ready."""
+        deadline = time.monotonic() + self._wanted["start_timeout"]
+        for line in self._lines_of_pilot():
+            if line is None:
+                if self._scheduler.has_ended():
+                    raise _Refused(self._why_not_begun())
+                if time.monotonic() > deadline:
+                    raise _Refused(self._why_silent())
+                self._listen()
+            elif "pilot" in line:
+                self._pilot = line["pilot"]
+                self.tell(starting=self._pilot["host"])
+            elif "waiting" in line:
+                self.tell(waiting=line["waiting"])
+            elif "refused" in line or "error" in line:
+                raise _Refused(f"the manager did not start there: {line.get('refused') or line['error']}{self._tail()}")
+            else:
+                self.tell(manager=line)
+                return
+
+    def _lines_of_pilot(self) -> Iterator[Optional[Dict[str, Any]]]:
+        """Yield what the pilot says, and None whenever it has said nothing more."""
+        read, unread = 0, b""
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                os.listdir(self._directory)  # a network file system looks anew then
+                with self._said.open("rb") as file:
+                    file.seek(read)
+                    new = file.read()
+                read += len(new)
+                *lines, unread = (unread + new).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+            yield None
+
+    def _await_end(self) -> str:
+        """Return why the allocation, or the manager in it, has ended."""
+        presence = self._directory / PRESENCE
+        while not self._scheduler.has_ended() and presence.exists():
+            self._listen()
+        if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
+            deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
+            while not self._scheduler.has_ended() and time.monotonic() < deadline:
+                self._listen()
+        last_words = [line["ending"] for line in _lines(self._said) if "ending" in line]
+        self.give_back()
+        name = f"allocation {self._scheduler.name}"
+        said = f"; its manager's last words: {last_words[-1]}" if last_words else ""
+        return f"{name} on {self._pilot.get('host')} has ended: {self._scheduler.verdict}{said}"
+
+    def _why_not_begun(self) -> str:
+        said = tail(self._out, 15) or tail(self._directory / "psij" / f"{self._scheduler.name}.out", 15)
+        if "ModuleNotFoundError" in said or "ImportError" in said:
+            hint = (
+                f"{self._wanted['python']} on the node cannot import this package; install it there, or give python= "
+                "or setup= (like 'module load' or 'source .../activate') to Allocation"
+            )
+        elif "No such file" in said or "not found" in said or "127" in self._scheduler.verdict:
+            hint = (
+                f"{self._wanted['python']} is not on the node; give python= to Allocation, or setup= that brings "
+                "one, or use an environment in a file system that the nodes share"
+            )
+        elif not self._said.exists() and not said:
+            hint = (
+                f"nothing of it appeared in {self._directory}: see that the nodes share that file system, and give "
+                "another wd= if they do not"
+            )
+        else:
+            hint = f"read {self._out}"
+        return (
+            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}"
+            f"{self._tail()}\n  next: {hint}"
+        )
+
+    def _why_silent(self) -> str:
+        begun = f"the manager in allocation {self._scheduler.name} was not ready within "
+        limit = f"{self._wanted['start_timeout']:g} s (start_timeout)"
+        if self._said.exists():
+            return f"{begun}{limit}{self._tail()}\n  next: read {self._directory / 'service.log'}"
+        return (
+            f"{begun}{limit}, and nothing of it appeared in {self._directory}\n  next: see that the nodes share that "
+            "file system, and give another wd= if they do not"
+        )
+
+    def _tail(self) -> str:
+        return "".join(f"\n  | {line}" for line in tail(self._out, 15).splitlines())
+
+    # ---- the client
+
+    def _listen(self) -> None:
+        """Let a moment pass, in which the client may say something."""
+        if not self._selector.select(_LOOK_SECONDS):
+            return
+        read = os.read(0, 4096)
+        *words, self._unread = (self._unread + read).split(b"\n")
+        self._words += [word.decode() for word in words]
+        if "detach" in self._words:
+            raise _Detached
+        if "goodbye" in self._words:
+            self._await_farewell()
+            raise _ClientGone
+        if not read:
+            raise _ClientGone
+
+    def _await_word(self, word: str) -> None:
+        while word not in self._words:
+            self._listen()
+        self._words.remove(word)
+
+    def _await_farewell(self) -> None:
+        """Wait until the manager, which was told to end, has gone; jobs may take as long as they like."""
+        presence = self._directory / PRESENCE
+        while presence.exists() and not self._scheduler.has_ended():
+            if self._selector.select(_LOOK_SECONDS) and not os.read(0, 4096):
+                return
+
+    def give_back(self) -> None:
+        """End the allocation."""
+        if self._wanted["scheduler"] == "local":
+            self._end_local_pilot()
+        with contextlib.suppress(SubmitException):  # it has ended meanwhile
+            self._scheduler.cancel()
+        shutil.rmtree(self._directory / "psij", ignore_errors=True)
+
+    def _end_local_pilot(self) -> None:
+        """Let the manager end in peace: psij would kill it."""
+        left = psutil.Process().children(recursive=True)
+        os.killpg(0, signal.SIGTERM)  # it is in this process's group, and so is what it is forking just now
+        for process in psutil.wait_procs(left, _KILL_SECONDS)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _in_our_words(said: str, wanted: Dict[str, Any]) -> str:
+    """Return what the scheduler has refused, with what to do about it."""
+    lower = said.lower()
+    if "partition" in lower or "queue" in lower:
+        hint = f"there is no queue {wanted['queue']!r} that takes this; 'sinfo' or 'qstat -Q' lists them; give queue="
+    elif "account" in lower or "project" in lower:
+        hint = (
+            f"account {wanted['account']!r} may not be used here; 'sacctmgr show associations user=$USER' tells which"
+        )
+    elif "time" in lower:
+        hint = "the queue allows less time; give a shorter walltime= or another queue="
+    elif "node" in lower or "cpu" in lower:
+        hint = "the queue does not have that many nodes or cores; give other nodes= or cores_per_node="
+    else:
+        hint = "these are the scheduler's words; Allocation's arguments are what it was asked for"
+    return f"the scheduler refused it: {said.strip()}\n  next: {hint}"
+
+
+def _lines(path: Path) -> List[Dict[str, Any]]:
+    with contextlib.suppress(FileNotFoundError):
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    return []
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)

@@ -1,0 +1,272 @@
+"""The guard process and the allocation behind it, seen from the client: what stands where a manager process does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Sequence
+
+import zmq
+
+from qcg.pilotjob.executor_api._allocation.asked import wanted
+from qcg.pilotjob.executor_api._client import boot
+from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, tail
+from qcg.pilotjob.executor_api._client.process import directories_of
+from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
+from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, ManagerDied
+from qcg.pilotjob.executor_api.jobs import Capacity
+
+__all__ = ["Keeper"]
+
+_GUARD_SECONDS = 60.0  # for the guard's first word, which is the scheduler's
+_END_SECONDS = 30.0  # for the guard to give the allocation back
+
+
+class Keeper:
+    """An allocation that is ours. Belongs to the thread that makes it, and then to the dispatcher's.
+
+    Attributes:
+        status: where the allocation stands; any thread may look.
+        manager: the description of the manager that takes requests, None when there is none.
+        has_lapsed: whether the next allocation is asked for when it is needed.
+    """
+
+    def __init__(self, allocation: Allocation, arguments: Sequence[str], restarts: int = 0) -> None:
+        """Start the guard; `await_ready` has to follow. `arguments` are the manager's.
+
+        Raises:
+            InvalidOption: the allocation has no meaning.
+            ImportError: psij-python is not installed.
+            OSError: the working directory cannot be made.
+        """
+        self._allocation = allocation
+        asked_for = wanted(allocation)
+        arguments = list(arguments)
+        self.directories: Directories = directories_of(arguments)
+        if asked_for["scheduler"] == "local":
+            arguments += ["--nodes", str(allocation.nodes * (allocation.cores_per_node or os.cpu_count() or 1))]
+            arguments += ["--envschema", "common"]
+        arguments += ["--nl-init-timeout", str(max(1, int(min(allocation.start_timeout, 1e6)) - 1))]
+        keys = _make_keys(Path(self.directories.aux, KEYS))
+        self.keys: Dict[str, Any] = keys["client"]
+        self._keys_of_manager: Dict[str, Any] = keys["manager"]
+        self.status = AllocationStatus()
+        self.manager: Optional[Dict[str, Any]] = None
+        self.has_lapsed = False
+        self.on_change: Callable[[AllocationStatus], None] = lambda _: None
+        self.reach_seconds = allocation.start_timeout
+        self._unread = b""
+        self._why = ""
+        self._refusal = ""
+        self._seconds = asked_for["seconds"]
+        self._spawn(asked_for, arguments, restarts)
+
+    def _spawn(self, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int) -> None:
+        read_end, write_end = os.pipe()
+        pilot = {
+            "arguments": arguments,
+            "restarts": restarts,
+            "whole_nodes": self._allocation.cores_per_node is None,
+            "rerun": self._allocation.rerun,
+            "remote": {
+                "keys": self._keys_of_manager,
+                "silence": self._allocation.silence,
+                "idle": self._allocation.idle,
+            },
+        }
+        if self._allocation.python is None:
+            pilot = boot.with_path(pilot)
+        else:
+            pilot["path"] = None
+        orders = boot.with_path(
+            {"directory": self.directories.aux, "wanted": asked_for, "pilot": pilot, "tell": write_end}
+        )
+        with open(self.directories.output, "ab", opener=_private) as output:
+            self._process = subprocess.Popen(
+                boot.command("_allocation.guard", "qcgpj-guard", self.directories.aux),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[write_end],
+                start_new_session=True,
+                bufsize=0,
+            )
+        os.close(write_end)
+        self.end_fd = read_end
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # await_ready tells why it has ended
+            self._process.stdin.write(json.dumps(orders).encode() + b"\n")
+
+    def await_ready(self) -> None:
+        """Wait until the scheduler has taken or refused what is asked for.
+
+        Raises:
+            AllocationFailed: it was refused, or the guard does not run; then nothing of it is left.
+        """
+        deadline = time.monotonic() + _GUARD_SECONDS
+        try:
+            while self.status.state == "ASKED":
+                if not zmq.zmq_poll([(self.end_fd, zmq.POLLIN)], max(0, int(1000 * (deadline - time.monotonic())))):
+                    raise AllocationFailed(f"the scheduler was asked, and has not answered for {_GUARD_SECONDS:g} s")
+                if not self.hear():
+                    raise self.obituary()
+        except BaseException:
+            self.kill()
+            raise
+
+    def expected_capacity(self, unknown: int) -> Capacity:
+        """Return what jobs can have as far as that is known before there is a manager."""
+        per_node = self._allocation.cores_per_node
+        return Capacity(self._allocation.nodes, unknown if per_node is None else self._allocation.nodes * per_node)
+
+    @property
+    def description(self) -> Dict[str, Any]:
+        """What the manager says of itself."""
+        return self.manager or {}
+
+    # ---- what the guard says
+
+    def hear(self) -> bool:
+        """Read what the guard says; return False when it has ended."""
+        read = os.read(self.end_fd, 65536)
+        *lines, self._unread = (self._unread + read).split(b"\n")
+        for line in lines:
+            self._heard(**json.loads(line))
+        return bool(read)
+
+    def _heard(self, **news: Any) -> None:
+        changes: Dict[str, Any] = {}
+        if "asked" in news:
+            changes = {"state": "QUEUED", "id": news["asked"], "number": news["number"], "until": None, "message": ""}
+        elif "queued" in news:
+            expected = news["expected"]
+            changes = {"position": news["queued"], "expected": expected and datetime.fromisoformat(expected)}
+        elif "starting" in news:
+            until = datetime.now().astimezone() + timedelta(seconds=self._seconds)
+            changes = {"state": "STARTING", "position": None, "expected": None, "until": until}
+        elif "waiting" in news:
+            changes = {"message": f"waiting for {sum(not ready for ready in news['waiting'].values())} nodes"}
+        elif "manager" in news:
+            self.manager = news["manager"]
+            capacity = news["manager"]["capacity"]
+            changes = {"state": "RUNNING", "nodes": capacity["nodes"], "cores": capacity["cores"], "message": ""}
+        elif "lapsed" in news:
+            self.manager, self.has_lapsed, self._why = None, True, news["lapsed"]
+            changes = {"state": "LAPSED", "nodes": None, "cores": None, "message": news["lapsed"]}
+        elif "over" in news or "refused" in news:
+            self._why, self._refusal = news.get("over", ""), news.get("refused", "")
+            changes = {"state": "ENDED", "nodes": None, "cores": None, "message": self._why or self._refusal}
+        self.status = replace(self.status, **changes)
+        self.on_change(self.status)
+
+    def look(self) -> None:
+        """Do nothing: the guard tells."""
+
+    # ---- what the dispatcher does with a manager process
+
+    def endpoint(self, what: str, host: str) -> str:
+        """Return the address of the manager's ``requests`` or ``events``."""
+        assert self.manager is not None
+        port = self.manager["remote"][what]
+        if self._allocation.tunnel is not None:
+            host, port = self._allocation.tunnel(host, port)
+        return f"tcp://{host}:{port}"
+
+    def say(self, word: str) -> None:
+        """Tell the guard, if it still listens."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(word.encode() + b"\n")
+
+    def renew(self) -> None:
+        """Let the next allocation be asked for."""
+        self.has_lapsed = False
+        self.say("renew")
+
+    def farewell(self) -> None:
+        """Tell the guard that the manager was told to end."""
+        self.say("goodbye")
+
+    def detach(self, jobs: Optional[Sequence[str]] = None) -> None:
+        """Let the allocation go on by itself; a manager that is not there yet finds the `jobs` that it is to take."""
+        if jobs is not None:
+            path = Path(self.directories.aux, HANDOVER)
+            with open(f"{path}.new", "w", opener=_private) as file:
+                json.dump([json.loads(f"[{several}]") for several in jobs], file)
+            os.replace(f"{path}.new", path)
+        self.say("detach")
+        self.status = replace(self.status, state="DETACHED")
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end of the guard; return whether it came."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def obituary(self) -> ManagerDied:
+        """Return the exception that tells how all ended, once the guard is collected."""
+        code = self._process.wait()
+        if self._refusal:
+            return AllocationFailed(self._refusal)
+        why = self._why or f"the process that looked after it ended with code {code}{self._tail()}"
+        return AllocationEnded(
+            f"{why}; jobs that had not ended were ended with it\n"
+            f"  log:  {self.directories.log}\n"
+            f"  next: jobs that have ended are in {self.directories.report}; an executor with allocation= and "
+            f"resume={self.directories.aux!r} runs the others; renew= goes on by itself"
+        )
+
+    def _tail(self) -> str:
+        return "".join(f"\n  | {line}" for line in tail(self.directories.output, 15).splitlines())
+
+    def kill(self) -> None:
+        """Give the allocation back."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if not self.wait(_END_SECONDS):
+            self._process.kill()
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Collect the guard."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if not self.wait(_END_SECONDS):
+            self._process.kill()
+        self._process.wait()
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Close this process's ends of the pipes."""
+        if self.end_fd >= 0:
+            os.close(self.end_fd)
+            self.end_fd = -1
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def _make_keys(path: Path) -> Dict[str, Any]:
+    """Make the keys of both sides, and keep them where only the user can read them; a resumed run has them."""
+    with contextlib.suppress(FileNotFoundError):
+        return dict(json.loads(path.read_bytes()))
+    (public, secret), (client_public, client_secret) = zmq.curve_keypair(), zmq.curve_keypair()
+    keys = {
+        "manager": {"public": public.decode(), "secret": secret.decode(), "client": client_public.decode()},
+        "client": {"public": client_public.decode(), "secret": client_secret.decode(), "manager": public.decode()},
+    }
+    with open(path, "x", opener=_private) as file:
+        json.dump(keys, file)
+    return keys
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

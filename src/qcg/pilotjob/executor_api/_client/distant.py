@@ -1,0 +1,67 @@
+"""A manager in an allocation that another client has asked for: the files of its run tell of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Dict, Optional
+
+from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
+from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
+
+__all__ = ["Distant"]
+
+
+class Distant:
+    """Where that manager is; see `Peer`."""
+
+    end_fd = -1
+    reach_seconds = 60.0
+
+    def __init__(self, run: str) -> None:
+        """Look at the directory of a run.
+
+        Raises:
+            InvalidOption: it is another user's.
+        """
+        self._run = run
+        try:
+            with open(os.path.join(run, KEYS)) as file:
+                self.keys: Dict[str, Any] = json.load(file)["client"]
+        except PermissionError as error:
+            raise InvalidOption(f"manager is {run!r}, which belongs to another user: {error}") from None
+        self.manager: Optional[Dict[str, Any]] = None
+        self._has_been_there = False
+        self._text = b""
+        if not self.has_ended:
+            self.look()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is no manager, and none is to come."""
+        return not any(os.path.exists(os.path.join(self._run, name)) for name in (PRESENCE, HANDOVER))
+
+    def endpoint(self, what: str, host: str) -> str:
+        """Return the address of the manager's ``requests`` or ``events``."""
+        assert self.manager is not None
+        return f"tcp://{host}:{self.manager['remote'][what]}"
+
+    def hear(self) -> bool:
+        """Return False: nobody tells."""
+        return False
+
+    def look(self) -> None:
+        """Look for the manager.
+
+        Raises:
+            ManagerDied: it has ended.
+        """
+        text = b""
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self._run, PRESENCE), "rb") as file:
+            text = file.read()
+        if text and text != self._text:
+            with contextlib.suppress(ValueError):  # it is being written
+                self.manager, self._text = json.loads(text), text
+        elif not text and self._text:
+            raise ManagerDied(f"the manager of {self._run} has ended; resume= takes up what it has left")

@@ -1,0 +1,53 @@
+"""How long a manager whose client is on another machine goes on without it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from qcg.pilotjob.executor_api._manager.remote import Remote
+
+__all__ = ["Leash"]
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+@dataclass
+class Leash:
+    """Ends the manager when its client has not been heard of for `seconds`.
+
+    A manager that is let off goes on without a client; it ends when no job has been left for `idle_seconds`, so that
+    it does not keep an allocation for nothing.
+    """
+
+    remote: Remote
+    manager: Any
+    seconds: float
+    idle_seconds: float
+    on_silence: Callable[[str], None]
+    on_idle: Callable[[], None]
+    look_for_handover: Callable[[], None]
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._loop = asyncio.get_event_loop()
+        self._busy_until = self._loop.time()
+        self._look()
+
+    def _look(self) -> None:
+        self.look_for_handover()
+        now = self._loop.time()
+        if not self.manager.is_all_jobs_finished:
+            self._busy_until = now
+        silent = now - self.remote.last_heard
+        if not self.manager.detached and silent > self.seconds:
+            self.on_silence(f"its client has not been heard of for {silent:.0f} s")
+        elif self.manager.detached and now - max(self._busy_until, self.remote.last_heard) > self.idle_seconds:
+            _logger.info("nothing has been left to do for %g s", self.idle_seconds)
+            self.on_idle()
+        else:
+            self._loop.call_later(_LOOK_SECONDS, self._look)

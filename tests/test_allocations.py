@@ -1,0 +1,422 @@
+"""Allocations that an executor gets by itself, on psij's local executor; tests/slurm does it on a Slurm."""
+
+import contextlib
+import importlib.util
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import wait
+from pathlib import Path
+
+import psutil
+import pytest
+import zmq
+
+from qcg.pilotjob.executor_api import (
+    Allocation,
+    AllocationEnded,
+    AllocationFailed,
+    BasicTemplate,
+    ExecutorClosed,
+    InvalidOption,
+    IterationTemplate,
+    JobUnknown,
+    ParallelTemplate,
+    QCGPJExecutor,
+    ScriptTemplate,
+)
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
+
+
+def _local(**options):
+    return Allocation(**{"scheduler": "local", "cores_per_node": 2, "poll": 1.0, **options})
+
+
+def _run_of(executor):
+    return Path(executor._connection.dispatcher.link.process.directories.aux)
+
+
+def _manager_of(executor):
+    return psutil.Process(json.loads((_run_of(executor) / "manager.json").read_text())["pid"])
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make executors with an allocation of two cores of this machine; none is left after the test."""
+    made = []
+
+    def make(**options):
+        allocation = _local(**options.pop("allocation", {}))
+        executor = QCGPJExecutor(wd=tmp_path / "wd", allocation=allocation, **options)
+        made.append(executor)
+        return executor
+
+    yield make
+    for executor in made:
+        executor.__exit__(KeyboardInterrupt, None, None)
+    _assert_no_pilot(tmp_path)
+
+
+def _pilots(directory):
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            words = process.cmdline()
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in word for word in words):
+                found.append(process)
+    return found
+
+
+def _assert_no_pilot(directory):
+    end = time.monotonic() + 10
+    while _pilots(directory) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert [process.cmdline() for process in _pilots(directory)] == []
+
+
+@pytest.fixture
+def proxy():
+    """A network that can be disturbed."""
+    spec = importlib.util.spec_from_file_location("proxy", Path(__file__).with_name("proxy.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.Proxy()
+    yield made
+    made.close()
+
+
+def test_a_program_elsewhere_gets_results_and_gives_all_back(make, wait_until):
+    with make() as executor:
+        (status,) = executor.allocations
+        assert status.state in {"QUEUED", "STARTING", "RUNNING"}
+        assert status.id
+        futures = [executor.submit(BasicTemplate, name=f"n{n}", exec="true") for n in range(20)]
+        assert [future.result(30) for future in futures] == [{f"n{n}": "SUCCEED"} for n in range(20)]
+        (status,) = executor.allocations
+        assert (status.state, status.nodes, status.cores) == ("RUNNING", 1, 2)
+        assert status.until is not None
+        assert executor.submit(BasicTemplate, name="bad", exec="false").result(30) == {"bad": "FAILED"}
+        array = executor.submit(IterationTemplate, name="array", exec="true", stop=5)
+        assert array.result(30) == {"array": "SUCCEED"}
+        assert [iteration.state for iteration in array.iterations()["array"]] == ["SUCCEED"] * 5
+        slow = executor.submit(BasicTemplate, name="slow", exec="sleep", args=["1000"])
+        wait_until(lambda: slow.status() == {"slow": "EXECUTING"})
+        assert slow.cancel()
+        assert executor.qcgpj_manager.resources()["total_cores"] == 2
+    (status,) = executor.allocations
+    assert status.state in {"RUNNING", "ENDED"}
+    assert futures[3].info()["n3"]["runtime"]["exit_code"] == "0"
+
+
+def test_leaving_before_the_manager_is_there_takes_no_time(make):
+    begin = time.monotonic()
+    with make():
+        pass
+    assert time.monotonic() - begin < 10
+
+
+def test_interruption_cancels_and_gives_back(make, wait_until):
+    executor = make()
+    future = executor.submit(BasicTemplate, name="slow", exec="sleep", args=["1000"])
+    wait_until(lambda: future.status() == {"slow": "EXECUTING"})
+    executor.__exit__(KeyboardInterrupt, None, None)
+    assert future.cancelled()
+
+
+def test_strangers_are_not_heard_and_keys_are_nowhere_to_be_seen(make, wait_until):
+    executor = make()
+    executor.submit(BasicTemplate, name="a", exec="true").result(30)
+    run = _run_of(executor)
+    keys = json.loads((run / "keys.json").read_text())
+    assert (run / "keys.json").stat().st_mode & 0o777 == 0o600
+    assert run.stat().st_mode & 0o777 == 0o700
+    secrets = [keys["manager"]["secret"], keys["client"]["secret"]]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            seen = " ".join([*process.cmdline(), *process.environ().values()])
+            assert not any(secret in seen for secret in secrets)
+    port = json.loads((run / "manager.json").read_text())["remote"]["requests"]
+    for knows_the_manager in (True, False):
+        with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+            stranger.setsockopt(zmq.LINGER, 0)
+            if knows_the_manager:
+                stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
+                stranger.curve_serverkey = keys["client"]["manager"].encode()
+            stranger.connect(f"tcp://127.0.0.1:{port}")
+            stranger.send_multipart([b"1", b"0", b'{"request": "finish"}'])
+            assert not stranger.poll(1000)
+    assert executor.submit(BasicTemplate, name="b", exec="true").result(30) == {"b": "SUCCEED"}
+
+
+def test_no_other_manager_is_believed(make, proxy, wait_until):
+    """Somebody who listens in the manager's place, with another key, gets nothing and is not believed."""
+    keys = zmq.curve_keypair()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as impostor:
+        impostor.setsockopt(zmq.LINGER, 0)
+        impostor.curve_publickey, impostor.curve_secretkey, impostor.curve_server = *keys, True
+        port = impostor.bind_to_random_port("tcp://127.0.0.1")
+        executor = make(allocation={"tunnel": lambda *_: ("127.0.0.1", port), "start_timeout": 3.0})
+        future = executor.submit(BasicTemplate, name="a", exec="true")
+        with pytest.raises(AllocationFailed, match="tunnel="):
+            future.result(30)
+        assert not impostor.poll(0)
+
+
+@pytest.mark.parametrize("fault", ["cut", "hold", "delay", "cut often"])
+def test_no_job_is_lost_when_the_network_is_disturbed(make, proxy, tmp_path, fault, wait_until):
+    executor = make(allocation={"tunnel": proxy.through})
+    futures = [executor.submit(BasicTemplate, name="first", exec="true")]
+    futures[0].result(30)
+    turns = 12 if fault == "cut often" else 3
+    for turn in range(turns):
+        script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; sleep 0.05"
+        futures += [executor.submit(ScriptTemplate, name=f"n{turn}.{n}", script=script) for n in range(10)]
+        if fault.startswith("cut"):
+            proxy.cut()
+        elif fault == "hold":
+            proxy.holds = True
+            # what is sent now is answered late, and asked again meanwhile
+            with contextlib.suppress(TimeoutError):
+                futures[-1].exception(4.0)
+            proxy.holds = False
+        else:
+            proxy.delay = 0.5
+    states = [state for future in futures for state in future.result(60).values()]
+    assert set(states) == {"SUCCEED"}
+    assert {path.read_text() for path in tmp_path.glob("ran.*")} == {"x\n"}
+    assert len(list(tmp_path.glob("ran.*"))) == 10 * turns
+
+
+def test_a_network_that_is_gone_for_a_while_delays_only(make, proxy, wait_until):
+    executor = make(allocation={"tunnel": proxy.through})
+    executor.submit(BasicTemplate, name="a", exec="true").result(30)
+    proxy.refuses = True
+    proxy.cut()
+    future = executor.submit(BasicTemplate, name="b", exec="true")
+    with pytest.raises(TimeoutError):
+        future.result(2)
+    proxy.refuses = False
+    assert future.result(30) == {"b": "SUCCEED"}
+
+
+def test_without_renewal_the_end_of_the_allocation_is_told(make, wait_until):
+    executor = make()
+    done = executor.submit(BasicTemplate, name="done", exec="true")
+    slow = executor.submit(BasicTemplate, name="slow", exec="sleep", args=["1000"])
+    done.result(30)
+    wait_until(lambda: slow.status() == {"slow": "EXECUTING"})
+    _manager_of(executor).terminate()
+    with pytest.raises(AllocationEnded, match=r"has ended.*it got SIGTERM(.|\n)*next: .*resume="):
+        slow.result(30)
+    assert done.result(0) == {"done": "SUCCEED"}
+    with pytest.raises(AllocationEnded):
+        executor.submit(BasicTemplate, name="late", exec="true")
+
+
+@pytest.mark.parametrize("by", ["terminate", "kill"])
+def test_a_renewed_allocation_goes_on_and_runs_again_what_was_lost(make, tmp_path, wait_until, by):
+    executor = make(allocation={"renew": 2})
+    script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID"
+    done = [executor.submit(ScriptTemplate, name=f"done{n}", script=script) for n in range(10)]
+    wait(done, 30)
+    lost = executor.submit(
+        ScriptTemplate, name="lost", script=f"{script}; [ $(wc -l < {tmp_path}/ran.lost) = 3 ] || sleep 1000"
+    )
+    queued = [executor.submit(ScriptTemplate, name=f"q{n}", script=script, after=[lost]) for n in range(10)]
+    for turn in (1, 2):
+        wait_until(
+            lambda turn=turn: (tmp_path / "ran.lost").exists() and len((tmp_path / "ran.lost").read_text()) == 2 * turn
+        )
+        assert executor.allocations[0].number == turn
+        getattr(_manager_of(executor), by)()
+    assert lost.result(60) == {"lost": "SUCCEED"}
+    assert {state for future in [*done, *queued] for state in future.result(60).values()} == {"SUCCEED"}
+    counts = {path.suffix[1:]: len(path.read_text()) // 2 for path in tmp_path.glob("ran.*")}
+    assert counts.pop("lost") == 3
+    assert set(counts.values()) == {1}
+    assert len(counts) == 20
+    assert executor.allocations[0].number == 3
+
+
+def test_what_was_lost_fails_when_it_is_not_to_run_again(make, tmp_path, wait_until):
+    executor = make(allocation={"renew": 1, "rerun": False})
+    lost = executor.submit(ScriptTemplate, name="lost", script=f"touch {tmp_path}/ran; sleep 1000")
+    other = executor.submit(ScriptTemplate, name="other", script="true", after=[lost])
+    later = [executor.submit(ParallelTemplate, name=f"n{n}", exec="true", nodes=1, cores=2) for n in range(3)]
+    wait_until((tmp_path / "ran").exists)
+    _manager_of(executor).kill()
+    assert lost.result(60) == {"lost": "FAILED"}
+    assert "rerun=False" in lost.info()["lost"]["messages"]
+    assert other.result(60) == {"other": "OMITTED"}
+    assert {state for future in later for state in future.result(60).values()} == {"SUCCEED"}
+
+
+def test_an_idle_executor_asks_for_no_other_allocation(make, wait_until):
+    executor = make(allocation={"renew": 1})
+    executor.submit(BasicTemplate, name="a", exec="true").result(30)
+    _manager_of(executor).terminate()
+    wait_until(lambda: executor.allocations[0].state == "LAPSED")
+    assert executor.allocations[0].number == 1
+    assert executor.submit(BasicTemplate, name="b", exec="true").result(30) == {"b": "SUCCEED"}
+    assert executor.allocations[0].number == 2
+
+
+def test_a_detached_run_is_followed_by_another_program(make, tmp_path, run_script, wait_until):
+    executor = make(allocation={"idle": 2.0})
+    done = executor.submit(BasicTemplate, name="done", exec="true")
+    done.result(30)
+    gate = tmp_path / "gate"
+    waits = executor.submit(ScriptTemplate, name="waits", script=f"while [ ! -e {gate} ]; do sleep 0.05; done; echo hi")
+    executor.submit(ScriptTemplate, name="after", script="true", after=[waits])
+    handle = executor.detach()
+    assert executor.allocations[0].state == "DETACHED"
+    with pytest.raises(ExecutorClosed, match="manager="):
+        waits.result(0)
+    with pytest.raises(ExecutorClosed):
+        executor.submit(BasicTemplate, name="no", exec="true")
+    source = f"""
+        from qcg.pilotjob.executor_api import QCGPJExecutor
+        with QCGPJExecutor(manager={handle!r}) as executor:
+            print(executor.attach("done").result(30), executor.attach("waits").status())
+            open({str(gate)!r}, "w").close()
+            print(executor.attach("waits", "after").result(30))
+    """
+    printed = run_script(source).stdout.split("\n")
+    assert printed[0].startswith("{'done': 'SUCCEED'} {'waits': '")
+    assert printed[1] == "{'waits': 'SUCCEED', 'after': 'SUCCEED'}"
+    _assert_no_pilot(tmp_path)  # it gives the allocation back when nothing is left to do
+    with QCGPJExecutor(manager=handle) as later:  # the next day
+        assert later.attach("waits", "after").result(10) == {"waits": "SUCCEED", "after": "SUCCEED"}
+        with pytest.raises(JobUnknown, match="resume="):
+            later.attach("unheard-of")
+
+
+def test_what_is_detached_at_once_is_not_lost(make, tmp_path, wait_until):
+    executor = make(allocation={"idle": 2.0})
+    for number in range(5):
+        executor.submit(ScriptTemplate, name=f"n{number}", script=f"echo x >> {tmp_path}/ran.{number}")
+    handle = executor.detach()
+    with QCGPJExecutor(manager=handle) as other:
+        # the manager may not have found yet what was left for it
+        wait_until(lambda: len(list(tmp_path.glob("ran.*"))) == 5)
+        names = [f"n{number}" for number in range(5)]
+        assert set(other.attach(*names).result(30).values()) == {"SUCCEED"}
+    assert {path.read_text() for path in tmp_path.glob("ran.*")} == {"x\n"}
+    _assert_no_pilot(tmp_path)
+
+
+def test_only_what_was_detached_outlives_the_program(tmp_path, wait_until):
+    source = """
+from qcg.pilotjob.executor_api import *
+executor = QCGPJExecutor(allocation=Allocation(scheduler="local", cores_per_node=1))
+executor.submit(BasicTemplate, name="a", exec="sleep", args=["1000"]).result()
+"""
+    program = subprocess.Popen([sys.executable, "-c", source], cwd=tmp_path)
+    wait_until(lambda: list(tmp_path.glob(".qcgpjm-service-*/manager.json")))
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    _assert_no_pilot(tmp_path)
+
+
+def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):
+    executor = make(allocation={"silence": 3.0})
+    future = executor.submit(BasicTemplate, name="a", exec="sleep", args=["1000"])
+    wait_until(lambda: future.status() == {"a": "EXECUTING"})
+    guard = psutil.Process(executor._connection.dispatcher.link.process.pid)
+    manager = _manager_of(executor)
+    job = [process for process in manager.children(recursive=True) if process.name() == "sleep"]
+    guard.suspend()  # and the dispatcher, which cannot be stopped alone, loses its keys
+    executor._connection.dispatcher.link.keeper.manager = None
+    executor._connection.dispatcher._inbox.alarm.set()
+    wait_until(lambda: not manager.is_running() and not any(process.is_running() for process in job))
+    guard.resume()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"scheduler": "slum"}, InvalidOption, "slurm.*local"),
+        ({"nodes": 0}, InvalidOption, "nodes is 0"),
+        ({"walltime": "soon"}, InvalidOption, "walltime.*1h30m"),
+        ({"count": 0}, InvalidOption, "count"),
+        ({"poll": -1}, InvalidOption, "poll"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(make, options, error, match):
+    with pytest.raises(error, match=match):
+        make(allocation=options)
+
+
+def test_other_ways_to_a_manager_stand_beside_it(tmp_path):
+    with pytest.raises(InvalidOption, match="cores_per_node="):
+        QCGPJExecutor(wd=tmp_path, resources=2, allocation=_local())
+    with pytest.raises(InvalidOption, match="manager="):
+        QCGPJExecutor(manager=tmp_path, allocation=_local())
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor, pytest.raises(InvalidOption, match="allocation="):
+        executor.detach()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"python": "/nowhere/python"}, "python= to Allocation"),
+        ({"python": "/usr/bin/python3"}, "cannot import this package.*setup="),
+        ({"setup": "exit 3"}, "ended before the manager was ready"),
+        ({"setup": "sleep 100", "start_timeout": 1.0}, r"start_timeout(.|\n)*share"),
+    ],
+)
+def test_a_manager_that_does_not_start_says_why(make, options, match):
+    executor = make(allocation=options)
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+    with pytest.raises(AllocationFailed, match=match):
+        future.result(30)
+
+
+def test_a_port_that_is_blocked_is_named(make):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        executor = make(allocation={"tunnel": lambda *_: ("127.0.0.1", port), "start_timeout": 2.0})
+        future = executor.submit(BasicTemplate, name="a", exec="true")
+        with pytest.raises(AllocationFailed, match=rf"127\.0\.0\.1:{port}(.|\n)*tunnel="):
+            future.result(30)
+
+
+def test_a_run_that_was_interrupted_is_resumed_in_an_allocation(make, tmp_path, wait_until):
+    executor = make()
+    done = executor.submit(ScriptTemplate, name="done", script=f"echo x >> {tmp_path}/ran.done")
+    done.result(30)
+    executor.submit(
+        ScriptTemplate, name="left", script=f"echo x >> {tmp_path}/ran.left; [ -e {tmp_path}/go ] || sleep 99"
+    )
+    wait_until((tmp_path / "ran.left").exists)
+    run = _run_of(executor)
+    executor.__exit__(KeyboardInterrupt, None, None)
+    (tmp_path / "go").touch()
+    again = QCGPJExecutor(resume=run, allocation=_local())
+    with again:
+        assert again.attach("done", "left").result(30) == {"done": "SUCCEED", "left": "SUCCEED"}
+    assert (tmp_path / "ran.done").read_text() == "x\n"
+
+
+def test_functions_are_called_in_an_allocation(make):
+    with make() as executor, executor.functions() as pool:
+        assert list(pool.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
+
+
+def test_psij_is_named_when_it_is_missing(run_script):
+    completed = run_script(
+        """
+        import sys
+        sys.modules["psij"] = None
+        from qcg.pilotjob.executor_api import Allocation, QCGPJExecutor
+        try:
+            QCGPJExecutor(allocation=Allocation(scheduler="local"))
+        except ImportError as error:
+            print(error)
+        """
+    )
+    assert "qcg-pilotjob-executor-api[allocations]" in completed.stdout
