@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 from harness.processes import descendants, kill_descendants
 from harness.systems import System
@@ -91,8 +91,15 @@ def read_result(output: str) -> Dict[str, Any]:
     return result
 
 
-def run_alone(command: List[str], limit: float, environment: Mapping[str, str]) -> Tuple[str, float]:
+def run_alone(
+    command: List[str],
+    limit: float,
+    environment: Mapping[str, str],
+    before_killing: Callable[[], object] = lambda: None,
+) -> Tuple[str, float]:
     """Run a program in an empty directory, and kill what it leaves behind; return what it has printed, and seconds.
+
+    `before_killing` is called when the program has ended, however it has; seconds are without it.
 
     Raises:
         RoundFailed: it has failed, or not ended within `limit` seconds.
@@ -103,7 +110,7 @@ def run_alone(command: List[str], limit: float, environment: Mapping[str, str]) 
             for name in ("wd", "tmp"):
                 Path(parent, name).mkdir()
             options = {"cwd": f"{parent}/wd", "env": {**environment, "TMPDIR": f"{parent}/tmp"}}
-            code, seconds = _run(command, limit, stdout=output, stderr=errors, **options)
+            code, seconds = _run(command, limit, before_killing, stdout=output, stderr=errors, **options)
             if code:
                 errors.seek(0)
                 said = errors.read().strip().splitlines() or ["it says nothing"]
@@ -112,7 +119,7 @@ def run_alone(command: List[str], limit: float, environment: Mapping[str, str]) 
         return output.read(), seconds
 
 
-def _run(command: List[str], limit: float, **options: Any) -> Tuple[int, float]:
+def _run(command: List[str], limit: float, before_killing: Callable[[], object], **options: Any) -> Tuple[int, float]:
     """Return the exit code and the seconds."""
     here_before = descendants()  # the daemons of a cluster
     start = time.perf_counter()
@@ -122,4 +129,5 @@ def _run(command: List[str], limit: float, **options: Any) -> Tuple[int, float]:
     except subprocess.TimeoutExpired as error:
         raise TookTooLong(f"not ended within {limit:.0f} s") from error
     finally:
+        before_killing()
         kill_descendants(here_before)
