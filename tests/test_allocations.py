@@ -420,3 +420,118 @@ def test_psij_is_named_when_it_is_missing(run_script):
         """
     )
     assert "qcg-pilotjob-executor-api[allocations]" in completed.stdout
+
+
+@pytest.fixture
+def three(make):
+    """An executor with three allocations of one core each."""
+    return make(allocation={"count": 3, "cores_per_node": 1})
+
+
+def _managers_of(executor):
+    runs = [Path(keeper.directories.aux) for keeper in executor._connection._keepers]
+    return [psutil.Process(json.loads((run / "manager.json").read_text())["pid"]) for run in runs]
+
+
+def test_jobs_are_spread_over_several_allocations(three, tmp_path, wait_until):
+    script = f"echo $PPID >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; sleep 0.3; echo $QCG_PM_ZMQ_ADDRESS"
+    with three as executor:
+        assert len(executor.allocations) == 3
+        wait_until(lambda: {status.state for status in executor.allocations} == {"RUNNING"})
+        futures = [
+            executor.submit(ScriptTemplate, name=f"n{n}", script=script, stdout=f"{tmp_path}/out.{n}")
+            for n in range(30)
+        ]
+        waiting = futures[-1]
+        assert waiting.status() == {"n29": "QUEUED"}
+        assert waiting.info()["n29"]["status"] == "QUEUED"
+        assert waiting.cancel()
+        assert {state for future in futures[:-1] for state in future.result(60).values()} == {"SUCCEED"}
+        assert futures[0].info()["n0"]["runtime"]["exit_code"] == "0"
+    addresses = [(tmp_path / f"out.{n}").read_text() for n in range(29)]
+    assert len(set(addresses)) == 3
+    assert min(addresses.count(address) for address in set(addresses)) >= 5
+    assert {len(path.read_text().split()) for path in tmp_path.glob("ran.*")} == {1}
+
+
+def test_dependencies_hold_between_allocations(three, tmp_path):
+    note = f"echo $QCG_PM_EXEC_API_JOB_ID >> {tmp_path}/order"
+    with three as executor:
+        first = [
+            executor.submit(ScriptTemplate, name=f"a{n}", script=f"sleep 0.0{n}; {note}", wd=str(tmp_path))
+            for n in range(9)
+        ]
+        joined = executor.submit(ScriptTemplate, name="join", script=note, after=first)
+        last = executor.submit(ScriptTemplate, name="last", script=note, after=[joined])
+        bad = executor.submit(ScriptTemplate, name="bad", script="sleep 0.1; false")
+        omitted = executor.submit(ScriptTemplate, name="omitted", script=note, after=[bad, first[0]])
+        chained = executor.submit(ScriptTemplate, name="chained", script=note, after=[omitted])
+        assert last.result(60) == {"last": "SUCCEED"}
+        assert omitted.result(60) == {"omitted": "OMITTED"}
+        assert chained.result(60) == {"chained": "OMITTED"}
+        late = executor.submit(ScriptTemplate, name="late", script=note, after=[*first, last])
+        assert late.result(60) == {"late": "SUCCEED"}
+    order = (tmp_path / "order").read_text().split()
+    assert sorted(order[:9]) == [f"a{n}" for n in range(9)]
+    assert order[9:] == ["join", "last", "late"]
+
+
+def test_the_others_take_over_the_jobs_of_an_allocation_that_ends(three, tmp_path, wait_until):
+    executor = three
+    wait_until(lambda: {status.state for status in executor.allocations} == {"RUNNING"})
+    script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; sleep 0.1"
+    futures = [executor.submit(ScriptTemplate, name=f"n{n}", script=script) for n in range(40)]
+    wait(futures[:3], 30)
+    managers = _managers_of(executor)
+    for manager in managers[:2]:
+        manager.kill()
+    assert {state for future in futures for state in future.result(60).values()} == {"SUCCEED"}
+    counts = [len(path.read_text().split()) for path in tmp_path.glob("ran.*")]
+    assert len(counts) == 40
+    assert sum(counts) <= 40 + 2  # what ran there when it ended has run again
+    lost = executor.submit(ScriptTemplate, name="lost", script="sleep 1000")
+    managers[2].kill()
+    with pytest.raises(AllocationEnded):
+        lost.result(30)
+
+
+def test_what_was_not_to_run_again_fails_where_several_allocations_are(make, tmp_path, wait_until):
+    executor = make(allocation={"count": 2, "cores_per_node": 1, "rerun": False})
+    wait_until(lambda: {status.state for status in executor.allocations} == {"RUNNING"})
+    script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    futures = [executor.submit(ScriptTemplate, name=f"n{n}", script=script) for n in range(8)]
+    wait_until(lambda: len(list(tmp_path.glob("ran.*"))) == 2)
+    _managers_of(executor)[0].kill()
+    (tmp_path / "go").touch()
+    wait(futures, 60)
+    broken = [future for future in futures if future.exception() is not None]
+    assert len(broken) == 1
+    assert isinstance(broken[0].exception(), AllocationEnded)
+    assert {len(path.read_text().split()) for path in tmp_path.glob("ran.*")} == {1}
+
+
+def test_what_waits_for_its_allocation_can_be_asked_for_and_cancelled(make, wait_until):
+    executor = make(allocation={"setup": "sleep 5"})
+    futures = [executor.submit(BasicTemplate, name=f"n{n}", exec="true") for n in range(3)]
+    assert futures[0].status() == {"n0": "QUEUED"}
+    assert futures[0].info()["n0"]["status"] == "QUEUED"
+    assert not futures[0].done()
+    assert futures[1].cancel()
+    assert futures[1].status() == {"n1": "CANCELED"}
+    assert executor.allocations[0].state in {"QUEUED", "STARTING"}
+    assert futures[2].result(30) == {"n2": "SUCCEED"}
+
+
+def test_several_allocations_are_left_at_once(three):
+    futures = [three.submit(BasicTemplate, name=f"n{n}", exec="sleep", args=["1000"]) for n in range(9)]
+    three.__exit__(KeyboardInterrupt, None, None)
+    assert all(future.cancelled() for future in futures)
+
+
+def test_what_is_for_one_allocation_only_says_so(three, make):
+    with pytest.raises(InvalidOption, match="count="):
+        three.detach()
+    with pytest.raises(InvalidOption, match="count="):
+        three.qcgpj_manager.resources()
+    with pytest.raises(JobUnknown, match="one allocation"):
+        three.attach("a")

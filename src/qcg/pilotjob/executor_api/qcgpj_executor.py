@@ -38,6 +38,7 @@ from qcg.pilotjob.executor_api.errors import InvalidOption
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from qcg.pilotjob.executor_api._allocation.keeper import Keeper
     from qcg.pilotjob.executor_api._client.connection import Connection
     from qcg.pilotjob.executor_api._functions.hub import Hub
     from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
@@ -328,17 +329,18 @@ class QCGPJExecutor(Executor):
 def _connection(
     arguments: List[str], manager: Any, allocation: Optional[Allocation], start_timeout: float, restarts: int
 ) -> Connection:
-    keeper = process = None
+    process = None
+    keepers: List[Keeper] = []
     if allocation is not None:
-        from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+        from qcg.pilotjob.executor_api._allocation.keeper import make_keepers
 
-        keeper = Keeper(allocation, arguments, restarts)
+        keepers = make_keepers(allocation, arguments, restarts)
     elif manager is None:
         process = ManagerProcess(arguments, start_timeout, restarts)
     # imported while the manager process starts: both are ready sooner
     from qcg.pilotjob.executor_api._client.connection import Connection
 
-    return Connection(process, manager, keeper)
+    return Connection(process, manager, keepers, rerun=allocation is None or allocation.rerun)
 
 
 def _leave_after(pools: List[Hub], connection: Connection, *, cancel_queued: bool) -> None:

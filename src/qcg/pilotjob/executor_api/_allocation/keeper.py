@@ -10,19 +10,20 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import zmq
 
 from qcg.pilotjob.executor_api._allocation.asked import wanted
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, tail
+from qcg.pilotjob.executor_api._client.options import value_of
 from qcg.pilotjob.executor_api._client.process import directories_of
 from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
-from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, ManagerDied
+from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "make_keepers"]
 
 _GUARD_SECONDS = 60.0  # for the guard's first word, which is the scheduler's
 _END_SECONDS = 30.0  # for the guard to give the allocation back
@@ -252,6 +253,22 @@ class Keeper:
             self.end_fd = -1
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int) -> List[Keeper]:
+    """Return a keeper for each allocation that is asked for.
+
+    Raises:
+        InvalidOption: the allocation has no meaning.
+        ImportError: psij-python is not installed.
+        OSError: the working directory cannot be made.
+    """
+    count = wanted(allocation)["count"]
+    if count > 1 and value_of("--resume", arguments):
+        raise InvalidOption("resume= takes up one run, and count= makes several; leave count out")
+    if count > 1 and value_of("--id", arguments):
+        raise InvalidOption("--id stands beside count=; each allocation has a run with an id of its own")
+    return [Keeper(allocation, arguments, restarts) for _ in range(count)]
 
 
 def _make_keys(path: Path) -> Dict[str, Any]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
-from qcg.pilotjob.executor_api.errors import JobUnknown
+from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import encoded, rendered
+from qcg.pilotjob.executor_api.rendering import rendered
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+    from qcg.pilotjob.executor_api._allocation.spread import Spread
     from qcg.pilotjob.executor_api._client.process import ManagerProcess
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
@@ -27,40 +28,56 @@ __all__ = ["Connection"]
 class Connection:
     """An executor's connection to its manager. Any thread may use it."""
 
-    def __init__(self, process: Optional[ManagerProcess], manager: Any = None, keeper: Optional[Keeper] = None) -> None:
+    def __init__(
+        self,
+        process: Optional[ManagerProcess],
+        manager: Any = None,
+        keepers: Sequence[Keeper] = (),
+        *,
+        rerun: bool = True,
+    ) -> None:
         """Connect to `process` when it is ready, or to the `manager` of the core or of another executor's directory.
 
-        With a `keeper` it is connected later, when there is a manager in the allocation.
+        With `keepers` it is connected later, when there is a manager in their allocations.
 
         Raises:
-            AllocationFailed: the scheduler refuses the allocation.
+            AllocationFailed: the scheduler refuses an allocation.
             ManagerStartError: the process is not ready in time.
             InvalidOption: `manager` is neither.
             ManagerDied: the other executor's manager has ended.
         """
-        if process is not None:
-            process.await_ready()
-            link = Link.to_process(process)
-        elif keeper is not None:
-            keeper.await_ready()
-            link = Link.to_allocation(keeper)
-        elif isinstance(manager, (str, os.PathLike)):
-            link, manager = Link.to_directory(manager), None
-        else:
-            link = Link.to_manager(manager)
+        self._manager = None if isinstance(manager, (str, os.PathLike)) else manager
+        self._own_manager: Any = None
+        self._keepers = keepers
+        self._lock = threading.Lock()
+        self.restore_signals: Callable[[], None] = lambda: None
+        self.dispatcher: Union[Dispatcher, Spread]
+        if len(keepers) > 1:
+            self.dispatcher, self._source = self._spread(keepers, rerun)
+            return
+        link = _link(process, manager, keepers)
         try:
-            self.dispatcher = Dispatcher(link)
+            dispatcher = self.dispatcher = Dispatcher(link)
         except BaseException:
             if link.process is not None:
                 link.process.kill()
             raise
-        self._manager = manager
-        self._keeper = keeper
-        self._own_manager: Any = None
-        self._lock = threading.Lock()
-        self.restore_signals: Callable[[], None] = lambda: None
-        self.dispatcher.at_end = self._close_manager
-        self._source = ExecutorSource(self.dispatcher, self.manager)
+        dispatcher.at_end = self._close_manager
+        self._source = ExecutorSource(dispatcher, self.manager)
+
+    def _spread(self, keepers: Sequence[Keeper], rerun: bool) -> Tuple[Spread, ExecutorSource]:
+        from qcg.pilotjob.executor_api._allocation.spread import Spread
+        from qcg.pilotjob.executor_api._allocation.spread_source import SpreadSource
+
+        try:
+            for keeper in keepers:
+                keeper.await_ready()
+            spread = Spread(keepers, rerun=rerun)
+        except BaseException:
+            for keeper in keepers:
+                keeper.kill()
+            raise
+        return spread, SpreadSource(spread, self.manager)
 
     def submit(
         self, template: Any, dictionaries: Sequence[Optional[Mapping[str, Any]]], keywords: Dict[str, Any]
@@ -77,7 +94,7 @@ class Connection:
         if len(jobs) > 1:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
-        self.dispatcher.submit(future, ",".join(map(encoded, jobs)))
+        self.dispatcher.submit(future, jobs)
         return future
 
     def attach(self, names: Sequence[str]) -> QCGPJFuture:
@@ -92,6 +109,8 @@ class Connection:
         """Return a client of the core for requests by hand: the given one, or one made at the first call."""
         if self._manager is not None:
             return self._manager
+        if not isinstance(self.dispatcher, Dispatcher):
+            raise InvalidOption("qcgpj_manager is for one allocation; with count= there are several managers")
         with self._lock:
             if self._own_manager is None:
                 from qcg.pilotjob.executor_api._client.manager import ConnectedManager, DistantManager
@@ -115,7 +134,7 @@ class Connection:
 
     def allocations(self) -> Sequence[AllocationStatus]:
         """Return where the allocations stand that are this executor's."""
-        return [self._keeper.status] if self._keeper is not None else []
+        return [keeper.status for keeper in self._keepers]
 
     def detach(self) -> str:
         """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
@@ -135,6 +154,18 @@ class Connection:
         with self._lock:
             if self._own_manager is not None:
                 self._own_manager.close()
+
+
+def _link(process: Optional[ManagerProcess], manager: Any, keepers: Sequence[Keeper]) -> Link:
+    if process is not None:
+        process.await_ready()
+        return Link.to_process(process)
+    if keepers:
+        keepers[0].await_ready()
+        return Link.to_allocation(keepers[0])
+    if isinstance(manager, (str, os.PathLike)):
+        return Link.to_directory(manager)
+    return Link.to_manager(manager)
 
 
 def _job_names(names: Sequence[Any]) -> List[str]:

@@ -34,9 +34,9 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence
 
-from qcg.pilotjob.executor_api._client import endings, wire
+from qcg.pilotjob.executor_api._client import absence, endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link, Wire
@@ -44,6 +44,7 @@ from qcg.pilotjob.executor_api._client.pending import Pending
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.rendering import encoded
 
 __all__ = ["Dispatcher", "Leaving"]
 
@@ -54,11 +55,27 @@ _CANCEL_SECONDS = 1.7  # for the manager to end all jobs and itself, before it i
 _LOST_SECONDS = 0.9  # for a connection to come back, before the manager counts as dead
 
 
+class Owner(Protocol):
+    """Who has several dispatchers."""
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether jobs wait for cores."""
+
+    def leave(self, how: Leaving) -> None:
+        """Take no more jobs, and end as `how` says."""
+
+    def salvage(self, dispatcher: Dispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
+        """Take over the unfinished jobs of a dispatcher whose manager has ended."""
+
+
 class Dispatcher:
     """Submits jobs, follows them and resolves their futures; see the module's picture."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, owner: Optional[Owner] = None) -> None:
+        """Connect; `owner` has more than one of them, and sees to what they cannot see to alone."""
         self.link = link
+        self._owner = owner
         self._pid = os.getpid()
         self._inbox = Inbox()
         self.at_end: Callable[[], None] = lambda: None
@@ -88,7 +105,7 @@ class Dispatcher:
 
     def leave_at_exit(self) -> None:
         """Leave when all jobs are done: the interpreter is shutting down."""
-        self.leave(Leaving.WHEN_DONE)
+        (self._owner or self).leave(Leaving.WHEN_DONE)
 
     def forget_in_child(self) -> None:
         """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
@@ -99,8 +116,8 @@ class Dispatcher:
 
     # ---- called by any thread
 
-    def submit(self, future: QCGPJFuture, jobs: str) -> None:
-        """Queue the jobs of `future`, JSON with commas between.
+    def submit(self, future: QCGPJFuture, jobs: Sequence[Any]) -> None:
+        """Queue the jobs of `future`.
 
         Raises:
             ExecutorClosed: after shutdown, at the interpreter's exit, or in a forked child.
@@ -108,7 +125,7 @@ class Dispatcher:
             DuplicateJobName: one of the names was used before.
         """
         self.refuse_in_child()
-        self._inbox.submit(Unit(future, jobs))
+        self._inbox.submit(Unit(future, ",".join(map(encoded, jobs))))
 
     def refuse_in_child(self) -> None:
         """Raise ExecutorClosed in a forked child: it has neither the thread nor the connection."""
@@ -202,7 +219,7 @@ class Dispatcher:
     def _dispatch(self, channel: Wire) -> None:
         while True:
             self._act_on_leaving()
-            if self._has_detached(channel) or self._needs_no_manager(channel):
+            if self._has_detached(channel) or (self.link.open is not None and self._needs_no_manager(channel)):
                 return
             if not channel.awaits_reply and (channel.greeted or not self.link.greets):
                 self._call = self._next_call()
@@ -235,9 +252,11 @@ class Dispatcher:
     def _needs_no_manager(self, channel: Wire) -> bool:
         """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
         keeper = self.link.keeper
+        if not channel.greeted:
+            absence.answer(self._inbox, self._pending)
         if keeper is None or channel.greeted:
             return False
-        if self._pending or self._inbox.has_items:
+        if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
             if keeper.has_lapsed:
                 keeper.renew()
             return False
@@ -434,6 +453,10 @@ class Dispatcher:
 
     def _break(self, error: BaseException) -> None:
         self._inbox.break_(error)
+        if self._owner is not None and self._acted_on < Leaving.WITHOUT_QUEUED:
+            lost = [*self._pending.futures(), *(unit.future for unit in self._inbox.take_unsent())]
+            self._pending = Pending()
+            self._owner.salvage(self, lost, error)
         for future in self._pending.futures():
             self._pending.remove(future)
             future._break(own(error))

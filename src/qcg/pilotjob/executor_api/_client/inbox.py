@@ -10,7 +10,7 @@ import copy
 import enum
 import threading
 from collections import deque
-from typing import Deque, List, Optional, Set, Tuple, Union
+from typing import Deque, List, Optional, Sequence, Set, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.calls import Follow, Question, Unit
 from qcg.pilotjob.executor_api._client.channel import Alarm
@@ -154,6 +154,34 @@ class Inbox:
                 if not isinstance(item, Unit):
                     return units, item
         return units, None
+
+    def take_questions(self) -> List[Question]:
+        """Return all questions; all else stays."""
+        if not self._items:
+            return []
+        with self._lock:
+            questions = [item for item in self._items if isinstance(item, Question)]
+            for question in questions:
+                self._items.remove(question)
+        return questions
+
+    def has_unsent(self, name: str) -> bool:
+        """Whether a job waits to be sent."""
+        with self._lock:
+            return any(isinstance(item, Unit) and name in item.future.ids for item in self._items)
+
+    def drop(self, names: Sequence[str]) -> bool:
+        """Cancel jobs that wait to be sent, whole submissions of them; return whether those were all of `names`."""
+        with self._lock:
+            units = [item for item in self._items if isinstance(item, Unit) and set(item.future.ids) <= set(names)]
+            if {name for unit in units for name in unit.future.ids} != set(names):
+                return False
+            for unit in units:
+                self._items.remove(unit)
+        for unit in units:
+            for name in unit.future.ids:
+                unit.future._job_ended(name, "CANCELED")
+        return True
 
     def take_unsent(self) -> List[Unit]:
         """Return all units; the questions stay."""

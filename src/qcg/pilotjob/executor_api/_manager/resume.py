@@ -26,6 +26,7 @@ from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
 
+from qcg.pilotjob.executor_api._client.resumable import STARTS
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record
@@ -35,7 +36,6 @@ __all__ = ["ResumedJob", "Tracker"]
 
 _logger = logging.getLogger(__name__)
 
-_STARTS = "track.starts"
 _LOST = "it ran when its manager's allocation ended, and what was interrupted is not to run again (rerun=False)"
 
 
@@ -50,7 +50,7 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._starts = LinesFile(Path(path, _STARTS))
+        self._starts = LinesFile(Path(path, STARTS))
         self._requests = LinesFile(Path(self.reqs_file))
         self._ends = LinesFile(Path(self.finished_file))
 
@@ -122,7 +122,7 @@ class _InterruptedRun:
     """What the files of a run tell."""
 
     def __init__(self, directory: Path, report: Path, *, reruns: bool) -> None:
-        self._started = set() if reruns else {start["task"] for start in _lines(directory / _STARTS)}
+        self._started = set() if reruns else {start["task"] for start in _lines(directory / STARTS)}
         self._requests: Dict[str, Dict[str, Any]] = {}
         self._submitted: Counter[str] = Counter()
         for request in _lines(directory / "track.reqs"):

@@ -1,0 +1,33 @@
+"""What is answered when there is no manager yet, or none any more and another one to come."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List
+
+from qcg.pilotjob.executor_api._client.inbox import Inbox
+from qcg.pilotjob.executor_api._client.pending import Pending
+
+__all__ = ["answer"]
+
+
+def answer(inbox: Inbox, pending: Pending) -> None:
+    """Answer the questions in `inbox` that need no manager: for jobs that wait there to be sent, or are `pending`.
+
+    A job that waits is QUEUED; when it is cancelled it is not sent any more. What else is asked stays in the inbox.
+    """
+    for question in inbox.take_questions():
+        request = json.loads(question.message())
+        names: List[str] = request.get("jobNames", [])
+        if request["request"] == "cancelJob" and inbox.drop(names):
+            question.answered({"code": 0, "data": {}})
+        elif request["request"] in ("jobStatus", "jobInfo") and all(
+            name in pending or inbox.has_unsent(name) for name in names
+        ):
+            question.answered({"code": 0, "data": {"jobs": {name: {"data": _queued(name)} for name in names}}})
+        else:
+            inbox.put(question)
+
+
+def _queued(name: str) -> Dict[str, Any]:
+    return {"jobName": name, "status": "QUEUED", "runtime": {}, "history": ""}
