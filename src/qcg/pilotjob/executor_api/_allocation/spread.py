@@ -26,7 +26,7 @@ from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.resumable import started_in
-from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, InvalidOption, JobUnknown
+from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, InvalidOption, JobUnknown, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
 __all__ = ["Item", "Spread"]
@@ -56,6 +56,7 @@ class _Member:
     keeper: Keeper
     load: int = 0
     is_broken: bool = False
+    returned: List[Item] = field(default_factory=list)
 
     @property
     def has_room(self) -> bool:
@@ -216,6 +217,8 @@ class Spread:
                     self._look_at(item, first=True)
                 else:
                     self._break_later(item, error)
+            for item in member.returned:
+                self._look_at(item, first=True)
             if all(one.is_broken for one in self._members):
                 self._broken = error
                 for item in [*self._ready, *self._held]:
@@ -281,21 +284,16 @@ class Spread:
 
     def _give(self, item: Item, member: Optional[_Member]) -> None:
         assert member is not None
+        try:
+            # with the lock: what depends on these jobs must come there after them
+            member.dispatcher.submit(item.future, item.jobs)
+        except QCGPJError:  # it has ended just now, and will be told here in a moment
+            member.is_broken = True
+            member.returned.append(item)
+            return
         item.member = member
         member.load += item.weight
-        self._to_do.append(lambda: self._hand_over(item, member))
         self._look_at_waiters(item)
-
-    def _hand_over(self, item: Item, member: _Member) -> None:
-        try:
-            member.dispatcher.submit(item.future, item.jobs)
-        except Exception as error:  # noqa: BLE001  # it has ended just now, or is ending: nobody else would tell
-            if member.is_broken and self._broken is None:
-                with self._lock:
-                    item.member = None
-                    self._look_at(item, first=True)
-            else:
-                item.future._break(error)
 
     def _look_at_waiters(self, item: Item) -> None:
         waiters, item.waiters = item.waiters, []
