@@ -344,11 +344,18 @@ def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):
         ({"walltime": "soon"}, InvalidOption, "walltime.*1h30m"),
         ({"count": 0}, InvalidOption, "count"),
         ({"poll": -1}, InvalidOption, "poll"),
+        ({"nodes": 2}, InvalidOption, "count=2"),
+        ({"cores_per_node": 1.5}, InvalidOption, "cores_per_node"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make, options, error, match):
     with pytest.raises(error, match=match):
         make(allocation=options)
+
+
+def test_a_directory_that_psij_cannot_quote_is_refused(tmp_path):
+    with pytest.raises(InvalidOption, match="without blanks"):
+        QCGPJExecutor(wd=tmp_path / "my study", allocation=_local())
 
 
 def test_other_ways_to_a_manager_stand_beside_it(tmp_path):

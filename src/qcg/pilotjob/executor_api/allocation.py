@@ -17,13 +17,13 @@ class Allocation:
     `wd` has to be in a file system that this machine and the nodes share.
 
     Args:
-        nodes: how many nodes.
+        nodes: how many nodes; more than one with Slurm only, elsewhere see `count`.
         walltime: how long, like ``90m`` or ``1h30m``.
         queue: the partition or queue; by default the scheduler's default.
         account: whose core-hours are used; by default the scheduler's default.
         cores_per_node: cores of each node that jobs get; by default whole nodes are asked for, with all their cores.
-        scheduler: ``slurm``, ``pbs``, ``lsf``, ``flux``, ``cobalt``, or ``local`` (processes of
-            this machine); by default the one whose command for submissions is found here.
+        scheduler: ``slurm``, ``pbs``, ``pbs_classic``, ``lsf``, or ``local`` (processes of this machine); by default
+            the one whose command for submissions is found here.
         reservation: of the scheduler's.
         options: more for the scheduler, by psij's names: ``{"slurm.qos": "debug"}``.
         setup: lines of shell that are run on the first node before Python is started there, like ``module load``.
@@ -41,7 +41,8 @@ class Allocation:
         idle: seconds after the end of the last job until a detached manager gives the allocation back.
         poll: seconds between two looks at the scheduler's queue.
         tunnel: where to connect to instead, for a port on a node that can be reached through a tunnel only: called
-            with host and port, it returns host and port.
+            with host and port, it returns host and port. It is called in a thread, for each of the node's names and
+            addresses and for two ports.
     """
 
     nodes: int = 1

@@ -14,9 +14,9 @@ from qcg.pilotjob.executor_api.validation import seconds_of
 
 __all__ = ["wanted"]
 
-SCHEDULERS = ("slurm", "pbs", "pbs_classic", "lsf", "flux", "cobalt", "local")
+SCHEDULERS = ("slurm", "pbs", "pbs_classic", "lsf", "local")  # psij's for Flux and Cobalt lose what is asked for
 
-_COMMANDS = {"sbatch": "slurm", "bsub": "lsf", "flux": "flux", "qsub": "pbs"}
+_COMMANDS = {"sbatch": "slurm", "bsub": "lsf", "qsub": "pbs"}
 
 
 def wanted(allocation: Allocation) -> Dict[str, Any]:
@@ -40,10 +40,16 @@ def wanted(allocation: Allocation) -> Dict[str, Any]:
         seconds = seconds_of(allocation.walltime)
     except (ValueError, TypeError) as error:
         raise InvalidOption(f"walltime is {allocation.walltime!r}; write '90m', '1h30m' or '45s'") from error
+    scheduler = _scheduler(allocation.scheduler)
+    if allocation.nodes > 1 and scheduler != "slurm":
+        raise InvalidOption(
+            f"Allocation's nodes is {allocation.nodes}, but jobs get to several nodes of an allocation by Slurm alone; "
+            f"with {scheduler} ask for allocations of one node, count={allocation.nodes}"
+        )
     asked_for = {field.name: getattr(allocation, field.name) for field in fields(allocation) if field.name != "tunnel"}
     return {
         **asked_for,
-        "scheduler": _scheduler(allocation.scheduler),
+        "scheduler": scheduler,
         "options": dict(allocation.options),
         "python": allocation.python or sys.executable,
         "seconds": seconds,

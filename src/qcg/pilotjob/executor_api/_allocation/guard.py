@@ -209,7 +209,7 @@ class _Guard:
         return f"{name} on {self._pilot.get('host')} has ended: {self._scheduler.verdict}{said}"
 
     def _why_not_begun(self) -> str:
-        said = tail(self._out, 15) or tail(self._directory / "psij" / f"{self._scheduler.name}.out", 15)
+        said = tail(self._out, 15) or self._said_by_script()
         if "ModuleNotFoundError" in said or "ImportError" in said:
             hint = (
                 f"{self._wanted['python']} on the node cannot import this package; install it there, or give python= "
@@ -231,6 +231,9 @@ class _Guard:
             f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}"
             f"{self._tail()}\n  next: {hint}"
         )
+
+    def _said_by_script(self) -> str:
+        return "\n".join(tail(path, 15) for path in self._directory.glob(f"psij/*/{self._scheduler.name}.out"))
 
     def _why_silent(self) -> str:
         begun = f"the manager in allocation {self._scheduler.name} was not ready within "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
+import re
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ import zmq
 
 from qcg.pilotjob.executor_api._allocation.asked import wanted
 from qcg.pilotjob.executor_api._client import boot
+from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of
 from qcg.pilotjob.executor_api._client.process import directories_of
@@ -50,9 +51,8 @@ class Keeper:
         asked_for = wanted(allocation)
         arguments = list(arguments)
         self.directories: Directories = directories_of(arguments)
-        if asked_for["scheduler"] == "local":
-            arguments += ["--nodes", str(allocation.nodes * (allocation.cores_per_node or os.cpu_count() or 1))]
-            arguments += ["--envschema", "common"]
+        if asked_for["scheduler"] != "slurm" and allocation.cores_per_node is not None:
+            arguments += ["--nodes", str(allocation.cores_per_node), "--envschema", "common"]
         arguments += ["--nl-init-timeout", str(max(1, int(min(allocation.start_timeout, 1e6)) - 1))]
         keys = _make_keys(Path(self.directories.aux, KEYS))
         self.keys: Dict[str, Any] = keys["client"]
@@ -69,7 +69,6 @@ class Keeper:
         self._spawn(asked_for, arguments, restarts)
 
     def _spawn(self, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int) -> None:
-        read_end, write_end = os.pipe()
         pilot = {
             "arguments": arguments,
             "restarts": restarts,
@@ -85,25 +84,18 @@ class Keeper:
             pilot = boot.with_path(pilot)
         else:
             pilot["path"] = None
-        orders = boot.with_path(
-            {"directory": self.directories.aux, "wanted": asked_for, "pilot": pilot, "tell": write_end}
+        self._companion = Companion(
+            boot.command("_allocation.guard", "qcgpj-guard", self.directories.aux),
+            {"directory": self.directories.aux, "wanted": asked_for, "pilot": pilot},
+            "tell",
+            self.directories.output,
         )
-        with open(self.directories.output, "ab", opener=_private) as output:
-            self._process = subprocess.Popen(
-                boot.command("_allocation.guard", "qcgpj-guard", self.directories.aux),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=[write_end],
-                start_new_session=True,
-                bufsize=0,
-            )
-        os.close(write_end)
-        self.end_fd = read_end
-        self.pid = self._process.pid
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # await_ready tells why it has ended
-            self._process.stdin.write(json.dumps(orders).encode() + b"\n")
+        self.pid = self._companion.pid
+
+    @property
+    def end_fd(self) -> int:
+        """The pipe whose end is that of the guard."""
+        return self._companion.end_fd
 
     def await_ready(self) -> None:
         """Wait until the scheduler has taken or refused what is asked for.
@@ -118,6 +110,8 @@ class Keeper:
                     raise AllocationFailed(f"the scheduler was asked, and has not answered for {_GUARD_SECONDS:g} s")
                 if not self.hear():
                     raise self.obituary()
+            if self.status.state == "ENDED":
+                raise self.obituary()
         except BaseException:
             self.kill()
             raise
@@ -182,9 +176,7 @@ class Keeper:
 
     def say(self, word: str) -> None:
         """Tell the guard, if it still listens."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(word.encode() + b"\n")
+        self._companion.write(word.encode())
 
     def renew(self) -> None:
         """Let the next allocation be asked for."""
@@ -207,20 +199,21 @@ class Keeper:
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end of the guard; return whether it came."""
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self._companion.wait(timeout)
 
     def obituary(self) -> ManagerDied:
         """Return the exception that tells how all ended, once the guard is collected."""
-        code = self._process.wait()
+        code = self._companion.exit_code()
         if self._refusal:
             return AllocationFailed(self._refusal)
-        why = self._why or f"the process that looked after it ended with code {code}{self._tail()}"
+        why = f"{self._why}; jobs that had not ended were ended with it"
+        if not self._why:
+            why = (
+                f"the process that looked after it ended with code {code}; jobs that had not ended go on there for "
+                f"{self._allocation.silence:g} s, and are ended then{self._tail()}"
+            )
         return AllocationEnded(
-            f"{why}; jobs that had not ended were ended with it\n"
+            f"{why}\n"
             f"  log:  {self.directories.log}\n"
             f"  next: jobs that have ended are in {self.directories.report}; an executor with allocation= and "
             f"resume={self.directories.aux!r} runs the others; renew= goes on by itself"
@@ -231,28 +224,19 @@ class Keeper:
 
     def kill(self) -> None:
         """Give the allocation back."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        if not self.wait(_END_SECONDS):
-            self._process.kill()
         self.clean_up()
 
     def clean_up(self) -> None:
-        """Collect the guard."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        """Collect the guard, which gives the allocation back if it has not."""
+        self._companion.leave()
         if not self.wait(_END_SECONDS):
-            self._process.kill()
-        self._process.wait()
+            self._companion.kill()
+            self.wait(_END_SECONDS)
         self.close_descriptors()
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
-        if self.end_fd >= 0:
-            os.close(self.end_fd)
-            self.end_fd = -1
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._companion.close_descriptors()
 
 
 def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int) -> List[Keeper]:
@@ -264,6 +248,9 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int
         OSError: the working directory cannot be made.
     """
     count = wanted(allocation)["count"]
+    directory = value_of("--wd", arguments)
+    if re.search(r"[\s'\"$`\\]", directory):
+        raise InvalidOption(f"wd is {directory!r}; for an allocation it has to be a path without blanks and quotes")
     if count > 1 and value_of("--resume", arguments):
         raise InvalidOption("resume= takes up one run, and count= makes several; leave count out")
     if count > 1 and value_of("--id", arguments):

@@ -73,7 +73,9 @@ class Scheduler:
                     queue_polling_error_threshold=_NEVER,
                 )
             )
-        executor = psij.JobExecutor.get_instance(self._name)
+        executor: Any = psij.JobExecutor.get_instance(
+            self._name, config=psij.JobExecutorConfig(work_directory=directory)
+        )
         for option, value in (("queue_polling_interval", self._poll), ("queue_polling_error_threshold", _NEVER)):
             if hasattr(executor.config, option):
                 setattr(executor.config, option, value)

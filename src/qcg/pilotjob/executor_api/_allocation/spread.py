@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Set
 
 from qcg.pilotjob.executor_api._allocation.keeper import Keeper
-from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
 from qcg.pilotjob.executor_api._client.resumable import started_in
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, InvalidOption, JobUnknown, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(eq=False)
 class _Member:
-    dispatcher: Dispatcher
+    dispatcher: RemoteDispatcher
     keeper: Keeper
     load: int = 0
     is_broken: bool = False
@@ -83,7 +83,7 @@ class Spread:
         self._members: List[_Member] = []
         for keeper in keepers:
             keeper.on_change = lambda _: self._deal()
-            self._members.append(_Member(Dispatcher(Link.to_allocation(keeper), owner=self), keeper))
+            self._members.append(_Member(RemoteDispatcher(Link.to_allocation(keeper), owner=self), keeper))
 
     # ---- as a dispatcher's
 
@@ -172,7 +172,7 @@ class Spread:
     # ---- for the source of the futures
 
     @property
-    def any_dispatcher(self) -> Dispatcher:
+    def any_dispatcher(self) -> RemoteDispatcher:
         """One of the dispatchers, to be asked where a thread may wait."""
         return self._members[0].dispatcher
 
@@ -200,7 +200,7 @@ class Spread:
         """Whether jobs wait for cores."""
         return bool(self._ready)
 
-    def salvage(self, dispatcher: Dispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
+    def salvage(self, dispatcher: RemoteDispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
         """Take back the unfinished jobs of an allocation that has ended, or fail those that are not to run again."""
         with self._lock:
             member = next(member for member in self._members if member.dispatcher is dispatcher)
@@ -269,17 +269,20 @@ class Spread:
         """Return the state in which a job or iteration has ended; an empty string when it has not, or is unknown."""
         base, colon, _ = name.partition(":")
         item = self._items.get(base)
-        state = "" if item is None else (item.future._states or {}).get(base, "")
-        if state in ("", "SUCCEED") or not colon or item is None or item.member is None:
+        if item is None:
+            return ""
+        is_done = item.future.done()  # asked first: the states are there when it is
+        state = (item.future._states or {}).get(base, "LOST" if is_done else "")
+        if state in ("", "SUCCEED") or not colon or item.member is None:
             return state
         return item.member.dispatcher.link.recorded_state(name) or state
 
     def _depended_on(self, item: Item) -> Iterator[Item]:
-        """Yield whose ends it waits for."""
+        """Yield whose ends it waits for: what has ended is in no job's list any more."""
         for job in item.jobs:
             for name in job.get("dependencies", {}).get("after", []):
                 other = self._items.get(name.partition(":")[0])
-                if other is not None and other is not item and not other.future.done():
+                if other is not None and other is not item:
                     yield other
 
     def _give(self, item: Item, member: Optional[_Member]) -> None:

@@ -57,7 +57,7 @@ class Connection:
             return
         link = _link(process, manager, keepers)
         try:
-            dispatcher = self.dispatcher = Dispatcher(link)
+            dispatcher = self.dispatcher = _dispatcher(link)
         except BaseException:
             if link.process is not None:
                 link.process.kill()
@@ -166,6 +166,14 @@ def _link(process: Optional[ManagerProcess], manager: Any, keepers: Sequence[Kee
     if isinstance(manager, (str, os.PathLike)):
         return Link.to_directory(manager)
     return Link.to_manager(manager)
+
+
+def _dispatcher(link: Link) -> Dispatcher:
+    if link.open is None:
+        return Dispatcher(link)
+    from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
+
+    return RemoteDispatcher(link)
 
 
 def _job_names(names: Sequence[Any]) -> List[str]:

@@ -33,10 +33,9 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import replace
-from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence
 
-from qcg.pilotjob.executor_api._client import absence, endings, wire
+from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link, Wire
@@ -55,27 +54,11 @@ _CANCEL_SECONDS = 1.7  # for the manager to end all jobs and itself, before it i
 _LOST_SECONDS = 0.9  # for a connection to come back, before the manager counts as dead
 
 
-class Owner(Protocol):
-    """Who has several dispatchers."""
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether jobs wait for cores."""
-
-    def leave(self, how: Leaving) -> None:
-        """Take no more jobs, and end as `how` says."""
-
-    def salvage(self, dispatcher: Dispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
-        """Take over the unfinished jobs of a dispatcher whose manager has ended."""
-
-
 class Dispatcher:
     """Submits jobs, follows them and resolves their futures; see the module's picture."""
 
-    def __init__(self, link: Link, owner: Optional[Owner] = None) -> None:
-        """Connect; `owner` has more than one of them, and sees to what they cannot see to alone."""
+    def __init__(self, link: Link) -> None:
         self.link = link
-        self._owner = owner
         self._pid = os.getpid()
         self._inbox = Inbox()
         self.at_end: Callable[[], None] = lambda: None
@@ -84,8 +67,6 @@ class Dispatcher:
         self._pending = Pending()
         self._urgent: Deque[Call] = deque()
         self._call: Optional[Call] = None
-        self._detached: Optional[Question] = None
-        self._description: Optional[Dict[str, Any]] = None
         self._suspects: List[str] = []
         self._check_pause = link.first_check
         self._next_check = time.monotonic() + self._check_pause
@@ -105,7 +86,7 @@ class Dispatcher:
 
     def leave_at_exit(self) -> None:
         """Leave when all jobs are done: the interpreter is shutting down."""
-        (self._owner or self).leave(Leaving.WHEN_DONE)
+        self.leave(Leaving.WHEN_DONE)
 
     def forget_in_child(self) -> None:
         """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
@@ -166,15 +147,12 @@ class Dispatcher:
         self._inbox.leave(how)
 
     def detach(self) -> str:
-        """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
-        self.refuse_in_child()
-        if self.link.keeper is None:
-            raise InvalidOption("detach() is for an executor with allocation=; this one's manager ends with it")
-        directory = self.link.keeper.directories.aux
-        self._inbox.refuse_when_leaving()
-        self._inbox.detach()
-        self.join()
-        return directory
+        """Refuse.
+
+        Raises:
+            InvalidOption: always.
+        """
+        raise InvalidOption("detach() is for an executor with allocation=; this one's manager ends with it")
 
     def abandon(self) -> None:
         """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
@@ -219,7 +197,7 @@ class Dispatcher:
     def _dispatch(self, channel: Wire) -> None:
         while True:
             self._act_on_leaving()
-            if self._has_detached(channel) or (self.link.open is not None and self._needs_no_manager(channel)):
+            if self._is_over(channel):
                 return
             if not channel.awaits_reply and (channel.greeted or not self.link.greets):
                 self._call = self._next_call()
@@ -228,7 +206,6 @@ class Dispatcher:
                 elif self._nothing_left():
                     return
             manager_ended = channel.wait(self._pause())
-            self._look_at(channel)
             for name, state in channel.finished_jobs():
                 self._heard(name, state)
             reply = channel.reply()
@@ -241,30 +218,9 @@ class Dispatcher:
             if self._gives_up(channel):
                 return
 
-    def _look_at(self, channel: Wire) -> None:
-        """Take the news that a connection to another machine has."""
-        if channel.description is not None and channel.description is not self._description:
-            self._description = channel.description
-            self.link = self.link.described(channel.description)
-        if channel.has_missed():
-            self._suspects = list(self._pending)
-
-    def _needs_no_manager(self, channel: Wire) -> bool:
-        """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
-        keeper = self.link.keeper
-        if not channel.greeted:
-            absence.answer(self._inbox, self._pending)
-        if keeper is None or channel.greeted:
-            return False
-        if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
-            if keeper.has_lapsed:
-                keeper.renew()
-            return False
-        if not self._inbox.leaving:
-            return False
-        self._said_goodbye = True
-        keeper.kill()
-        return True
+    def _is_over(self, channel: Wire) -> bool:  # noqa: ARG002  # elsewhere it counts
+        """Return whether the thread has nothing more to do, before it looks for what is to be sent."""
+        return False
 
     def _next_call(self) -> Optional[Call]:
         if self._urgent:
@@ -363,28 +319,6 @@ class Dispatcher:
         question.reply.add_done_callback(lambda _: process.farewell())
         return question
 
-    def _has_detached(self, channel: Wire) -> bool:
-        """Detach, when that is wished and possible now; return whether it has happened."""
-        keeper = self.link.keeper
-        if keeper is None or not self._inbox.detaching or self._call is not None:
-            return False
-        if self._detached is None and channel.greeted:
-            if not self._inbox.has_units:  # all that was submitted has arrived
-                self._detached = Question(wire.request("control", command=wire.DETACH))
-                self._urgent.append(self._detached)
-            return False
-        if self._detached is not None and not self._detached.reply.done():
-            return False
-        unsent = self._inbox.take_unsent()
-        keeper.detach(None if self._detached is not None else [unit.jobs for unit in unsent])
-        keeper.clean_up()
-        self.link = replace(self.link, process=None, keeper=None)
-        error = ExecutorClosed(f"the executor was detached; manager={keeper.directories.aux!r} follows its jobs")
-        for future in [*self._pending.futures(), *(unit.future for unit in unsent)]:
-            self._pending.remove(future)
-            future._break(own(error))
-        return True
-
     def _leave_attached(self) -> None:
         """Follow jobs no more that are not ours: they go on."""
         for future in self._pending.attached():
@@ -453,10 +387,6 @@ class Dispatcher:
 
     def _break(self, error: BaseException) -> None:
         self._inbox.break_(error)
-        if self._owner is not None and self._acted_on < Leaving.WITHOUT_QUEUED:
-            lost = [*self._pending.futures(), *(unit.future for unit in self._inbox.take_unsent())]
-            self._pending = Pending()
-            self._owner.salvage(self, lost, error)
         for future in self._pending.futures():
             self._pending.remove(future)
             future._break(own(error))

@@ -30,8 +30,11 @@ class Owned(Protocol):
     """What ends with an executor: its manager process, or the guard of its allocation."""
 
     pid: int
-    end_fd: int
     directories: Directories
+
+    @property
+    def end_fd(self) -> int:
+        """The pipe whose end is that of the process."""
 
     @property
     def description(self) -> Dict[str, Any]:

@@ -186,7 +186,10 @@ class DistantManager(ConnectedManager):
     def _send_and_validate_result(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]] = None) -> Any:
         if self._dispatcher.is_current_thread:
             raise CoreConnectionError("a manager on another machine cannot be asked in a done-callback: it would hang")
-        reply = self._dispatcher.ask(json.dumps(data).encode()).reply.result(_REPLY_SECONDS)
+        try:
+            reply = self._dispatcher.ask(json.dumps(data).encode()).reply.result(_REPLY_SECONDS)
+        except FutureTimeoutError:
+            raise CoreConnectionError(f"the manager has not answered for {_REPLY_SECONDS:g} s") from None
         return (valid_method or Manager._validate_response)(reply)
 
     @override

@@ -11,12 +11,12 @@ import contextlib
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import time
-from typing import IO, Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 from qcg.pilotjob.executor_api._client import boot
+from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
@@ -46,39 +46,22 @@ class ManagerProcess:
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
         self.directories = directories_of(arguments)
-        read_end, write_end = os.pipe()
-        try:
-            self._process = self._spawn(arguments, write_end, restarts)
-        except BaseException:
-            os.close(read_end)
-            raise
-        finally:
-            os.close(write_end)
-        self.end_fd = read_end
+        self._said_before = _size(self.directories.output)
+        self._companion = Companion(
+            boot.command("_manager.__main__", "qcgpj-manager", *arguments),
+            {"arguments": arguments, "restarts": restarts},
+            "ready",
+            self.directories.output,
+            shows="--show-progress" in arguments,
+        )
         self._sockets = ""  # the manager makes it, and tells when it is ready
-        self.pid = self._process.pid
+        self.pid = self._companion.pid
         self.description: Dict[str, Any] = {}
 
-    def _spawn(self, arguments: List[str], write_end: int, restarts: int) -> "subprocess.Popen[bytes]":
-        shows = "--show-progress" in arguments
-        with _private_file(self.directories.output) as output:
-            self._said_before = os.fstat(output.fileno()).st_size
-            process = subprocess.Popen(
-                boot.command("_manager.__main__", "qcgpj-manager", *arguments),
-                stdin=subprocess.PIPE,
-                stdout=None if shows else output,
-                stderr=output,
-                pass_fds=[write_end],
-                start_new_session=True,
-                bufsize=0,
-            )
-        import json  # while the process starts
-
-        orders = boot.with_path({"arguments": arguments, "ready": write_end, "restarts": restarts})
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # await_ready tells why it has ended
-            process.stdin.write(json.dumps(orders).encode() + b"\n")
-        return process
+    @property
+    def end_fd(self) -> int:
+        """The pipe whose end is that of the process."""
+        return self._companion.end_fd
 
     def await_ready(self) -> None:
         """Wait until the manager takes requests; then its `description` of itself is known.
@@ -135,15 +118,11 @@ class ManagerProcess:
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end of the process; return whether it came."""
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self._companion.wait(timeout)
 
     def obituary(self) -> ManagerDied:
         """Return the exception that tells how the process ended, once it is collected."""
-        code = self._process.wait()
+        code = self._companion.exit_code()
         ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return ManagerDied(
             f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
@@ -157,20 +136,19 @@ class ManagerProcess:
 
     def _abort(self) -> None:
         """End a manager that is starting: it removes what it has made, when it is given the time."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._companion.leave()
         if not self.wait(_ABORT_SECONDS):
-            self._process.kill()
+            self._companion.kill()
         self.clean_up()
 
     def kill(self) -> None:
         """End the process and every job of it at once."""
-        self._process.kill()
+        self._companion.kill()
         self.clean_up()
 
     def clean_up(self) -> None:
         """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
-        failed = self._process.wait() != 0
+        failed = self._companion.exit_code() != 0
         self.close_descriptors()
         if self._sockets and failed:
             self._await_starter()
@@ -186,11 +164,7 @@ class ManagerProcess:
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
-        if self.end_fd >= 0:
-            os.close(self.end_fd)
-            self.end_fd = -1
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._companion.close_descriptors()
 
 
 def directories_of(arguments: List[str]) -> Directories:
@@ -215,11 +189,10 @@ def _waiting_for(ready: Mapping[str, bool]) -> str:
     return f"qcgpj: waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
 
 
-@contextlib.contextmanager
-def _private_file(path: str) -> Iterator[IO[bytes]]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        yield file
+def _size(path: str) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.getsize(path)
+    return 0
 
 
 def _remove(sockets: str) -> None:

@@ -42,9 +42,12 @@ class Peer(Protocol):
 
     keys: Dict[str, Any]
     manager: Optional[Dict[str, Any]]
-    end_fd: int
 
     reach_seconds: float
+
+    @property
+    def end_fd(self) -> int:
+        """The descriptor that has news, -1 when there is none."""
 
     def endpoint(self, what: str, host: str) -> str:
         """Return the address of the manager's ``requests`` or ``events``."""

@@ -1,0 +1,96 @@
+"""A process of ours beside the user's: it gets its orders, and is connected with us by two pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from typing import IO, Any, Dict, Iterator, List
+
+from qcg.pilotjob.executor_api._client import boot
+
+__all__ = ["Companion"]
+
+
+class Companion:
+    """That process. What it reads from its standard input ends when we do; what it says is read from `end_fd`.
+
+    Attributes:
+        pid: its process id.
+        end_fd: a pipe whose end is that of the process.
+    """
+
+    def __init__(
+        self, command: List[str], orders: Dict[str, Any], key: str, output: str, *, shows: bool = False
+    ) -> None:
+        """Start it; its `orders` get the descriptor for what it has to say as `key`.
+
+        What it prints goes to the file `output`, except that it `shows` what goes to standard output.
+        """
+        read_end, write_end = os.pipe()
+        try:
+            self._process = self._spawn(command, write_end, output, shows)
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        self.end_fd = read_end
+        self.pid = self._process.pid
+        import json  # while the process starts
+
+        self.write(json.dumps(boot.with_path({**orders, key: write_end})).encode())
+
+    @staticmethod
+    def _spawn(command: List[str], write_end: int, output: str, shows: bool) -> "subprocess.Popen[bytes]":
+        with _private_file(output) as file:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=None if shows else file,
+                stderr=file,
+                pass_fds=[write_end],
+                start_new_session=True,
+                bufsize=0,
+            )
+
+    def write(self, line: bytes) -> None:
+        """Write a line to it; when it has ended, its pipe tells why."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(line + b"\n")
+
+    def leave(self) -> None:
+        """Let it know that we want nothing more."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Kill the process, and nothing else."""
+        self._process.kill()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for its end; return whether it came."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def exit_code(self) -> int:
+        """Wait for its end, and return its exit code, negative for a signal's number."""
+        return self._process.wait()
+
+    def close_descriptors(self) -> None:
+        """Close this process's ends of the pipes."""
+        if self.end_fd >= 0:
+            os.close(self.end_fd)
+            self.end_fd = -1
+        self.leave()
+
+
+@contextlib.contextmanager
+def _private_file(path: str) -> Iterator[IO[bytes]]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        yield file

@@ -1,0 +1,127 @@
+"""A dispatcher whose manager is in an allocation: not there yet, out of reach for a while, or followed by another one.
+
+All that is said of the dispatcher holds here too. What is more: questions are answered before there is a manager,
+states are asked for after each gap in the connection, another allocation is asked for when it is needed, and all of it
+can be left to itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Dict, Optional, Protocol, Sequence
+
+from qcg.pilotjob.executor_api._client import absence, wire
+from qcg.pilotjob.executor_api._client.calls import Question
+from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._client.inbox import Leaving, own
+from qcg.pilotjob.executor_api._client.link import Link, Wire
+from qcg.pilotjob.executor_api._client.pending import Pending
+from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+
+__all__ = ["Owner", "RemoteDispatcher"]
+
+
+class Owner(Protocol):
+    """Who has several dispatchers."""
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether jobs wait for cores."""
+
+    def leave(self, how: Leaving) -> None:
+        """Take no more jobs, and end as `how` says."""
+
+    def salvage(self, dispatcher: RemoteDispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
+        """Take over the unfinished jobs of a dispatcher whose manager has ended."""
+
+
+class RemoteDispatcher(Dispatcher):
+    """The same for a manager elsewhere."""
+
+    def __init__(self, link: Link, owner: Optional[Owner] = None) -> None:
+        """Connect; `owner` has more than one of them, and sees to what they cannot see to alone."""
+        self._owner = owner
+        self._detached: Optional[Question] = None
+        self._description: Optional[Dict[str, Any]] = None
+        super().__init__(link)
+
+    @override
+    def leave_at_exit(self) -> None:
+        (self._owner or self).leave(Leaving.WHEN_DONE)
+
+    @override
+    def detach(self) -> str:
+        """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
+        self.refuse_in_child()
+        if self.link.keeper is None:
+            raise InvalidOption("detach() is for whoever asked for the allocation; this one was found by manager=")
+        directory = self.link.keeper.directories.aux
+        self._inbox.refuse_when_leaving()
+        self._inbox.detach()
+        self.join()
+        return directory
+
+    # ---- the thread
+
+    @override
+    def _is_over(self, channel: Wire) -> bool:
+        self._look_at(channel)
+        return self._has_detached(channel) or self._needs_no_manager(channel)
+
+    def _look_at(self, channel: Wire) -> None:
+        """Take the news that a connection to another machine has."""
+        if channel.description is not None and channel.description is not self._description:
+            self._description = channel.description
+            self.link = self.link.described(channel.description)
+        if channel.has_missed():
+            self._suspects = list(self._pending)
+
+    def _needs_no_manager(self, channel: Wire) -> bool:
+        """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
+        keeper = self.link.keeper
+        if not channel.greeted:
+            absence.answer(self._inbox, self._pending)
+        if keeper is None or channel.greeted:
+            return False
+        if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
+            if keeper.has_lapsed:
+                keeper.renew()
+            return False
+        if not self._inbox.leaving:
+            return False
+        self._said_goodbye = True
+        keeper.kill()
+        return True
+
+    def _has_detached(self, channel: Wire) -> bool:
+        """Detach, when that is wished and possible now; return whether it has happened."""
+        keeper = self.link.keeper
+        if keeper is None or not self._inbox.detaching or self._call is not None:
+            return False
+        if self._detached is None and channel.greeted:
+            if not self._inbox.has_units:  # all that was submitted has arrived
+                self._detached = Question(wire.request("control", command=wire.DETACH))
+                self._urgent.append(self._detached)
+            return False
+        if self._detached is not None and not self._detached.reply.done():
+            return False
+        unsent = self._inbox.take_unsent()
+        keeper.detach(None if self._detached is not None else [unit.jobs for unit in unsent])
+        keeper.clean_up()
+        self.link = replace(self.link, process=None, keeper=None)
+        error = ExecutorClosed(f"the executor was detached; manager={keeper.directories.aux!r} follows its jobs")
+        for future in [*self._pending.futures(), *(unit.future for unit in unsent)]:
+            self._pending.remove(future)
+            future._break(own(error))
+        return True
+
+    @override
+    def _break(self, error: BaseException) -> None:
+        if self._owner is not None and self._acted_on < Leaving.WITHOUT_QUEUED:
+            self._inbox.break_(error)
+            lost = [*self._pending.futures(), *(unit.future for unit in self._inbox.take_unsent())]
+            self._pending = Pending()
+            self._owner.salvage(self, lost, error)
+        super()._break(error)
