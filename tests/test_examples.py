@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 def run_example(tmp_path):
     """Run an example in an empty directory; return its exit code and the lines that it prints."""
 
-    def run(name):
+    def run(name, *arguments):
         completed = subprocess.run(
-            [sys.executable, "-W", "error", EXAMPLES / name],
+            [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -55,3 +56,13 @@ def test_the_asyncio_program_awaits_its_jobs_while_the_loop_goes_on(run_example)
 
     assert code == 0
     assert lines == ["lines: [10, 200, 3000]", "the loop was free: True"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
+def test_the_study_from_the_login_node_gets_two_cores_of_this_machine(run_example, tmp_path):
+    code, lines = run_example("allocations/study.py", "--local")
+
+    assert code == 0
+    assert any(" is RUNNING with 2 cores until " in line for line in lines)
+    assert lines[-1] == "the sum of all results is 2470"
+    assert (tmp_path / "study" / "run4.result").read_text() == "16\n"
