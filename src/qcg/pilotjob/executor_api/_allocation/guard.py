@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import shutil
@@ -33,7 +34,9 @@ from qcg.pilotjob.executor_api._client.directories import PRESENCE, tail
 
 __all__ = ["main"]
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.1  # at the beginning, and before the manager is ready
+_SLOWNESS = 20
+_LONGEST_LOOK_SECONDS = 1.0  # what is looked at is in a file system that others use too
 _QUEUE_SECONDS = 15.0  # between two questions for the place in the queue
 _GOODBYE_SECONDS = 5.0  # for the manager to end by itself
 _VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
@@ -144,7 +147,7 @@ class _Guard:
         """Wait in the queue."""
         limit = self._wanted["queue_timeout"]
         deadline = time.monotonic() + limit if limit is not None else float("inf")
-        next_look = 0.0
+        next_look, begin = 0.0, time.monotonic()
         while self._scheduler.waits and not self._said.exists():
             if time.monotonic() > next_look:
                 next_look = time.monotonic() + _QUEUE_SECONDS
@@ -155,7 +158,7 @@ class _Guard:
                     f"it was still in the queue after {limit:g} s (queue_timeout), and was taken back; ask for less, "
                     "for another queue, or wait longer"
                 )
-            self._listen()
+            self._listen(since=begin)
 
     def _await_manager(self) -> None:
         """Wait until the pilot has said that its manager is ready."""
@@ -195,9 +198,9 @@ class _Guard:
 
     def _await_end(self) -> str:
         """Return why the allocation, or the manager in it, has ended."""
-        presence = self._directory / PRESENCE
+        presence, begin = self._directory / PRESENCE, time.monotonic()
         while not self._scheduler.has_ended() and presence.exists():
-            self._listen()
+            self._listen(since=begin)
         if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
             deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
             while not self._scheduler.has_ended() and time.monotonic() < deadline:
@@ -250,9 +253,10 @@ class _Guard:
 
     # ---- the client
 
-    def _listen(self) -> None:
-        """Let a moment pass, in which the client may say something."""
-        if not self._selector.select(_LOOK_SECONDS):
+    def _listen(self, *, since: float = math.inf) -> None:
+        """Let a moment pass, in which the client may say something; a longer one when all has been the same `since`."""
+        moment = (time.monotonic() - since) / _SLOWNESS
+        if not self._selector.select(min(max(moment, _LOOK_SECONDS), _LONGEST_LOOK_SECONDS)):
             return
         read = os.read(0, 4096)
         *words, self._unread = (self._unread + read).split(b"\n")
