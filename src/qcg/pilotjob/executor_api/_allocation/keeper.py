@@ -118,6 +118,8 @@ class Keeper:
                     raise AllocationFailed(f"the scheduler was asked, and has not answered for {_GUARD_SECONDS:g} s")
                 if not self.hear():
                     raise self.obituary()
+            if self.status.state == "ENDED":
+                raise self.obituary()
         except BaseException:
             self.kill()
             raise
