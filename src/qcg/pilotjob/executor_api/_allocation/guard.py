@@ -6,7 +6,8 @@ sees goes to its client as lines of JSON::
 
     {"asked": id, "number": n}          the scheduler has taken it
     {"refused": why}                    it has not, or the allocation cannot serve; the guard ends
-    {"queued": place, "expected": t}    it waits
+    {"queued": place, "expected": t,    it waits
+     "reason": why}
     {"starting": host}                  the pilot runs
     {"waiting": {node: ready}}          as a manager's own process says it
     {"manager": description}            the manager takes requests
@@ -148,8 +149,8 @@ class _Guard:
         while self._scheduler.waits and not self._said.exists():
             if time.monotonic() > next_look:
                 next_look = time.monotonic() + _QUEUE_SECONDS
-                place, expected = self._scheduler.place_in_queue(self._wanted["queue"])
-                self.tell(queued=place, expected=None if expected is None else expected.isoformat())
+                place, expected, why = self._scheduler.place_in_queue(self._wanted["queue"])
+                self.tell(queued=place, expected=None if expected is None else expected.isoformat(), reason=why)
             if time.monotonic() > deadline:
                 raise _Refused(
                     f"it was still in the queue after {limit:g} s (queue_timeout), and was taken back; ask for less, "
