@@ -77,6 +77,7 @@ def main(orders: Dict[str, Any]) -> None:
         guard.tell(over="it was detached")
         os._exit(0)  # psij's threads would be waited for
     guard.give_back()
+    guard.clean_up()
     os._exit(0)
 
 
@@ -281,6 +282,9 @@ class _Guard:
             self._end_local_pilot()
         with contextlib.suppress(SubmitException):  # it has ended meanwhile
             self._scheduler.cancel()
+
+    def clean_up(self) -> None:
+        """Remove psij's files: all its allocations need the scripts among them."""
         shutil.rmtree(self._directory / "psij", ignore_errors=True)
 
     def _end_local_pilot(self) -> None:
