@@ -6,7 +6,8 @@ sees goes to its client as lines of JSON::
 
     {"asked": id, "number": n}          the scheduler has taken it
     {"refused": why}                    it has not, or the allocation cannot serve; the guard ends
-    {"queued": place, "expected": t}    it waits
+    {"queued": place, "expected": t,    it waits
+     "reason": why}
     {"starting": host}                  the pilot runs
     {"waiting": {node: ready}}          as a manager's own process says it
     {"manager": description}            the manager takes requests
@@ -79,6 +80,7 @@ def main(orders: Dict[str, Any]) -> None:
         guard.tell(over="it was detached")
         os._exit(0)  # psij's threads would be waited for
     guard.give_back()
+    guard.clean_up()
     os._exit(0)
 
 
@@ -151,8 +153,8 @@ class _Guard:
         while self._scheduler.waits and not self._said.exists():
             if time.monotonic() > next_look:
                 next_look = time.monotonic() + _QUEUE_SECONDS
-                place, expected = self._scheduler.place_in_queue(self._wanted["queue"])
-                self.tell(queued=place, expected=None if expected is None else expected.isoformat())
+                place, expected, why = self._scheduler.place_in_queue(self._wanted["queue"])
+                self.tell(queued=place, expected=None if expected is None else expected.isoformat(), reason=why)
             if time.monotonic() > deadline:
                 raise _Refused(
                     f"it was still in the queue after {limit:g} s (queue_timeout), and was taken back; ask for less, "
@@ -287,6 +289,9 @@ class _Guard:
             self._end_local_pilot()
         with contextlib.suppress(SubmitException):  # it has ended meanwhile
             self._scheduler.cancel()
+
+    def clean_up(self) -> None:
+        """Remove psij's files: all its allocations need the scripts among them."""
         shutil.rmtree(self._directory / "psij", ignore_errors=True)
 
     def _end_local_pilot(self) -> None:
