@@ -39,6 +39,7 @@ _LOOK_SECONDS = 0.1  # at the beginning, and before the manager is ready
 _SLOWNESS = 20
 _LONGEST_LOOK_SECONDS = 1.0  # what is looked at is in a file system that others use too
 _QUEUE_SECONDS = 15.0  # between two questions for the place in the queue
+_FIRST_LOOKS = {0: 0.0, 1: 2.0}  # at the very beginning a scheduler has not looked itself
 _GOODBYE_SECONDS = 5.0  # for the manager to end by itself
 _VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
 _KILL_SECONDS = 2.0
@@ -149,10 +150,10 @@ class _Guard:
         """Wait in the queue."""
         limit = self._wanted["queue_timeout"]
         deadline = time.monotonic() + limit if limit is not None else float("inf")
-        next_look, begin = 0.0, time.monotonic()
+        looks, begin = 0, time.monotonic()
         while self._scheduler.waits and not self._said.exists():
-            if time.monotonic() > next_look:
-                next_look = time.monotonic() + _QUEUE_SECONDS
+            if time.monotonic() - begin > _FIRST_LOOKS.get(looks, looks * _QUEUE_SECONDS):
+                looks += 1
                 place, expected, why = self._scheduler.place_in_queue(self._wanted["queue"])
                 self.tell(queued=place, expected=None if expected is None else expected.isoformat(), reason=why)
             if time.monotonic() > deadline:
@@ -178,7 +179,8 @@ class _Guard:
             elif "waiting" in line:
                 self.tell(waiting=line["waiting"])
             elif "refused" in line or "error" in line:
-                raise _Refused(f"the manager did not start there: {line.get('refused') or line['error']}{self._tail()}")
+                why = line.get("refused") or line["error"]
+                raise _Refused(f"the manager did not start there: {why}{self._tail()}\n  next: {self._advice(why)}")
             else:
                 self.tell(manager=line)
                 return
@@ -215,27 +217,31 @@ class _Guard:
 
     def _why_not_begun(self) -> str:
         said = tail(self._out, 15) or self._said_by_script()
+        shown = "".join(f"\n  | {line}" for line in said.splitlines())
+        return (
+            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}{shown}\n"
+            f"  next: {self._advice(said)}"
+        )
+
+    def _advice(self, said: str) -> str:
+        """Return what to do about a manager that has not started, from what its process has said."""
+        python = self._wanted["python"]
         if "ModuleNotFoundError" in said or "ImportError" in said:
-            hint = (
-                f"{self._wanted['python']} on the node cannot import this package; install it there, or give python= "
+            return (
+                f"{python} on the node cannot import this package, or what it needs; install it there, or give python= "
                 "or setup= (like 'module load' or 'source .../activate') to Allocation"
             )
-        elif "No such file" in said or "not found" in said or "127" in self._scheduler.verdict:
-            hint = (
-                f"{self._wanted['python']} is not on the node; give python= to Allocation, or setup= that brings "
-                "one, or use an environment in a file system that the nodes share"
+        if "No such file" in said or "not found" in said:
+            return (
+                f"{python} is not on the node; give python= to Allocation, or setup= that brings one, or use an "
+                "environment in a file system that the nodes share"
             )
-        elif not self._said.exists() and not said:
-            hint = (
+        if not self._said.exists() and not said:
+            return (
                 f"nothing of it appeared in {self._directory}: see that the nodes share that file system, and give "
                 "another wd= if they do not"
             )
-        else:
-            hint = f"read {self._out}"
-        return (
-            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}"
-            f"{self._tail()}\n  next: {hint}"
-        )
+        return f"read {self._out}"
 
     def _said_by_script(self) -> str:
         return "\n".join(tail(path, 15) for path in self._directory.glob(f"psij/*/{self._scheduler.name}.out"))
