@@ -369,6 +369,25 @@ def test_other_ways_to_a_manager_stand_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("said", "argument"),
+    [
+        ("Batch job submission failed: Invalid account or account/partition combination specified", "account"),
+        ("sbatch: error: invalid partition specified: nope", "queue"),
+        ("qsub: Unknown queue", "queue"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "walltime"),
+        ("Requested node configuration is not available", "nodes"),
+        ("the moon is in the wrong house", "scheduler's words"),
+    ],
+)
+def test_a_refusal_says_which_argument_to_look_at(said, argument):
+    from qcg.pilotjob.executor_api._allocation.guard import _in_our_words
+
+    words = _in_our_words(said, {"queue": "debug", "account": "project"})
+    assert said in words
+    assert argument in words.partition("next:")[2]
+
+
+@pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"python": "/nowhere/python"}, "python= to Allocation"),
