@@ -75,7 +75,7 @@ class Scheduler:
 
     def _make_executor(self, directory: Path) -> Any:
         if self._name == "local":
-            return psij.JobExecutor.get_instance("local")
+            return psij.JobExecutor.get_instance("local", config=psij.JobExecutorConfig(work_directory=directory))
         if self._name == "slurm":
             # while the controller does not answer, jobs live as before
             return _Slurm(
