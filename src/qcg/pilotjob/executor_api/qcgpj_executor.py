@@ -82,9 +82,10 @@ class QCGPJExecutor(Executor):
         stop_on: signals that mean that the time is nearly over, like the SIGUSR1 of ``sbatch --signal=B:USR1@60``. On
             one of them nothing more is started: what runs goes on, all else is cancelled as by
             ``shutdown(wait=False, cancel_futures=True)``. In the main thread only.
-        progress: show the jobs, an array as one, by a bar of tqdm's until the executor has ended: how many have ended,
-            failed, run and wait, on how many cores; before an allocation runs, where that stands. It is on standard
-            error, and only when that is a terminal, or in the notebook. It is renewed twice a second.
+        progress: show the jobs by a bar of tqdm's until the executor has ended: how many have ended, failed, run and
+            wait, on how many cores; before an allocation runs, where that stands. An array counts as one job, and so
+            does a worker of `functions`. It is on standard error, and only when that is a terminal, or in the notebook.
+            It is renewed twice a second.
 
     Raises:
         InvalidOption: (a ``ValueError``) an argument has no meaning.
