@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Resources,
         Size,
     )
+    from qcg.pilotjob.executor_api.progress_bars import progress
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.templates import (
@@ -98,6 +99,7 @@ __all__ = [
     "Size",
     "TemplateError",
     "WorkerDied",
+    "progress",
 ]
 
 _HOMES = {
@@ -142,6 +144,7 @@ _HOMES = {
     "Size": "jobs",
     "TemplateError": "errors",
     "WorkerDied": "call_errors",
+    "progress": "progress_bars",
 }
 
 if not TYPE_CHECKING:

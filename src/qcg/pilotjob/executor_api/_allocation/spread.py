@@ -97,6 +97,11 @@ class Spread:
         """Where the allocations stand."""
         return [member.keeper.status for member in self._members]
 
+    @property
+    def dispatchers(self) -> List[RemoteDispatcher]:
+        """Those of the allocations."""
+        return [member.dispatcher for member in self._members]
+
     def submit(self, future: QCGPJFuture, jobs: Sequence[Any]) -> None:
         """Queue jobs.
 
