@@ -8,6 +8,8 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
+from typing_extensions import Annotated
+
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
 from qcg.pilotjob.executor_api._command.study import TEMPLATES, Study
@@ -29,22 +31,35 @@ _INTERRUPTED = 130
 
 
 @app.command()
-def run(
-    template: Optional[str] = typer.Argument(None, help="A template: a JSON file, or one of those of --list-templates."),
-    parameters: Optional[Path] = typer.Argument(None, help="A row for each job: CSV with a header, or JSON lines."),
-    grid_axes: List[str] = typer.Option(
-        [], "--grid", metavar="NAME=FIRST:LAST:STEP", help="All values of a range (or NAME=a,b,c); may be repeated."
-    ),
-    fixed: List[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="A parameter of all jobs; may be repeated."),
-    name: str = typer.Option("run${n}", help="The jobs' names, by parameters and ${n}, the row's number."),
-    wd: Path = typer.Option(Path(), help="Where the jobs run."),
-    resources: Optional[str] = typer.Option(None, help="Cores, or nodes with cores; by default all there are."),
-    results: Path = typer.Option(Path("results.csv"), help="The table of results, in the jobs' directory."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the jobs as JSON lines, and run nothing."),
-    resume: bool = typer.Option(False, "--resume", help="Go on with the run in the jobs' directory."),
-    retry_failed: bool = typer.Option(False, "--retry-failed", help="The same, and run again what has not succeeded."),
-    watch: Optional[Path] = typer.Option(None, metavar="DIR", help="Follow the run that somebody has started there."),
-    list_templates: bool = typer.Option(False, "--list-templates", help="Print the names of the templates, and end."),
+def run(  # noqa: PLR0917  # typer makes options of them
+    template: Annotated[
+        Optional[str], typer.Argument(help="A template: a JSON file, or one of those of --list-templates.")
+    ] = None,
+    parameters: Annotated[
+        Optional[Path], typer.Argument(help="A row for each job: CSV with a header, or JSON lines.")
+    ] = None,
+    grid_axes: Annotated[
+        Optional[List[str]],
+        typer.Option("--grid", metavar="NAME=FIRST:LAST:STEP", help="All of a range (or NAME=a,b,c); more than once."),
+    ] = None,
+    fixed: Annotated[
+        Optional[List[str]], typer.Option("--set", metavar="NAME=VALUE", help="A parameter of all; more than once.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The jobs' names, by parameters and ${n}, the row's number.")] = "run${n}",
+    wd: Annotated[Path, typer.Option(help="Where the jobs run.")] = Path(),
+    resources: Annotated[
+        Optional[str], typer.Option(help="Cores, or nodes with cores; by default all there are.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="The table of results, in the jobs' directory.")] = Path("results.csv"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the jobs as JSON lines, and run nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the jobs' directory.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="The same, and run again what has not succeeded.")
+    ] = False,
+    watch: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Follow the run that somebody has started there.")
+    ] = None,
+    list_templates: Annotated[bool, typer.Option("--list-templates", help="Print the templates' names.")] = False,
 ) -> None:
     """Run one job for each row of parameters; the exit code is 1 when one has not succeeded.
 
@@ -57,8 +72,8 @@ def run(
     elif template is None:
         raise typer.BadParameter("give a template; --list-templates names those that come with this")
     else:
-        rows = crossed(read_rows(parameters) if parameters is not None else [{}], grid(grid_axes))
-        study = Study(template, [{**_settings(fixed), **row} for row in rows], name)
+        rows = crossed(read_rows(parameters) if parameters is not None else [{}], grid(grid_axes or []))
+        study = Study(template, [{**_settings(fixed or []), **row} for row in rows], name)
         if dry_run:
             for job in study.descriptions():
                 print(json.dumps(job))
@@ -66,9 +81,7 @@ def run(
             _run(study, wd, resources, results, resume=resume or retry_failed, retry_failed=retry_failed)
 
 
-def _run(
-    study: Study, wd: Path, resources: Optional[str], results: Path, *, resume: bool, retry_failed: bool
-) -> None:
+def _run(study: Study, wd: Path, resources: Optional[str], results: Path, *, resume: bool, retry_failed: bool) -> None:
     list(study.descriptions())  # what is wrong with one of them is told before any runs
     futures: List[Any] = []
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from concurrent.futures import CancelledError
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -44,7 +45,11 @@ def _times_of(future: QCGPJFuture) -> Dict[str, Any]:
     for info in future.info().values():
         lines = [line.partition(": ") for line in info.get("history", "").splitlines()]
         times += [moment for moment, _, state in lines if state not in ("QUEUED", "SCHEDULED")]
-    return {"started": min(times), "ended": max(times)} if len(times) > 1 else {}
+    if len(times) < 2:
+        return {}  # it was cancelled, or omitted, before it could start
+    first, last = min(times), max(times)
+    seconds = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+    return {"started": first, "ended": last, "seconds": round(seconds, 3)}
 
 
 def write(path: Path, table: Sequence[Dict[str, Any]]) -> None:
