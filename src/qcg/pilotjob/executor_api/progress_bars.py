@@ -33,12 +33,13 @@ def progress(futures: Iterable[F], *, timeout: Optional[float] = None, desc: Opt
 
 
 def _yielded(futures: Set[F], timeout: Optional[float], desc: Optional[str], bars: Optional[Type[Any]]) -> Iterator[F]:
+    done: Iterator[Any] = as_completed(futures, timeout)  # which are those that were given
     if bars is None:
-        yield from as_completed(futures, timeout)
+        yield from done
         return
     states: Counter[str] = Counter()
     with bars(total=len(futures), unit="job", desc=desc, dynamic_ncols=True) as bar:
-        for future in as_completed(futures, timeout):
+        for future in done:
             states[outcome(future)] += 1
             bar.set_postfix_str(not_succeeded(states), refresh=False)
             bar.update()

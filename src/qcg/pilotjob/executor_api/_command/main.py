@@ -1,6 +1,6 @@
 """The options of ``qcg-pm-map``, and what is done with them."""
 
-from __future__ import annotations
+# No annotations from the future: typer reads them, and with Python 3.9 it cannot read those.
 
 import json
 import sys
