@@ -93,6 +93,11 @@ class Spread:
         return self._members[0].dispatcher.link
 
     @property
+    def dispatchers(self) -> Sequence[RemoteDispatcher]:
+        """Those of the allocations, one each."""
+        return [member.dispatcher for member in self._members]
+
+    @property
     def statuses(self) -> List[Any]:
         """Where the allocations stand."""
         return [member.keeper.status for member in self._members]

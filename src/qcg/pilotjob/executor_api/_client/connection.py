@@ -120,6 +120,11 @@ class Connection:
             return self._own_manager
 
     @property
+    def dispatchers(self) -> Sequence[Dispatcher]:
+        """The one dispatcher, or those of all allocations."""
+        return [self.dispatcher] if isinstance(self.dispatcher, Dispatcher) else self.dispatcher.dispatchers
+
+    @property
     def has_ended(self) -> bool:
         """Whether nothing more goes on here."""
         return self.dispatcher.has_ended
