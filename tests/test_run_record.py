@@ -312,6 +312,24 @@ def test_a_core_that_nothing_ran_on_has_a_lane(ended):
     assert all(len(lane.there) == 1 for lane in lanes)
 
 
+def test_a_lane_is_there_as_long_as_its_core(tmp_path):
+    from qcg.pilotjob.executor_api._record.lanes import lanes_of
+    from qcg.pilotjob.executor_api._record.runs import read_run
+
+    for options in ({"wd": tmp_path, "resources": "node1:1,node2:1"}, {"resume": tmp_path, "resources": "node2:2"}):
+        with QCGPJExecutor(**options) as executor:
+            executor.submit(BasicTemplate, name="wd" if "wd" in options else "resume", exec="true")
+    run = read_run(run_in(tmp_path) / "jobs.report")
+    first, second = run.eras
+    assert (first.nodes, second.nodes) == ({"node1": 1, "node2": 1}, {"node2": 2})
+    assert first.started < run.rows[0]["started"] < first.ended < second.started < run.rows[1]["started"]
+    one, two = ([(era.started, era.ended) for era in eras] for eras in ([first], [second]))
+    lanes = lanes_of([run], datetime.now())
+    assert [(lane.node, lane.core, lane.there) for lane in lanes] == [
+        ("node1", "0", one), ("node2", "0", one + two), ("node2", "1", two),
+    ]  # fmt: skip
+
+
 def test_nodes_and_cores_are_read_as_the_core_writes_them(tmp_path):
     times = {"EXECUTING": "2026-01-01T00:00:00", "SUCCEED": "2026-01-01T00:01:00"}
     line = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from typing import Dict, Iterable, List, Sequence, Tuple
 
 from qcg.pilotjob.executor_api._record.rows import RunRow
-from qcg.pilotjob.executor_api._record.runs import Run
+from qcg.pilotjob.executor_api._record.runs import Era, Run
 
 __all__ = ["Bar", "Lane", "lanes_of"]
 
@@ -49,7 +50,9 @@ def _lanes(run: Run, now: datetime) -> List[Lane]:
         for node, core in _cores(row):
             lanes.setdefault((node, core), Lane(run.directory, node, core)).bars.append(bar)
     _add_idle(run, lanes)
-    return sorted(lanes.values(), key=lambda lane: (_natural(lane.node), _natural(lane.core)))
+    ordered = sorted(lanes.values(), key=lambda lane: (_natural(lane.node), _natural(lane.core)))
+    _say_when(run, ordered)
+    return ordered
 
 
 def _cores(row: RunRow) -> Iterable[Tuple[str, str]]:
@@ -72,8 +75,20 @@ def _add_idle(run: Run, lanes: Dict[Tuple[str, str], Lane]) -> None:
             if (node, number) not in lanes:
                 lanes[node, number] = Lane(run.directory, node, number)
                 missing -= 1
-    for lane in lanes.values():
-        lane.there = [(era.started, era.ended) for era in run.eras if era.nodes.get(lane.node, 0) or "" in era.nodes]
+
+
+def _say_when(run: Run, lanes: Sequence[Lane]) -> None:
+    """Say of each core when it was there: what was used, and the first ones of the others."""
+    for era in run.eras:
+        left = Counter(era.nodes)
+        for lane in sorted(lanes, key=lambda lane: not _is_used(lane, era)):
+            if left[lane.node] > 0 or "" in era.nodes:
+                left[lane.node] -= 1
+                lane.there.append((era.started, era.ended))
+
+
+def _is_used(lane: Lane, era: Era) -> bool:
+    return any(bar.started < era.ended and bar.ended > era.started for bar in lane.bars)
 
 
 def _natural(name: str) -> List[Tuple[int, int, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,7 @@ __all__ = ["Era", "Run", "find_reports", "read_run"]
 
 _REPORT = "jobs.report"
 _RESOURCES = ": available resources: "
+_START = re.compile(": manager [^ ]+ starts at ")
 _STAMP = len("2026-11-23 01:46:02,373")
 
 
@@ -185,9 +187,11 @@ def _eras(directory: Path, now: Optional[datetime]) -> List[Era]:
                 nodes[name] = _usable(size)
                 continue
             seen = _stamp(line) or last
-            if _RESOURCES in line:
-                if started:
-                    eras.append(Era(started, last, nodes))
+            is_told = _RESOURCES in line
+            if started and (is_told or _START.match(line, _STAMP)):
+                eras.append(Era(started, last, nodes))
+                started = None
+            if is_told:
                 started, nodes, expected = seen, {}, int(line.split(" cores on ")[1].split(" ")[0])
             last = seen
     if started:
