@@ -303,7 +303,8 @@ class QCGPJExecutor(Executor):
 
         What has ended is there when its future is done. Of what has not, the manager tells whether it waits or runs;
         it does not in a done-callback, when it has ended or is on another machine, and the rows are ``UNFINISHED``
-        then. A run that was resumed has the rows of its earlier parts too.
+        then. What no manager has yet, as its allocation waits in a queue, has no row. A run that was resumed has the
+        rows of its earlier parts too.
 
         Raises:
             InvalidOption: (a ``ValueError``) the manager was made to keep another record than ``jobs.report`` in JSON.
