@@ -20,6 +20,9 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
 )
 
+# Older matplotlibs, the last ones for older Pythons, use what newer versions of their own dependencies deprecate.
+pictures = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 
 def run_in(directory):
     (run,) = directory.glob(".qcgpjm-service-*")
@@ -272,6 +275,7 @@ def test_what_is_not_installed_is_named(ended, monkeypatch, wanted):
         record.frame() if wanted == "frame" else record.timeline(ended / "picture.png")
 
 
+@pictures
 @pytest.mark.parametrize("picture", ["timeline", "utilisation"])
 def test_pictures_are_pictures(ended, picture):
     pytest.importorskip("matplotlib")
@@ -291,6 +295,7 @@ def test_pictures_are_pictures(ended, picture):
         draw(ended / "picture.doc")
 
 
+@pictures
 def test_a_record_of_nothing_makes_pictures_too(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "jobs.report").touch()
