@@ -27,6 +27,7 @@ from qcg.pilotjob.executor_api import (
     ParallelTemplate,
     QCGPJExecutor,
     ScriptTemplate,
+    WorkerDied,
 )
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
@@ -368,6 +369,25 @@ def test_other_ways_to_a_manager_stand_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("said", "argument"),
+    [
+        ("Batch job submission failed: Invalid account or account/partition combination specified", "account"),
+        ("sbatch: error: invalid partition specified: nope", "queue"),
+        ("qsub: Unknown queue", "queue"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "walltime"),
+        ("Requested node configuration is not available", "nodes"),
+        ("the moon is in the wrong house", "scheduler's words"),
+    ],
+)
+def test_a_refusal_says_which_argument_to_look_at(said, argument):
+    from qcg.pilotjob.executor_api._allocation.guard import _in_our_words
+
+    words = _in_our_words(said, {"queue": "debug", "account": "project"})
+    assert said in words
+    assert argument in words.partition("next:")[2]
+
+
+@pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"python": "/nowhere/python"}, "python= to Allocation"),
@@ -412,6 +432,30 @@ def test_a_run_that_was_interrupted_is_resumed_in_an_allocation(make, tmp_path, 
 def test_functions_are_called_in_an_allocation(make):
     with make() as executor, executor.functions() as pool:
         assert list(pool.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
+
+
+def test_calls_whose_worker_was_lost_with_its_allocation_end(make, tmp_path, wait_until):
+    executor = make(allocation={"renew": 2, "cores_per_node": 1})
+
+    def call(turns):
+        with (tmp_path / "begun").open("a") as file:
+            file.write("x")
+        if len((tmp_path / "begun").read_text()) < turns:
+            time.sleep(1000)
+        return "done"
+
+    with executor.functions() as pool, executor.functions(retries=1) as again:
+        lost = pool.submit(call, 2)
+        wait_until((tmp_path / "begun").exists)
+        _manager_of(executor).kill()
+        with pytest.raises(WorkerDied, match="allocation"):
+            lost.result(30)
+        pool.shutdown()
+        (tmp_path / "begun").unlink()
+        retried = again.submit(call, 2)
+        wait_until((tmp_path / "begun").exists)
+        _manager_of(executor).kill()
+        assert retried.result(60) == "done"
 
 
 def test_psij_is_named_when_it_is_missing(run_script):

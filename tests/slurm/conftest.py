@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +19,25 @@ import pytest
 
 _MARK = "QCGPJ_TEST_RUN"
 _LEFT_SECONDS = 10.0  # a step that has to be ended takes Slurm KillWait seconds and a little more
+
+_MPI_PROGRAM = r"""
+#include <mpi.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    int rank, size, sum;
+    char host[256];
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    gethostname(host, sizeof host);
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    printf("%d %d %s %d\n", rank, size, host, sum);
+    MPI_Finalize();
+    return 0;
+}
+"""
 
 
 def _cluster_module():
@@ -63,6 +85,28 @@ def in_allocation_of_its_own(cluster_module, temporary_directory, tmp_path):
     yield _runner(made, tmp_path, "--no-kill")
     made.stop()
     assert made.step_daemons() == []
+
+
+@pytest.fixture
+def outside(cluster, monkeypatch):
+    """This process on a login node: not in an allocation, and the cluster's commands work.
+
+    Returns a function for the processes that are there because of it: all but the programs of Slurm. None of them, and
+    no allocation, may be left a moment after the test.
+    """
+    mark = uuid.uuid4().hex
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SALLOC_"))]:
+        monkeypatch.delenv(name)
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    monkeypatch.setenv(_MARK, mark)
+    yield lambda: _marked(mark)
+    try:
+        _assert_nothing_left(cluster, mark)
+    finally:
+        cluster.cancel_jobs()
+        for process in _marked(mark):
+            process.kill()
 
 
 def _runner(cluster, tmp_path, *options):
@@ -115,6 +159,34 @@ def _marked(mark):
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+@pytest.fixture
+def mpi_alone():
+    """No other worker of pytest runs an MPI job: PMIx knows them by numbers, which each cluster has."""
+    with open(__file__, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def for_mpi(tmp_path_factory):
+    """What Open MPI needs here: leave to run as root, and a directory where it may leave what it forgets."""
+    directory = tmp_path_factory.mktemp("ompi")
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {**allowed, "OMPI_MCA_orte_tmpdir_base": str(directory)}
+
+
+@pytest.fixture(scope="module")
+def mpi_program(tmp_path_factory):
+    """A compiled program that prints its rank, the number of ranks, its host, and the sum of all ranks."""
+    for program in ("mpicc", "mpirun"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here; Debian has it in libopenmpi-dev and openmpi-bin")
+    directory = tmp_path_factory.mktemp("mpi")
+    (directory / "sum.c").write_text(_MPI_PROGRAM)
+    subprocess.run(["mpicc", "-o", "sum", "sum.c"], cwd=directory, check=True, timeout=60)
+    return directory / "sum"
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Models, sizes and ways to start, in a Slurm allocation of two nodes with two cores each."""
 
-import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,25 +10,6 @@ import textwrap
 import pytest
 
 pytestmark = pytest.mark.slurm
-
-PROGRAM = r"""
-#include <mpi.h>
-#include <stdio.h>
-#include <unistd.h>
-
-int main(int argc, char **argv) {
-    int rank, size, sum;
-    char host[256];
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    gethostname(host, sizeof host);
-    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    printf("%d %d %s %d\n", rank, size, host, sum);
-    MPI_Finalize();
-    return 0;
-}
-"""
 
 # what every script here begins with; it reports its findings as JSON on its last line
 BEGIN = """
@@ -84,34 +63,6 @@ LAPTOP = (
 
 def findings(completed):
     return json.loads(completed.stdout.splitlines()[-1])
-
-
-@pytest.fixture
-def mpi_alone():
-    """No other worker of pytest runs an MPI job: PMIx knows them by numbers, which each cluster has."""
-    with open(__file__, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture
-def for_mpi(tmp_path_factory):
-    """What Open MPI needs here: leave to run as root, and a directory where it may leave what it forgets."""
-    directory = tmp_path_factory.mktemp("ompi")
-    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return {**allowed, "OMPI_MCA_orte_tmpdir_base": str(directory)}
-
-
-@pytest.fixture(scope="module")
-def mpi_program(tmp_path_factory):
-    """A compiled program that prints its rank, the number of ranks, its host, and the sum of all ranks."""
-    for program in ("mpicc", "mpirun"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program} here; Debian has it in libopenmpi-dev and openmpi-bin")
-    directory = tmp_path_factory.mktemp("mpi")
-    (directory / "sum.c").write_text(PROGRAM)
-    subprocess.run(["mpicc", "-o", "sum", "sum.c"], cwd=directory, check=True, timeout=60)
-    return directory / "sum"
 
 
 PMIX = {"srun_args": ["--mpi=pmix"]}

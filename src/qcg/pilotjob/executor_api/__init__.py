@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Resources,
         Size,
     )
+    from qcg.pilotjob.executor_api.progress_bars import progress
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.run_record import RunFailure, RunRecord, RunRow, RunSummary
@@ -103,6 +104,7 @@ __all__ = [
     "Size",
     "TemplateError",
     "WorkerDied",
+    "progress",
 ]
 
 _HOMES = {
@@ -151,6 +153,7 @@ _HOMES = {
     "Size": "jobs",
     "TemplateError": "errors",
     "WorkerDied": "call_errors",
+    "progress": "progress_bars",
 }
 
 if not TYPE_CHECKING:

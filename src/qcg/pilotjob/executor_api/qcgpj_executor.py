@@ -83,6 +83,10 @@ class QCGPJExecutor(Executor):
         stop_on: signals that mean that the time is nearly over, like the SIGUSR1 of ``sbatch --signal=B:USR1@60``. On
             one of them nothing more is started: what runs goes on, all else is cancelled as by
             ``shutdown(wait=False, cancel_futures=True)``. In the main thread only.
+        progress: show the jobs by a bar of tqdm's until the executor has ended: how many have ended, failed, run and
+            wait, on how many cores; before an allocation runs, where that stands. An array counts as one job, and so
+            does a worker of `functions`. It is on standard error, and only when that is a terminal, or in the notebook.
+            It is renewed twice a second.
 
     Raises:
         InvalidOption: (a ``ValueError``) an argument has no meaning.
@@ -90,7 +94,7 @@ class QCGPJExecutor(Executor):
             run to resume still has a living manager, or a job that does not fit in here.
         ManagerDied: (a ``BrokenExecutor``) the other executor's manager has ended.
         AllocationFailed: (a ``RuntimeError``) the scheduler has refused the allocation.
-        ImportError: `allocation` is given, and psij-python is not installed.
+        ImportError: `allocation` is given, and psij-python is not installed; or `progress`, and tqdm is not.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class QCGPJExecutor(Executor):
         requeue_on_node_failure: int = 0,
         stop_on: Union[int, Sequence[int], None] = None,
         allocation: Optional[Allocation] = None,
+        progress: bool = False,
     ) -> None:
         self.finished = False
         arguments = command_line(
@@ -127,6 +132,7 @@ class QCGPJExecutor(Executor):
         restarts = checked_restarts(requeue_on_node_failure, manager)
         signals = checked_signals(stop_on)
         endings.refuse_at_exit()  # before a process is started
+        bar_class = _bar_class() if progress else None
         self._connection = _connection(arguments, manager, allocation, start_timeout, restarts)
         self._pools: weakref.WeakSet[Hub] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, self._connection.abandon)
@@ -135,6 +141,8 @@ class QCGPJExecutor(Executor):
             from qcg.pilotjob.executor_api._client.stop_signals import on_signals
 
             on_signals(signals, self._connection)
+        if bar_class is not None:
+            self._connection.show(bar_class)
 
     def __enter__(self) -> Self:
         return self
@@ -359,6 +367,12 @@ def _connection(
     from qcg.pilotjob.executor_api._client.connection import Connection
 
     return Connection(process, manager, keepers, rerun=allocation is None or allocation.rerun)
+
+
+def _bar_class() -> Optional[Type[Any]]:
+    from qcg.pilotjob.executor_api._client.bars import bar_class
+
+    return bar_class()
 
 
 def _leave_after(pools: List[Hub], connection: Connection, *, cancel_queued: bool) -> None:

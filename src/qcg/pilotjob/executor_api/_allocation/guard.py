@@ -6,7 +6,8 @@ sees goes to its client as lines of JSON::
 
     {"asked": id, "number": n}          the scheduler has taken it
     {"refused": why}                    it has not, or the allocation cannot serve; the guard ends
-    {"queued": place, "expected": t}    it waits
+    {"queued": place, "expected": t,    it waits
+     "reason": why}
     {"starting": host}                  the pilot runs
     {"waiting": {node: ready}}          as a manager's own process says it
     {"manager": description}            the manager takes requests
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import shutil
@@ -33,8 +35,11 @@ from qcg.pilotjob.executor_api._client.directories import PRESENCE, tail
 
 __all__ = ["main"]
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.1  # at the beginning, and before the manager is ready
+_SLOWNESS = 20
+_LONGEST_LOOK_SECONDS = 1.0  # what is looked at is in a file system that others use too
 _QUEUE_SECONDS = 15.0  # between two questions for the place in the queue
+_FIRST_LOOKS = {0: 0.0, 1: 2.0}  # at the very beginning a scheduler has not looked itself
 _GOODBYE_SECONDS = 5.0  # for the manager to end by itself
 _VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
 _KILL_SECONDS = 2.0
@@ -76,6 +81,7 @@ def main(orders: Dict[str, Any]) -> None:
         guard.tell(over="it was detached")
         os._exit(0)  # psij's threads would be waited for
     guard.give_back()
+    guard.clean_up()
     os._exit(0)
 
 
@@ -144,18 +150,18 @@ class _Guard:
         """Wait in the queue."""
         limit = self._wanted["queue_timeout"]
         deadline = time.monotonic() + limit if limit is not None else float("inf")
-        next_look = 0.0
+        looks, begin = 0, time.monotonic()
         while self._scheduler.waits and not self._said.exists():
-            if time.monotonic() > next_look:
-                next_look = time.monotonic() + _QUEUE_SECONDS
-                place, expected = self._scheduler.place_in_queue(self._wanted["queue"])
-                self.tell(queued=place, expected=None if expected is None else expected.isoformat())
+            if time.monotonic() - begin > _FIRST_LOOKS.get(looks, looks * _QUEUE_SECONDS):
+                looks += 1
+                place, expected, why = self._scheduler.place_in_queue(self._wanted["queue"])
+                self.tell(queued=place, expected=None if expected is None else expected.isoformat(), reason=why)
             if time.monotonic() > deadline:
                 raise _Refused(
                     f"it was still in the queue after {limit:g} s (queue_timeout), and was taken back; ask for less, "
                     "for another queue, or wait longer"
                 )
-            self._listen()
+            self._listen(since=begin)
 
     def _await_manager(self) -> None:
         """Wait until the pilot has said that its manager is ready."""
@@ -173,7 +179,8 @@ class _Guard:
             elif "waiting" in line:
                 self.tell(waiting=line["waiting"])
             elif "refused" in line or "error" in line:
-                raise _Refused(f"the manager did not start there: {line.get('refused') or line['error']}{self._tail()}")
+                why = line.get("refused") or line["error"]
+                raise _Refused(f"the manager did not start there: {why}{self._tail()}\n  next: {self._advice(why)}")
             else:
                 self.tell(manager=line)
                 return
@@ -195,9 +202,9 @@ class _Guard:
 
     def _await_end(self) -> str:
         """Return why the allocation, or the manager in it, has ended."""
-        presence = self._directory / PRESENCE
+        presence, begin = self._directory / PRESENCE, time.monotonic()
         while not self._scheduler.has_ended() and presence.exists():
-            self._listen()
+            self._listen(since=begin)
         if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
             deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
             while not self._scheduler.has_ended() and time.monotonic() < deadline:
@@ -210,27 +217,31 @@ class _Guard:
 
     def _why_not_begun(self) -> str:
         said = tail(self._out, 15) or self._said_by_script()
+        shown = "".join(f"\n  | {line}" for line in said.splitlines())
+        return (
+            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}{shown}\n"
+            f"  next: {self._advice(said)}"
+        )
+
+    def _advice(self, said: str) -> str:
+        """Return what to do about a manager that has not started, from what its process has said."""
+        python = self._wanted["python"]
         if "ModuleNotFoundError" in said or "ImportError" in said:
-            hint = (
-                f"{self._wanted['python']} on the node cannot import this package; install it there, or give python= "
+            return (
+                f"{python} on the node cannot import this package, or what it needs; install it there, or give python= "
                 "or setup= (like 'module load' or 'source .../activate') to Allocation"
             )
-        elif "No such file" in said or "not found" in said or "127" in self._scheduler.verdict:
-            hint = (
-                f"{self._wanted['python']} is not on the node; give python= to Allocation, or setup= that brings "
-                "one, or use an environment in a file system that the nodes share"
+        if "No such file" in said or "not found" in said:
+            return (
+                f"{python} is not on the node; give python= to Allocation, or setup= that brings one, or use an "
+                "environment in a file system that the nodes share"
             )
-        elif not self._said.exists() and not said:
-            hint = (
+        if not self._said.exists() and not said:
+            return (
                 f"nothing of it appeared in {self._directory}: see that the nodes share that file system, and give "
                 "another wd= if they do not"
             )
-        else:
-            hint = f"read {self._out}"
-        return (
-            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}"
-            f"{self._tail()}\n  next: {hint}"
-        )
+        return f"read {self._out}"
 
     def _said_by_script(self) -> str:
         return "\n".join(tail(path, 15) for path in self._directory.glob(f"psij/*/{self._scheduler.name}.out"))
@@ -250,9 +261,10 @@ class _Guard:
 
     # ---- the client
 
-    def _listen(self) -> None:
-        """Let a moment pass, in which the client may say something."""
-        if not self._selector.select(_LOOK_SECONDS):
+    def _listen(self, *, since: float = math.inf) -> None:
+        """Let a moment pass, in which the client may say something; a longer one when all has been the same `since`."""
+        moment = (time.monotonic() - since) / _SLOWNESS
+        if not self._selector.select(min(max(moment, _LOOK_SECONDS), _LONGEST_LOOK_SECONDS)):
             return
         read = os.read(0, 4096)
         *words, self._unread = (self._unread + read).split(b"\n")
@@ -283,6 +295,9 @@ class _Guard:
             self._end_local_pilot()
         with contextlib.suppress(SubmitException):  # it has ended meanwhile
             self._scheduler.cancel()
+
+    def clean_up(self) -> None:
+        """Remove psij's files: all its allocations need the scripts among them."""
         shutil.rmtree(self._directory / "psij", ignore_errors=True)
 
     def _end_local_pilot(self) -> None:
@@ -296,19 +311,19 @@ class _Guard:
 
 def _in_our_words(said: str, wanted: Dict[str, Any]) -> str:
     """Return what the scheduler has refused, with what to do about it."""
-    lower = said.lower()
-    if "partition" in lower or "queue" in lower:
-        hint = f"there is no queue {wanted['queue']!r} that takes this; 'sinfo' or 'qstat -Q' lists them; give queue="
-    elif "account" in lower or "project" in lower:
-        hint = (
-            f"account {wanted['account']!r} may not be used here; 'sacctmgr show associations user=$USER' tells which"
-        )
-    elif "time" in lower:
-        hint = "the queue allows less time; give a shorter walltime= or another queue="
-    elif "node" in lower or "cpu" in lower:
-        hint = "the queue does not have that many nodes or cores; give other nodes= or cores_per_node="
-    else:
-        hint = "these are the scheduler's words; Allocation's arguments are what it was asked for"
+    hints = {  # in this order: a refused account may name the partition too
+        ("account", "project"): (
+            f"account {wanted['account']!r} may not be used here; 'sacctmgr show associations user=$USER' tells which; "
+            "give account="
+        ),
+        ("partition", "queue"): (
+            f"there is no queue {wanted['queue']!r} that takes this; 'sinfo' or 'qstat -Q' lists them; give queue="
+        ),
+        ("time",): "the queue allows less time; give a shorter walltime= or another queue=",
+        ("node", "cpu"): "the queue does not have that many nodes or cores; give other nodes= or cores_per_node=",
+    }
+    found = [hint for words, hint in hints.items() if any(word in said.lower() for word in words)]
+    hint = [*found, "these are the scheduler's words; Allocation's arguments are what it was asked for"][0]
     return f"the scheduler refused it: {said.strip()}\n  next: {hint}"
 
 

@@ -142,10 +142,11 @@ class Keeper:
             changes = {"state": "QUEUED", "id": news["asked"], "number": news["number"], "until": None, "message": ""}
         elif "queued" in news:
             expected = news["expected"]
-            changes = {"position": news["queued"], "expected": expected and datetime.fromisoformat(expected)}
+            moment = expected and datetime.fromisoformat(expected)
+            changes = {"position": news["queued"], "expected": moment, "message": news["reason"]}
         elif "starting" in news:
             until = datetime.now().astimezone() + timedelta(seconds=self._seconds)
-            changes = {"state": "STARTING", "position": None, "expected": None, "until": until}
+            changes = {"state": "STARTING", "position": None, "expected": None, "until": until, "message": ""}
         elif "waiting" in news:
             changes = {"message": f"waiting for {sum(not ready for ready in news['waiting'].values())} nodes"}
         elif "manager" in news:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Collection, Dict, List, Optional, Tuple
+from typing import IO, Any, Collection, Dict, List, Optional, Tuple
 
 import psij
 from psij import SubmitException
@@ -46,6 +47,18 @@ class _Slurm(SlurmJobExecutor):
         return found
 
     @override
+    def generate_submit_script(self, job: psij.Job, context: Dict[str, object], submit_file: IO[str]) -> None:
+        """Let the script's shells outlive SIGTERM: Slurm kills what is left of a script whose shell has ended.
+
+        Without that the manager, which gets SIGTERM too, would have no time to end jobs in peace.
+        """
+        script = io.StringIO()
+        super().generate_submit_script(job, context, script)
+        head, directive, rest = script.getvalue().rpartition("\n#SBATCH")
+        options, _, commands = rest.partition("\n")
+        submit_file.write(f"{head}{directive}{options}\ntrap '' TERM\n{commands}")
+
+    @override
     def get_status_command(self, native_ids: Collection[str]) -> List[str]:
         return ["squeue", "-O", "JobArrayID:20,StateCompact:10,Reason:200", "-t", "all", "--me"]
 
@@ -62,7 +75,7 @@ class Scheduler:
 
     def _make_executor(self, directory: Path) -> Any:
         if self._name == "local":
-            return psij.JobExecutor.get_instance("local")
+            return psij.JobExecutor.get_instance("local", config=psij.JobExecutorConfig(work_directory=directory))
         if self._name == "slurm":
             # while the controller does not answer, jobs live as before
             return _Slurm(
@@ -138,18 +151,19 @@ class Scheduler:
         code = f", exit code {status.exit_code}" if status.exit_code else ""
         return f"{status.state.name}{f' ({said})' if said else ''}{code}"
 
-    def place_in_queue(self, queue: Optional[str]) -> Tuple[Optional[int], Optional[datetime]]:
-        """Return which of those that wait it is, and when it is expected to start, where the scheduler tells."""
+    def place_in_queue(self, queue: Optional[str]) -> Tuple[Optional[int], Optional[datetime], str]:
+        """Return which of those that wait it is, when it is expected to start, and why it waits, as far as is told."""
         if self._name != "slurm" or shutil.which("squeue") is None:
-            return None, None  # psij does not ask for these, and other schedulers do not tell
-        command = ["squeue", "-h", "-t", "PD", "-S", "-p,i", "-o", "%A %S", *(["-p", queue] if queue else [])]
+            return None, None, ""  # psij does not ask for these, and other schedulers do not tell
+        command = ["squeue", "-h", "-t", "PD", "-S", "-p,i", "-o", "%A %S %r", *(["-p", queue] if queue else [])]
         with contextlib.suppress(subprocess.TimeoutExpired):
             listed = subprocess.run(command, capture_output=True, text=True, timeout=_QUEUE_SECONDS, check=False)
-            lines = [line.split() for line in listed.stdout.splitlines()]
+            lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
             for place, line in enumerate(lines, 1):
                 if line and line[0] == self.name:
-                    return place, _moment(line[1])
-        return None, None
+                    reason = line[2].strip()
+                    return place, _moment(line[1]), "" if reason == "None" else reason
+        return None, None, ""
 
     def cancel(self) -> None:
         """Give the allocation back, or take back that it was asked for."""

@@ -93,14 +93,14 @@ class Spread:
         return self._members[0].dispatcher.link
 
     @property
-    def dispatchers(self) -> Sequence[RemoteDispatcher]:
-        """Those of the allocations, one each."""
-        return [member.dispatcher for member in self._members]
-
-    @property
     def statuses(self) -> List[Any]:
         """Where the allocations stand."""
         return [member.keeper.status for member in self._members]
+
+    @property
+    def dispatchers(self) -> List[RemoteDispatcher]:
+        """Those of the allocations."""
+        return [member.dispatcher for member in self._members]
 
     def submit(self, future: QCGPJFuture, jobs: Sequence[Any]) -> None:
         """Queue jobs.

@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 
 from qcg.pilotjob.executor_api._client.inbox import Inbox
 from qcg.pilotjob.executor_api._client.pending import Pending
+from qcg.pilotjob.executor_api.errors import ManagerDied
 
 __all__ = ["answer"]
 
@@ -17,6 +18,9 @@ def answer(inbox: Inbox, pending: Pending) -> None:
     A job that waits is QUEUED; when it is cancelled it is not sent any more. What else is asked stays in the inbox.
     """
     for question in inbox.take_questions():
+        if question.is_glance:  # kept here, it would let another allocation be asked for
+            question.failed(ManagerDied("there is no manager at the moment"))
+            continue
         request = json.loads(question.message())
         names: List[str] = request.get("jobNames", [])
         if request["request"] == "cancelJob" and inbox.drop(names):

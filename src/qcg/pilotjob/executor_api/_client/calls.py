@@ -133,8 +133,10 @@ class Follow:
 class Question:
     """A request whose reply somebody waits for."""
 
-    def __init__(self, message: bytes) -> None:
+    def __init__(self, message: bytes, *, is_glance: bool = False) -> None:
+        """`is_glance` tells that nobody needs the reply when there is no manager at the moment."""
         self._message = message
+        self.is_glance = is_glance
         self.reply: Future[Dict[str, Any]] = Future()
 
     def message(self) -> bytes:

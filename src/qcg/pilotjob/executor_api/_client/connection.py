@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._allocation.keeper import Keeper
     from qcg.pilotjob.executor_api._allocation.spread import Spread
     from qcg.pilotjob.executor_api._client.process import ManagerProcess
+    from qcg.pilotjob.executor_api._client.progress import Progress
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
 __all__ = ["Connection"]
@@ -50,6 +51,7 @@ class Connection:
         self._own_manager: Any = None
         self._keepers = keepers
         self._lock = threading.Lock()
+        self._progress: Optional[Progress] = None
         self.restore_signals: Callable[[], None] = lambda: None
         self.dispatcher: Union[Dispatcher, Spread]
         if len(keepers) > 1:
@@ -95,12 +97,16 @@ class Connection:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
         self.dispatcher.submit(future, jobs)
+        if self._progress is not None:
+            self._progress.tally.add(future)
         return future
 
     def attach(self, names: Sequence[str]) -> QCGPJFuture:
         """Follow jobs that the manager has; see ``QCGPJExecutor.attach``."""
         future = QCGPJFuture(_job_names(names), self._source)
         known = self.dispatcher.follow(future)
+        if self._progress is not None:
+            self._progress.tally.add(future, attached=True)
         if not self.dispatcher.is_current_thread:
             known.result()
         return future
@@ -119,10 +125,21 @@ class Connection:
                 self._own_manager = kind(self.dispatcher, self.attach)
             return self._own_manager
 
+    def show(self, bar_class: Type[Any]) -> None:
+        """Show the jobs that come from now on by a bar of tqdm's."""
+        from qcg.pilotjob.executor_api._client.progress import Progress
+
+        self._progress = Progress(self, bar_class)
+
     @property
     def dispatchers(self) -> Sequence[Dispatcher]:
-        """The one dispatcher, or those of all allocations."""
+        """One for each manager."""
         return [self.dispatcher] if isinstance(self.dispatcher, Dispatcher) else self.dispatcher.dispatchers
+
+    @property
+    def is_only_client(self) -> bool:
+        """Whether all jobs that the manager has are this executor's."""
+        return self.dispatcher.link.process is not None
 
     @property
     def has_ended(self) -> bool:
@@ -143,7 +160,9 @@ class Connection:
 
     def detach(self) -> str:
         """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
-        return self.dispatcher.detach()
+        directory = self.dispatcher.detach()
+        self.join()
+        return directory
 
     def abandon(self) -> None:
         """Do as `leave`, without a lock: the executor is garbage."""
@@ -151,7 +170,8 @@ class Connection:
 
     def join(self) -> None:
         """Wait for the end."""
-        self.dispatcher.join()
+        if self.dispatcher.join() and self._progress is not None:
+            self._progress.join()
         if threading.current_thread() is threading.main_thread():
             self.restore_signals()
 

@@ -120,6 +120,13 @@ class Dispatcher:
         self._inbox.put(question)
         return question
 
+    def glance(self, message: bytes) -> Question:
+        """Do as `ask`, for an answer that is of use only at once: without a manager there is an error instead."""
+        self.refuse_in_child()
+        question = Question(message, is_glance=True)
+        self._inbox.put(question)
+        return question
+
     def follow(self, future: QCGPJFuture) -> "Future[None]":
         """Let `future` follow jobs that the manager has; return what raises JobUnknown when it has them not.
 

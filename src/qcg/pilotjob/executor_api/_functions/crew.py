@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
+from qcg.pilotjob.executor_api._client.inbox import own
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import death_of
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
@@ -16,6 +17,10 @@ from qcg.pilotjob.executor_api.errors import QCGPJError
 
 __all__ = ["Crew"]
 
+_LOST = WorkerDied(
+    "the process that made the call was lost with its node or its allocation; its job was started again, the call only "
+    "with retries="
+)
 _END_SECONDS = 5.0  # for a worker to end by itself
 _PATIENCE_SECONDS = 0.05  # after which calls that have not begun are asked back
 
@@ -88,12 +93,23 @@ class Crew:
             )
             worker.job.cancel()
             return False
+        if rank in worker.ranks:
+            self._has_come_again(worker)
         worker.ranks[rank] = sender
         self._place.send(sender, messages.WELCOME)
         if len(worker.ranks) == self._needs.ranks:
             self._has_served = True
             self._rest(worker)
         return True
+
+    def _has_come_again(self, worker: Worker) -> None:
+        """Answer for the calls of a worker whose job was lost and started again."""
+        self.idle.pop(worker.number, None)
+        worker.ranks.clear()
+        worker.answers.clear()
+        worker.control, worker.is_asked = b"", False
+        self._has_died(worker, _LOST)
+        worker.calls.clear()
 
     # ---- what they are given
 
@@ -145,11 +161,12 @@ class Crew:
         with self._waiting.lock:
             del self.workers[worker.number]
         if worker.calls:
-            self._has_died(worker)
+            died = "the process that made the call ended before it had answered"
+            self._has_died(worker, death_of(worker, died))
         elif not worker.is_ending and not worker.ranks:
             self._never_served(worker)
 
-    def _has_died(self, worker: Worker) -> None:
+    def _has_died(self, worker: Worker, error: BaseException) -> None:
         """Fail the call that was being made, and those before it of which the answer was lost with the worker."""
         begun = 1
         if worker.sent > 1:
@@ -163,9 +180,7 @@ class Crew:
             if call.died <= self._needs.retries and not self._waiting.closed:
                 self._waiting.again(call)
             elif self._waiting.claim(call):
-                call.future.set_exception(
-                    death_of(worker, "the process that made the call ended before it had answered")
-                )
+                call.future.set_exception(own(error))
 
     def _never_served(self, worker: Worker) -> None:
         error = death_of(worker, "the process that should have made the call ended before it could")

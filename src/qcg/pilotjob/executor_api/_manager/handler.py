@@ -139,6 +139,13 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
                 child["messages"] = job.messages(number)
 
     @override
+    async def handle_status_req(self, iface: Any, request: Any) -> Response:
+        response = await super().handle_status_req(iface, request)
+        if request.allJobsFinished and response.data:  # the question that is cheap however many jobs there are
+            response.data.update(self._manager.load())
+        return response
+
+    @override
     async def handle_control_req(self, iface: Any, request: Any) -> Response:
         if request.command == DETACH:
             self._manager.detached = True

@@ -75,6 +75,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         """How many cores jobs can use at the most."""
         return pool.usable_cores(self.resources)
 
+    def load(self) -> Dict[str, int]:
+        """Return how many jobs run, an array as one, and how many cores they use, of how many."""
+        usable = self.usable_cores
+        return {
+            "ExecutingJobs": len({running.job_iteration.job.name for running in self._executor._not_finished.values()}),
+            "UsedCores": self.resources.used_cores - (self.resources.total_cores - usable),
+            "UsableCores": usable,
+        }
+
     def hopeless(self, job: Job) -> str:
         """Return why a job can never run, an empty string when it can."""
         if pool.fits(self.resources, job.resources):

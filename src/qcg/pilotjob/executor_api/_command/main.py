@@ -1,0 +1,140 @@
+"""The options of ``qcg-pm-map``, and what is done with them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from typing_extensions import Annotated
+
+from qcg.pilotjob.executor_api._command import table
+from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
+from qcg.pilotjob.executor_api._command.study import TEMPLATES, Study
+from qcg.pilotjob.executor_api.errors import QCGPJError
+from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
+
+try:
+    import typer
+except ImportError:  # pragma: no cover  # seen by hand
+    sys.exit("qcg-pm-map needs typer; pip install 'qcg-pilotjob-executor-api[command]'")
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False)
+
+_USAGE = 2
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+@app.command()
+def run(  # noqa: PLR0917  # typer makes options of them
+    template: Annotated[
+        Optional[str], typer.Argument(help="A template: a JSON file, or one of those of --list-templates.")
+    ] = None,
+    parameters: Annotated[
+        Optional[Path], typer.Argument(help="A row for each job: CSV with a header, or JSON lines.")
+    ] = None,
+    grid_axes: Annotated[
+        Optional[List[str]],
+        typer.Option("--grid", metavar="NAME=FIRST:LAST:STEP", help="All of a range (or NAME=a,b,c); more than once."),
+    ] = None,
+    fixed: Annotated[
+        Optional[List[str]], typer.Option("--set", metavar="NAME=VALUE", help="A parameter of all; more than once.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The jobs' names, by parameters and ${n}, the row's number.")] = "run${n}",
+    wd: Annotated[Path, typer.Option(help="Where the jobs run.")] = Path(),
+    resources: Annotated[
+        Optional[str], typer.Option(help="Cores, or nodes with cores; by default all there are.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="The table of results, in the jobs' directory.")] = Path("results.csv"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the jobs as JSON lines, and run nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the jobs' directory.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="The same, and run again what has not succeeded.")
+    ] = False,
+    watch: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Follow the run that somebody has started there.")
+    ] = None,
+    list_templates: Annotated[bool, typer.Option("--list-templates", help="Print the templates' names.")] = False,
+) -> None:
+    """Run one job for each row of parameters; the exit code is 1 when one has not succeeded.
+
+    In a Slurm allocation all of its nodes are used, elsewhere this machine.
+    """
+    if list_templates:
+        _list_templates()
+    elif watch is not None:
+        _watch(watch)
+    elif template is None:
+        raise typer.BadParameter("give a template; --list-templates names those that come with this")
+    else:
+        rows = crossed(read_rows(parameters) if parameters is not None else [{}], grid(grid_axes or []))
+        study = Study(template, [{**_settings(fixed or []), **row} for row in rows], name)
+        if dry_run:
+            for job in study.descriptions():
+                print(json.dumps(job))
+        else:
+            _run(study, wd, resources, results, resume=resume or retry_failed, retry_failed=retry_failed)
+
+
+def _run(study: Study, wd: Path, resources: Optional[str], results: Path, *, resume: bool, retry_failed: bool) -> None:
+    list(study.descriptions())  # what is wrong with one of them is told before any runs
+    futures: List[Any] = []
+    try:
+        where: Dict[str, Any] = {"resume": wd} if resume else {"wd": wd}
+        with QCGPJExecutor(resources=resources, progress=_has_tqdm(), **where) as executor:
+            futures += study.resume(executor, retry_failed=retry_failed) if resume else study.submit(executor)
+            wait(futures)
+    finally:
+        ended = table.ended(study.rows, futures)
+        if ended:
+            table.write(wd / results, ended)
+            print(f"{table.summary(ended)}; see {wd / results}", file=sys.stderr)
+    if any(row["state"] != "SUCCEED" for row in ended):
+        raise typer.Exit(_FAILED)
+
+
+def _watch(directory: Path) -> None:
+    with QCGPJExecutor(manager=directory, progress=_has_tqdm()) as executor:
+        names = sorted(executor.qcgpj_manager.list())
+        futures = [executor.attach(name) for name in names]
+        wait(futures)
+    ended = table.ended({name: {"name": name} for name in names}, futures)
+    print(table.summary(ended), file=sys.stderr)
+    if any(row["state"] != "SUCCEED" for row in ended):
+        raise typer.Exit(_FAILED)
+
+
+def _list_templates() -> None:
+    import qcg.pilotjob.executor_api as api
+
+    for name in TEMPLATES:
+        print(f"{name:20}{(getattr(api, name).__doc__ or '').partition(chr(10))[0]}")
+
+
+def _settings(fixed: Sequence[str]) -> Dict[str, str]:
+    for setting in fixed:
+        if "=" not in setting:
+            raise typer.BadParameter(f"--set {setting!r}: write NAME=VALUE")
+    return dict(setting.split("=", 1) for setting in fixed)
+
+
+def _has_tqdm() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("tqdm") is not None
+
+
+def main() -> None:
+    """Run the command, and end the program with its exit code."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except QCGPJError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_USAGE)

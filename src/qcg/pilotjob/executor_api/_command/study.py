@@ -1,0 +1,87 @@
+"""A template and rows of parameters, as jobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from string import Template
+from typing import Any, Dict, Iterator, List, Sequence
+
+import qcg.pilotjob.executor_api as api
+from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
+from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.rendering import encoded, rendered
+from qcg.pilotjob.executor_api.templates.qcgpj_template import read
+from qcg.pilotjob.executor_api.validation import validated
+
+__all__ = ["TEMPLATES", "Study"]
+
+TEMPLATES = ("BasicTemplate", "ScriptTemplate", "ParallelTemplate", "IterationTemplate")
+"""Those that come with the package, by name."""
+
+
+class Study:
+    """The jobs of a study; each row of parameters has a ``name``.
+
+    Attributes:
+        rows: the parameters, by the job's name.
+    """
+
+    def __init__(self, template: str, rows: Sequence[Dict[str, Any]], naming: str) -> None:
+        """Read `template`, a file or one of `TEMPLATES`; a row without a name gets one by `naming`.
+
+        Raises:
+            InvalidOption: there is no such template, or two rows have one name.
+        """
+        self._template = _template(template)
+        self.rows: Dict[str, Dict[str, Any]] = {}
+        for number, row in enumerate(rows):
+            name = row.get("name") or _name(naming, row, number)
+            if name in self.rows:
+                raise InvalidOption(f"two jobs would be named {name!r}; give --name with parameters that differ")
+            self.rows[name] = {**row, "name": name}
+
+    def descriptions(self) -> Iterator[Dict[str, Any]]:
+        """Yield the jobs as the manager would get them.
+
+        Raises:
+            TemplateError, InvalidJob: one of them cannot be made.
+        """
+        text, defaults = read(self._template)
+        for row in self.rows.values():
+            for job in rendered(text, row, defaults):
+                yield json.loads(encoded(validated(job, None)))
+
+    def submit(self, executor: QCGPJExecutor) -> List[QCGPJFuture]:
+        """Submit all."""
+        return [executor.submit(self._template, row) for row in self.rows.values()]
+
+    def resume(self, executor: QCGPJExecutor, *, retry_failed: bool) -> List[QCGPJFuture]:
+        """Follow the jobs that an earlier run knows, and submit the others; failed ones again, when that is asked."""
+        return [self._resume_one(executor, row, retry_failed) for row in self.rows.values()]
+
+    def _resume_one(self, executor: QCGPJExecutor, row: Dict[str, Any], retry_failed: bool) -> QCGPJFuture:
+        try:
+            future = executor.attach(row["name"])
+        except JobUnknown:
+            return executor.submit(self._template, row)
+        if not retry_failed or not future.done() or set(future.status().values()) <= {"SUCCEED"}:
+            return future
+        executor.qcgpj_manager.remove([row["name"]])
+        return executor.submit(self._template, row)
+
+
+def _template(given: str) -> Any:
+    if given in TEMPLATES:
+        return getattr(api, given)
+    if not Path(given).is_file():
+        raise InvalidOption(f"{given!r} is no file and none of the templates {', '.join(TEMPLATES)}")
+    return api.JSONTemplate(given)
+
+
+def _name(naming: str, row: Dict[str, Any], number: int) -> str:
+    try:
+        return Template(naming).substitute({**row, "n": number})
+    except (KeyError, ValueError) as error:
+        raise InvalidOption(f"--name {naming!r}: {error} is no parameter; they are n, {', '.join(row)}") from error

@@ -1,0 +1,67 @@
+"""How the jobs of a study have ended: a file for programs, a line for people."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from concurrent.futures import CancelledError
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+
+__all__ = ["ended", "summary", "write"]
+
+_COLUMNS = ("state", "exit_code", "seconds", "started", "ended", "message")
+
+
+def ended(rows: Dict[str, Dict[str, Any]], futures: Sequence[QCGPJFuture]) -> List[Dict[str, Any]]:
+    """Return for each row how its jobs have ended, beside its parameters; the state of several is that of the worst."""
+    return [{**row, **_end_of(future)} for row, future in zip(rows.values(), futures)]
+
+
+def _end_of(future: QCGPJFuture) -> Dict[str, Any]:
+    end: Dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+    if not future.done():
+        return {**end, "state": "UNFINISHED"}
+    try:
+        future.raise_for_status(0)
+    except CancelledError:
+        return {**end, "state": "CANCELED"}
+    except JobFailed as failure:
+        tail = failure.stderr_tail.splitlines()
+        end.update(state=failure.status, exit_code=failure.exit_code, message=failure.message or "".join(tail[-1:]))
+    except QCGPJError as error:
+        return {**end, "state": type(error).__name__, "message": str(error).partition("\n")[0]}
+    else:
+        end.update(state="SUCCEED", exit_code=0)
+    return {**end, **_times_of(future)}
+
+
+def _times_of(future: QCGPJFuture) -> Dict[str, Any]:
+    times: List[str] = []
+    for info in future.info().values():
+        lines = [line.partition(": ") for line in info.get("history", "").splitlines()]
+        times += [moment for moment, _, state in lines if state not in ("QUEUED", "SCHEDULED")]
+    if len(times) < 2:
+        return {}  # it was cancelled, or omitted, before it could start
+    first, last = min(times), max(times)
+    seconds = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+    return {"started": first, "ended": last, "seconds": round(seconds, 3)}
+
+
+def write(path: Path, table: Sequence[Dict[str, Any]]) -> None:
+    """Write the table as CSV."""
+    names = list(dict.fromkeys(name for row in table for name in row if name not in _COLUMNS))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*names, *_COLUMNS])
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def summary(table: Sequence[Dict[str, Any]]) -> str:
+    """Return a line with the number of jobs in each state."""
+    states = Counter(row["state"] for row in table)
+    return f"{len(table)} jobs: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items()))

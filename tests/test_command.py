@@ -1,0 +1,187 @@
+"""``qcg-pm-map``, run as a user would."""
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="typer is not installed")
+
+_TEMPLATE = """{
+    "name": "${name}",
+    "execution": {"script": "echo ${T} ${rho}", "stdout": "${name}.out", "stderr": "${name}.err"},
+    "resources": {"numCores": ${cores}},
+    "defaults": {"cores": 1, "rho": 0}
+}"""
+
+
+def _command(*arguments):
+    boot = "from qcg.pilotjob.executor_api._command.main import main; main()"
+    return [sys.executable, "-c", boot, *map(str, arguments)]
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run the command in the test's directory; returns the completed process."""
+
+    def run(*arguments, code=0):
+        completed = subprocess.run(
+            _command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert completed.returncode == code, completed.stdout + completed.stderr
+        return completed
+
+    _write(tmp_path, "echo ${T} ${rho}")
+    return run
+
+
+def _write(directory, script):
+    """Write the template with another script; ``$QCG...`` is the shell's."""
+    text = _TEMPLATE.replace("echo ${T} ${rho}", script.replace("$QCG", "$$QCG"))
+    (directory / "t.json").write_text(text)
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Start the command; it is ended after the test."""
+    processes = []
+
+    def start(*arguments):
+        processes.append(subprocess.Popen(_command(*arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def _results(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_job_for_each_row_and_a_table_of_results(command, tmp_path):
+    (tmp_path / "p.csv").write_text("T,rho\n0.7,0.1\n0.8,0.2\n")
+    completed = command("t.json", "p.csv", "--wd", "study")
+    assert "2 jobs: 2 SUCCEED" in completed.stderr
+    assert (tmp_path / "study" / "run1.out").read_text() == "0.8 0.2\n"
+    rows = _results(tmp_path / "study" / "results.csv")
+    assert [(row["T"], row["name"], row["state"], row["exit_code"]) for row in rows] == [
+        ("0.7", "run0", "SUCCEED", "0"),
+        ("0.8", "run1", "SUCCEED", "0"),
+    ]
+    assert all(0 <= float(row["seconds"]) < 60 for row in rows)
+
+
+def test_a_grid_is_exact_and_includes_its_end(command, tmp_path):
+    completed = command("t.json", "--grid", "T=0.7:1.5:0.1", "--grid", "rho=a,b", "--name", "T${T}.${rho}", "--dry-run")
+    jobs = [json.loads(line) for line in completed.stdout.splitlines()]
+    values = ["0.7", "0.8", "0.9", "1.0", "1.1", "1.2", "1.3", "1.4", "1.5"]
+    assert [job["name"] for job in jobs] == [f"T{value}.{rho}" for value in values for rho in "ab"]
+    assert jobs[0]["execution"]["script"].endswith("echo 0.7 a")
+    assert not list(tmp_path.glob("**/.qcgpjm*"))
+
+
+def test_rows_of_json_and_of_a_grid_are_crossed(command, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"rho": 1, "name": "one"}\n\n{"rho": 2, "name": "two"}\n')
+    jobs = command("t.json", "p.jsonl", "--set", "T=3", "--dry-run").stdout.splitlines()
+    assert [json.loads(job)["name"] for job in jobs] == ["one", "two"]
+    assert "two jobs would be named 'one'" in command("t.json", "p.jsonl", "--grid", "T=1,2", code=2).stderr
+
+
+def test_a_failure_is_in_the_exit_code_and_in_the_table(command, tmp_path):
+    _write(tmp_path, "echo bad >&2; exit ${T}")
+    completed = command("t.json", "--grid", "T=1,2", code=1)
+    assert "2 jobs: 2 FAILED" in completed.stderr
+    assert "SUCCEED" not in (tmp_path / "results.csv").read_text()
+    assert _results(tmp_path / "results.csv")[1]["message"]
+
+
+def test_what_failed_is_run_again_and_nothing_else(command, tmp_path):
+    script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; [ -e {tmp_path}/go ] || [ ${{T}} = 1 ]"
+    _write(tmp_path, script)
+    command("t.json", "--grid", "T=1,2,3", "--wd", "study", code=1)
+    (tmp_path / "go").touch()
+    completed = command("t.json", "--grid", "T=1,2,3,4", "--wd", "study", "--retry-failed")
+    assert "4 jobs: 4 SUCCEED" in completed.stderr
+    assert [len((tmp_path / f"ran.run{n}").read_text().split()) for n in range(4)] == [1, 2, 2, 1]
+    command("t.json", "--grid", "T=1,2,3,4", "--wd", "study", "--resume")
+    assert [len((tmp_path / f"ran.run{n}").read_text().split()) for n in range(4)] == [1, 2, 2, 1]
+
+
+def test_a_study_goes_on_after_a_crash(command, started, tmp_path, wait_until):
+    script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; [ -e {tmp_path}/go ] || [ ${{T}} = 0 ] || sleep 1000"
+    _write(tmp_path, script)
+    arguments = ["t.json", "--grid", "T=0:5:1", "--wd", "study", "--resources", "1"]
+    process = started(*arguments)
+    wait_until((tmp_path / "ran.run1").exists)
+    process.kill()
+    process.wait()
+    (tmp_path / "go").touch()
+    completed = command(*arguments, "--resume")
+    assert "6 jobs: 6 SUCCEED" in completed.stderr
+    assert (tmp_path / "ran.run0").read_text() == "x\n"
+
+
+def test_an_interrupted_study_leaves_a_table(started, command, tmp_path, wait_until):
+    _write(tmp_path, f"touch {tmp_path}/began; sleep 1000")
+    process = started("t.json", "--grid", "T=1,2")
+    wait_until((tmp_path / "began").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert {row["state"] for row in _results(tmp_path / "results.csv")} == {"CANCELED"}
+
+
+def test_a_run_of_somebody_else_is_watched(started, command, tmp_path, wait_until):
+    _write(tmp_path, f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit ${{T}}")
+    started("t.json", "--grid", "T=0,1", "--wd", "study", "--resources", "2")
+    wait_until(lambda: list(tmp_path.glob("study/.qcgpjm-service-*/track.reqs")))
+    watching = started("--watch", "study")
+    deadline = time.monotonic() + 1
+    wait_until(lambda: time.monotonic() > deadline or watching.poll() is not None)
+    assert watching.poll() is None
+    (tmp_path / "go").touch()
+    _, said = watching.communicate(timeout=30)
+    assert "2 jobs: 1 FAILED, 1 SUCCEED" in said
+    assert watching.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give a template"),
+        (["nothing.json"], "is no file and none of the templates"),
+        (["t.json"], "'T' has no value"),
+        (["t.json", "--grid", "T"], "NAME=FIRST:LAST:STEP"),
+        (["t.json", "--grid", "T=1:2:-1"], "does not lead from 1 to 2"),
+        (["t.json", "--grid", "T=1:x:1"], "write numbers"),
+        (["t.json", "--grid", "T=1", "--grid", "T=2"], "twice"),
+        (["t.json", "--set", "T"], "NAME=VALUE"),
+        (["t.json", "nothing.csv"], "nothing.csv"),
+        (["t.json", "wrong.csv"], "wrong.csv, line 3"),
+        (["t.json", "wrong.jsonl"], "wrong.jsonl, line 2"),
+        (["t.json", "--grid", "T=1,2", "--name", "one"], "give --name"),
+        (["t.json", "--grid", "T=1", "--name", "${what}"], "no parameter"),
+        (["t.json", "--grid", "T=1", "--set", "cores=0"], "cores"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(command, tmp_path, arguments, said):
+    (tmp_path / "wrong.csv").write_text("T,rho\n1,2\n3\n")
+    (tmp_path / "wrong.jsonl").write_text('{"T": 1}\n[2]\n')
+    completed = command(*arguments, code=2)
+    assert said.lower() in " ".join(completed.stderr.split()).lower()
+    assert "Traceback" not in completed.stderr
+    assert not list(tmp_path.glob("**/.qcgpjm*"))
+
+
+def test_the_templates_are_listed(command):
+    assert "ScriptTemplate" in command("--list-templates").stdout
+    assert os.linesep in command("--help").stdout
