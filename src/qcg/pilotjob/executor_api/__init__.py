@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.progress_bars import progress
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+    from qcg.pilotjob.executor_api.run_record import RunFailure, RunRecord, RunRow, RunSummary
     from qcg.pilotjob.executor_api.templates import (
         BasicTemplate,
         IterationTemplate,
@@ -95,6 +96,10 @@ __all__ = [
     "QCGPJTemplate",
     "RemoteTraceback",
     "Resources",
+    "RunFailure",
+    "RunRecord",
+    "RunRow",
+    "RunSummary",
     "ScriptTemplate",
     "Size",
     "TemplateError",
@@ -140,6 +145,10 @@ _HOMES = {
     "QCGPJTemplate": "templates",
     "RemoteTraceback": "call_errors",
     "Resources": "jobs",
+    "RunFailure": "run_record",
+    "RunRecord": "run_record",
+    "RunRow": "run_record",
+    "RunSummary": "run_record",
     "ScriptTemplate": "templates",
     "Size": "jobs",
     "TemplateError": "errors",

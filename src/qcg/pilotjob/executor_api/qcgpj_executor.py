@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
     from qcg.pilotjob.executor_api.functions import FunctionPool
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+    from qcg.pilotjob.executor_api.run_record import RunRecord
     from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
 
 __all__ = ["QCGPJExecutor"]
@@ -304,6 +305,23 @@ class QCGPJExecutor(Executor):
         For requests of your own, like ``resources()``. Threads may share it.
         """
         return self._connection.manager()
+
+    def record(self) -> RunRecord:
+        """Return what has become of the jobs until now, with a row for each; also after shutdown.
+
+        What has ended is there when its future is done. Of what has not, the manager tells whether it waits or runs;
+        it does not in a done-callback, when it has ended or is on another machine, and the rows are ``UNFINISHED``
+        then. What no manager has yet, as its allocation waits in a queue, has no row. A run that was resumed has the
+        rows of its earlier parts too.
+
+        Raises:
+            InvalidOption: (a ``ValueError``) the manager was made to keep another record than ``jobs.report`` in JSON.
+            OSError: the record cannot be read.
+        """
+        from qcg.pilotjob.executor_api._record.live import runs_of
+        from qcg.pilotjob.executor_api.run_record import RunRecord
+
+        return RunRecord(runs_of(self._connection))
 
     @property
     def allocations(self) -> Sequence[AllocationStatus]:

@@ -1,0 +1,125 @@
+"""One job, or one iteration of an array, as a row of the record."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Dict, List, Optional, Tuple, TypedDict
+
+from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
+from qcg.pilotjob.executor_api.jobs import FINAL_STATES
+
+__all__ = ["UNFINISHED", "RunRow", "Task", "make_row", "spent", "split_task", "task_of", "unfinished_row"]
+
+UNFINISHED = "UNFINISHED"
+"""The state of what was submitted and has no end on record: it waits, it runs, or it was lost with its manager."""
+
+Task = Tuple[str, Optional[int]]
+
+
+class RunRow(TypedDict):
+    """One job, or one iteration of an array, in a `RunRecord`.
+
+    Times are those of the record: local time of the manager's machine, without a zone.
+
+    Attributes:
+        name: of the job; for an iteration that of its array.
+        iteration: its number, None for a job.
+        state: as of a job, or ``UNFINISHED``: submitted, and the record has no end of it.
+        exit_code: negative for the number of a signal; None when it has not ended or never ran.
+        submitted: when the manager took it, in a resumed run the manager that ran it; None when it is not known.
+        started: when its process was started, the last time; None when it was not.
+        ended: when it reached its final state; None when it has not.
+        seconds: from `started` to `ended`; None when one of them is.
+        nodes: the names of the nodes that it was given.
+        cores: how many cores it was given, on all nodes; 0 when it was given none.
+        core_numbers: for each node the numbers of these cores.
+        core_seconds: `seconds` times `cores`; None when `seconds` is.
+        stdout: the file with its standard output, None when that was not kept.
+        stderr: the file with its standard error, None when that was not kept.
+        message: what the manager says of its failure, or an empty string.
+        interrupted: it was ended by the end of its manager or its node, not by itself or the user.
+        run: the manager's directory; an empty string for a manager of the bare core that was given to the executor.
+    """
+
+    name: str
+    iteration: Optional[int]
+    state: str
+    exit_code: Optional[int]
+    submitted: Optional[datetime]
+    started: Optional[datetime]
+    ended: Optional[datetime]
+    seconds: Optional[float]
+    nodes: List[str]
+    cores: int
+    core_numbers: Dict[str, List[str]]
+    core_seconds: Optional[float]
+    stdout: Optional[str]
+    stderr: Optional[str]
+    message: str
+    interrupted: bool
+    run: str
+
+
+def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[datetime] = None) -> RunRow:
+    """Return the row of what the manager says, in its record or in an answer, of a job or an iteration.
+
+    `submitted` is when the whole was, of which this is an iteration.
+    """
+    runtime: Dict[str, Any] = entry.get("runtime", {})
+    times = {step["state"]: datetime.fromisoformat(step["date"]) for step in entry.get("history", ())}
+    state = str(entry["state"])
+    started = times.get("EXECUTING")
+    ended = times.get(state) if state in FINAL_STATES else None
+    seconds = (ended - started).total_seconds() if started and ended else None
+    placed = _core_numbers(str(runtime.get("allocation", "")))
+    cores = sum(map(len, placed.values()))
+    return RunRow(
+        name=task[0],
+        iteration=task[1],
+        state=state,
+        exit_code=int(runtime["exit_code"]) if "exit_code" in runtime else None,
+        submitted=times.get("QUEUED", submitted),
+        started=started,
+        ended=ended,
+        seconds=seconds,
+        nodes=list(placed),
+        cores=cores,
+        core_numbers=placed,
+        core_seconds=None if seconds is None else seconds * cores,
+        stdout=runtime.get("stdout"),
+        stderr=runtime.get("stderr"),
+        message=str(entry.get("messages") or ""),
+        interrupted=INTERRUPTED in runtime,
+        run=run,
+    )
+
+
+def unfinished_row(task: Task, run: str) -> RunRow:
+    """Return the row of what was submitted, when nothing more is known."""
+    return make_row(task, {"state": UNFINISHED}, run)
+
+
+def task_of(row: RunRow) -> Task:
+    """Return what identifies the job or iteration within its run."""
+    return row["name"], row["iteration"]
+
+
+def split_task(name: str) -> Task:
+    """Return job and iteration of a ``job`` or ``job:iteration``."""
+    job, colon, number = name.partition(":")
+    return job, int(number) if colon else None
+
+
+def spent(row: RunRow, now: datetime) -> float:
+    """Return the core-seconds that were used, up to `now` by what is running."""
+    if row["core_seconds"] is not None:
+        return row["core_seconds"]
+    if row["started"] is None or row["state"] != "EXECUTING":
+        return 0.0
+    return max(0.0, (now - row["started"]).total_seconds()) * row["cores"]
+
+
+def _core_numbers(allocation: str) -> Dict[str, List[str]]:
+    """Read the core's ``node[core:core],node[core]``."""
+    nodes = (part.rstrip("]").partition("[") for part in allocation.split(",") if part)
+    return {name: cores.split(":") if cores else [] for name, _, cores in nodes}

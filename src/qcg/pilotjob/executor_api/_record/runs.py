@@ -1,0 +1,228 @@
+"""The files of a run: what has ended, what was submitted, which cores there were and when."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+
+from qcg.pilotjob.executor_api._client.directories import PREFIX, PRESENCE
+from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
+from qcg.pilotjob.executor_api.errors import InvalidOption
+
+__all__ = ["Era", "Run", "find_reports", "read_run"]
+
+_REPORT = "jobs.report"
+_RESOURCES = ": available resources: "
+_START = re.compile(": manager [^ ]+ starts at ")
+_STAMP = len("2026-11-23 01:46:02,373")
+
+
+@dataclass(frozen=True)
+class Era:
+    """The time of one manager, and the cores of each node that jobs could use."""
+
+    started: datetime
+    ended: datetime
+    nodes: Mapping[str, int]
+
+    @property
+    def cores(self) -> int:
+        """The number of cores in all."""
+        return sum(self.nodes.values())
+
+
+@dataclass
+class Run:
+    """One run.
+
+    Attributes:
+        directory: the manager's, an empty string when there is none.
+        rows: of each job and iteration the last one, in the order of the ends; then those without an end.
+        interruptions: the rows of what was interrupted and was run again.
+        eras: in the order of time; empty when the manager's log does not tell.
+        lives: its manager is there.
+        last_request: when it took jobs for the last time.
+    """
+
+    directory: str
+    rows: List[RunRow] = field(default_factory=list)
+    interruptions: List[RunRow] = field(default_factory=list)
+    eras: List[Era] = field(default_factory=list)
+    lives: bool = False
+    last_request: Optional[datetime] = None
+
+
+def find_reports(given: Union[str, "os.PathLike[str]"]) -> List[Path]:
+    """Return the reports that `given` stands for: a manager's directory, one with some in it, or a report.
+
+    Raises:
+        InvalidOption: there is none.
+    """
+    path = Path(os.path.abspath(os.fspath(given)))
+    if path.is_file():
+        return [path]
+    if path.name.startswith(PREFIX) or (path / _REPORT).is_file():
+        runs = [path] if path.is_dir() else []
+    else:
+        runs = sorted((run for run in path.glob(f"{PREFIX}*") if run.is_dir()), key=_age)
+    if not runs:
+        raise InvalidOption(
+            f"{os.fspath(given)!r} has no record of a run: it is no report, no manager's directory ({PREFIX}...), and "
+            "has none in it"
+        )
+    return [run / _REPORT for run in runs]
+
+
+def read_run(report: Path, live: Optional[Mapping[Task, RunRow]] = None) -> Run:
+    """Return what the files tell; `live` is what is known besides of jobs that have not ended.
+
+    Raises:
+        InvalidOption: the report is none, or not in JSON.
+        OSError: a file cannot be read.
+    """
+    directory = report.parent
+    lives = live is not None or _is_locked(directory / PRESENCE)
+    run = Run(str(directory), lives=lives, eras=_eras(directory, datetime.now() if lives else None))
+    attempts = list(_attempts(report, run.directory))
+    interrupted: Dict[Task, RunRow] = {}
+    again: List[RunRow] = []
+    for row in attempts:
+        before = interrupted.pop(task_of(row), None)
+        if before is not None:
+            again.append(before)
+        if row["interrupted"]:
+            interrupted[task_of(row)] = row
+    unfinished = _unfinished(run, directory / "track.reqs", attempts)
+    if not lives:
+        unfinished = [task for task in unfinished if task not in interrupted]
+    again.extend(interrupted[task] for task in unfinished if task in interrupted)
+    run.interruptions = again
+    dropped = {id(row) for row in again}
+    run.rows = [row for row in attempts if id(row) not in dropped]
+    known = live or {}
+    run.rows.extend(known.get(task) or unfinished_row(task, run.directory) for task in unfinished)
+    return run
+
+
+def _attempts(report: Path, directory: str) -> Iterator[RunRow]:
+    """Yield a row for each line of the report, except for arrays as a whole: an array is its iterations."""
+    awaiting: Dict[str, List[RunRow]] = {}
+    for line in _lines(report):
+        task = split_task(line["name"])
+        if task[1] is None and task[0] in awaiting:
+            submitted = _first_queued(line)
+            for row in awaiting.pop(task[0]):
+                row["submitted"] = submitted
+            continue
+        row = make_row(task, line, directory)
+        if task[1] is not None:
+            awaiting.setdefault(task[0], []).append(row)
+        yield row
+
+
+def _first_queued(line: Dict[str, Any]) -> Optional[datetime]:
+    queued = (step["date"] for step in line["history"] if step["state"] == "QUEUED")
+    return next(map(datetime.fromisoformat, queued), None)
+
+
+def _unfinished(run: Run, requests: Path, attempts: List[RunRow]) -> List[Task]:
+    """Return what was submitted more often than it has ended; what was interrupted has not."""
+    left: Counter[Task] = Counter()
+    for request in _lines(requests):
+        left.update(_tasks(request))
+    if left:
+        run.last_request = datetime.fromtimestamp(requests.stat().st_mtime)
+    left.subtract(task_of(row) for row in attempts if not row["interrupted"])
+    return [task for task, times in left.items() if times > 0]
+
+
+def _tasks(request: Dict[str, Any]) -> List[Task]:
+    iteration = request.get("iteration")
+    if not iteration:
+        return [(request["name"], None)]
+    values = iteration.get("values")
+    start = iteration.get("start") or 0
+    numbers = range(len(values)) if values else range(start, iteration["stop"])
+    return [(request["name"], number) for number in numbers]
+
+
+def _lines(path: Path) -> Iterator[Dict[str, Any]]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return  # nothing has ended yet, or nothing was kept of what was submitted
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # torn: the manager is writing it, or was when it ended
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise InvalidOption(f"line {number} of {path} is not JSON, as a manager writes it by default") from None
+
+
+def _eras(directory: Path, now: Optional[datetime]) -> List[Era]:
+    """Read the manager's log: each manager says there what it has, and its last line is when it was last seen."""
+    eras: List[Era] = []
+    nodes: Dict[str, int] = {}
+    started: Optional[datetime] = None
+    last = datetime.fromtimestamp(0)
+    expected = 0
+    try:
+        log = (directory / "service.log").open(encoding="utf-8", errors="replace")
+    except OSError:
+        return []  # a report alone; then nobody knows how many cores there were
+    with log:
+        for line in log:
+            if expected:
+                expected -= 1
+                name, _, size = line.partition(" ")
+                nodes[name] = _usable(size)
+                continue
+            seen = _stamp(line) or last
+            is_told = _RESOURCES in line
+            if started and (is_told or _START.match(line, _STAMP)):
+                eras.append(Era(started, last, nodes))
+                started = None
+            if is_told:
+                started, nodes, expected = seen, {}, int(line.split(" cores on ")[1].split(" ")[0])
+            last = seen
+    if started:
+        eras.append(Era(started, now or last, nodes))
+    return eras
+
+
+def _usable(size: str) -> int:
+    """Read a node's ``4 (1 used)``, where what is used at the start is kept from jobs."""
+    total, _, used = size.partition(" (")
+    return int(total) - int(used.split(" ")[0])
+
+
+def _stamp(line: str) -> Optional[datetime]:
+    try:
+        return datetime.fromisoformat(line[:_STAMP].replace(",", "."))
+    except ValueError:
+        return None  # a line of something that was logged over several
+
+
+def _is_locked(presence: Path) -> bool:
+    """Whether a manager lives: it holds a lock on that file."""
+    try:
+        with presence.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no such file; or no locks there, and nothing is known of a manager
+    return False
+
+
+def _age(run: Path) -> float:
+    return run.stat().st_ctime

@@ -1,0 +1,145 @@
+"""What a record comes to, in numbers and in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Dict, List, Optional, Sequence
+
+from qcg.pilotjob.executor_api._client.directories import tail
+from qcg.pilotjob.executor_api._record.rows import RunRow, spent
+from qcg.pilotjob.executor_api._record.runs import Era
+from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
+
+__all__ = ["RunFailure", "RunSummary", "label", "summarize"]
+
+_HOUR = 3600.0
+_MOST_FAILURES = 10
+_WIDEST_LINE = 120
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """A job or iteration that is FAILED.
+
+    Attributes:
+        row: what is on record of it.
+    """
+
+    row: RunRow
+
+    @property
+    def last_line(self) -> str:
+        """The last line of its standard error that is not blank; empty when there is none, or no file any more.
+
+        It is read when it is asked for.
+        """
+        lines = tail(self.row["stderr"], 20).splitlines() if self.row["stderr"] else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def __str__(self) -> str:
+        code = self.row["exit_code"]
+        parts = ["" if code is None else f"exit code {code}", self.row["message"], self.last_line[:_WIDEST_LINE]]
+        return f"{label(self.row)}: " + ("; ".join(part for part in parts if part) or "nothing is known of the reason")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a `RunRecord` comes to; as text by ``str()``.
+
+    Attributes:
+        jobs: the number of jobs, each iteration of an array counted as one.
+        states: how many there are in each state; see `RunRow`.
+        interrupted: how often a job that ran was ended by the end of its manager or its node, run again or not.
+        succeeded_core_hours: what jobs have used that SUCCEED.
+        wasted_core_hours: what the others have used that ended, and what was interrupted; what ran when its manager
+            was killed is on no record, and not in here.
+        running_core_hours: what those have used until now that are EXECUTING, as far as the manager tells.
+        wall_seconds: for how long a manager was there; where no log tells, from the first submission to the last end.
+        cores: the most that jobs could use at a time; None when no log tells.
+        mean_use: which part of the cores was in use, on average, while a manager was there; None when no log tells.
+        slowest: the rows of the jobs that took longest, the slowest first.
+        failed: all that is FAILED, in the order of the record.
+    """
+
+    jobs: int
+    states: Dict[str, int]
+    interrupted: int
+    succeeded_core_hours: float
+    wasted_core_hours: float
+    running_core_hours: float
+    wall_seconds: float
+    cores: Optional[int]
+    mean_use: Optional[float]
+    slowest: List[RunRow]
+    failed: List[RunFailure]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{number} {state}" for state, number in sorted(self.states.items()))
+        lines = [f"jobs:        {self.jobs}" + (f" ({counts})" if counts else "")]
+        if self.interrupted:
+            lines.append(f"interrupted: {self.interrupted} times")
+        lines.append(f"core-hours:  {self._core_hours()}")
+        lines.append(f"wall time:   {_duration(self.wall_seconds)}{self._use()}")
+        if self.slowest:
+            lines.append("slowest:")
+            lines += [f"  {_duration(row['seconds'] or 0.0):>10}  {label(row)}  {row['state']}" for row in self.slowest]
+        if self.failed:
+            lines.append(f"failed:      {len(self.failed)}")
+            lines += [f"  {failure}" for failure in self.failed[:_MOST_FAILURES]]
+        if len(self.failed) > _MOST_FAILURES:
+            lines.append(f"  and {len(self.failed) - _MOST_FAILURES} more")
+        return "\n".join(lines)
+
+    def _core_hours(self) -> str:
+        running = f", {self.running_core_hours:.4g} running" if self.running_core_hours else ""
+        return f"{self.succeeded_core_hours:.4g} succeeded, {self.wasted_core_hours:.4g} wasted{running}"
+
+    def _use(self) -> str:
+        if self.cores is None:
+            return ""
+        return f" on {self.cores} cores" + ("" if self.mean_use is None else f", {self.mean_use:.0%} of them in use")
+
+
+def summarize(
+    rows: Sequence[RunRow], interruptions: Sequence[RunRow], eras: Sequence[Era], now: datetime, slowest: int
+) -> RunSummary:
+    """Return what the rows, and those of what was interrupted and ran again, come to."""
+    every = [*rows, *interruptions]
+    there = cores_there(eras)
+    offered = sum(era.cores * (era.ended - era.started).total_seconds() for era in eras)
+    used = sum(spent(row, now) for row in every)
+    running = sum(spent(row, now) for row in rows if row["state"] == "EXECUTING")
+    succeeded = sum(spent(row, now) for row in rows if row["state"] == "SUCCEED")
+    timed = [row for row in rows if row["seconds"] is not None]
+    return RunSummary(
+        jobs=len(rows),
+        states=dict(Counter(row["state"] for row in rows)),
+        interrupted=sum(row["interrupted"] and row["started"] is not None for row in every),
+        succeeded_core_hours=succeeded / _HOUR,
+        wasted_core_hours=(used - running - succeeded) / _HOUR,
+        running_core_hours=running / _HOUR,
+        wall_seconds=seconds_covered(there) if eras else _span(every),
+        cores=max([*(number for _, number in there), *(era.cores for era in eras)], default=None),
+        mean_use=min(1.0, used / offered) if offered else None,
+        slowest=sorted(timed, key=lambda row: -(row["seconds"] or 0.0))[:slowest],
+        failed=[RunFailure(row) for row in rows if row["state"] == "FAILED"],
+    )
+
+
+def label(row: RunRow) -> str:
+    """Return how the manager calls a job or an iteration."""
+    return row["name"] if row["iteration"] is None else f"{row['name']}:{row['iteration']}"
+
+
+def _span(rows: Sequence[RunRow]) -> float:
+    begins = [moment for row in rows for moment in (row["submitted"] or row["started"],) if moment]
+    ends = [row["ended"] for row in rows if row["ended"]]
+    return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    return str(timedelta(seconds=round(seconds)))
