@@ -29,6 +29,7 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
     WorkerDied,
 )
+from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
@@ -380,9 +381,7 @@ def test_other_ways_to_a_manager_stand_beside_it(tmp_path):
     ],
 )
 def test_a_refusal_says_which_argument_to_look_at(said, argument):
-    from qcg.pilotjob.executor_api._allocation.guard import _in_our_words
-
-    words = _in_our_words(said, {"queue": "debug", "account": "project"})
+    words = in_our_words(said, {"queue": "debug", "account": "project"})
     assert said in words
     assert argument in words.partition("next:")[2]
 

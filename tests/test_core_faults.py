@@ -225,7 +225,7 @@ class Ours(Subject):
 
     def end(self):
         self._executor.shutdown()
-        return self._owner._process.returncode
+        return self._owner._companion.exit_code()
 
     def close(self):
         self._executor.__exit__(KeyboardInterrupt, None, None)

@@ -30,6 +30,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import psutil
 
+from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
 from qcg.pilotjob.executor_api._client.directories import PRESENCE, tail
 
@@ -135,7 +136,7 @@ class _Guard:
         try:
             number = self._scheduler.submit([self._wanted["python"], "-c", _BOOT, str(orders)], self._wanted, files)
         except SubmitException as error:
-            raise _Refused(_in_our_words(str(error), self._wanted)) from error
+            raise _Refused(in_our_words(str(error), self._wanted)) from error
         self.tell(asked=number, number=self._number)
 
     @property
@@ -307,24 +308,6 @@ class _Guard:
         for process in psutil.wait_procs(left, _KILL_SECONDS)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-
-
-def _in_our_words(said: str, wanted: Dict[str, Any]) -> str:
-    """Return what the scheduler has refused, with what to do about it."""
-    hints = {  # in this order: a refused account may name the partition too
-        ("account", "project"): (
-            f"account {wanted['account']!r} may not be used here; 'sacctmgr show associations user=$USER' tells which; "
-            "give account="
-        ),
-        ("partition", "queue"): (
-            f"there is no queue {wanted['queue']!r} that takes this; 'sinfo' or 'qstat -Q' lists them; give queue="
-        ),
-        ("time",): "the queue allows less time; give a shorter walltime= or another queue=",
-        ("node", "cpu"): "the queue does not have that many nodes or cores; give other nodes= or cores_per_node=",
-    }
-    found = [hint for words, hint in hints.items() if any(word in said.lower() for word in words)]
-    hint = [*found, "these are the scheduler's words; Allocation's arguments are what it was asked for"][0]
-    return f"the scheduler refused it: {said.strip()}\n  next: {hint}"
 
 
 def _lines(path: Path) -> List[Dict[str, Any]]:
