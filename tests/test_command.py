@@ -182,6 +182,15 @@ def test_what_is_wrong_is_told_before_anything_runs(command, tmp_path, arguments
     assert not list(tmp_path.glob("**/.qcgpjm*"))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
+def test_a_study_in_an_allocation_of_its_own(command, tmp_path):
+    completed = command("t.json", "--grid", "T=1,2", "--wd", "study", "--scheduler", "local", "--cores-per-node", 1)
+    assert "2 jobs: 2 SUCCEED" in completed.stderr
+    assert list(tmp_path.glob("study/.qcgpjm-service-*/pilot.1.jsonl"))
+    said = command("t.json", "--grid", "T=1", "--scheduler", "none", code=2).stderr
+    assert "give one of slurm" in said
+
+
 def test_the_templates_are_listed(command):
     assert "ScriptTemplate" in command("--list-templates").stdout
     assert os.linesep in command("--help").stdout

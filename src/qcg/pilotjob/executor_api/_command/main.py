@@ -13,6 +13,7 @@ from typing_extensions import Annotated
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
 from qcg.pilotjob.executor_api._command.study import TEMPLATES, Study
+from qcg.pilotjob.executor_api.allocation import Allocation
 from qcg.pilotjob.executor_api.errors import QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 
@@ -25,6 +26,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False)
 
+_PANEL = "An allocation of its own"
 _USAGE = 2
 _FAILED = 1
 _INTERRUPTED = 130
@@ -50,6 +52,24 @@ def run(  # noqa: PLR0917  # typer makes options of them
     resources: Annotated[
         Optional[str], typer.Option(help="Cores, or nodes with cores; by default all there are.")
     ] = None,
+    nodes: Annotated[
+        Optional[int],
+        typer.Option(help="On a login node: ask the scheduler for so many nodes.", rich_help_panel=_PANEL),
+    ] = None,
+    walltime: Annotated[
+        Optional[str], typer.Option(help="For how long, like 90m; by default an hour.", rich_help_panel=_PANEL)
+    ] = None,
+    queue: Annotated[Optional[str], typer.Option(help="The partition or queue.", rich_help_panel=_PANEL)] = None,
+    account: Annotated[Optional[str], typer.Option(help="Whose core-hours.", rich_help_panel=_PANEL)] = None,
+    cores_per_node: Annotated[
+        Optional[int], typer.Option(help="Cores of each node; by default whole nodes.", rich_help_panel=_PANEL)
+    ] = None,
+    scheduler: Annotated[
+        Optional[str], typer.Option(help="slurm, pbs, lsf, ...; by default what is here.", rich_help_panel=_PANEL)
+    ] = None,
+    renew: Annotated[
+        Optional[int], typer.Option(help="How many more, when one has ended.", rich_help_panel=_PANEL)
+    ] = None,
     results: Annotated[Path, typer.Option(help="The table of results, in the jobs' directory.")] = Path("results.csv"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the jobs as JSON lines, and run nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the jobs' directory.")] = False,
@@ -63,8 +83,17 @@ def run(  # noqa: PLR0917  # typer makes options of them
 ) -> None:
     """Run one job for each row of parameters; the exit code is 1 when one has not succeeded.
 
-    In a Slurm allocation all of its nodes are used, elsewhere this machine.
+    In a Slurm allocation all of its nodes are used, elsewhere this machine, or an allocation that is asked for.
     """
+    asked_for = {
+        "nodes": nodes,
+        "walltime": walltime,
+        "queue": queue,
+        "account": account,
+        "cores_per_node": cores_per_node,
+        "scheduler": scheduler,
+        "renew": renew,
+    }
     if list_templates:
         _list_templates()
     elif watch is not None:
@@ -78,15 +107,16 @@ def run(  # noqa: PLR0917  # typer makes options of them
             for job in study.descriptions():
                 print(json.dumps(job))
         else:
-            _run(study, wd, resources, results, resume=resume or retry_failed, retry_failed=retry_failed)
+            options = {"resources": resources, "allocation": _allocation(asked_for)}
+            _run(study, wd, options, results, resume=resume or retry_failed, retry_failed=retry_failed)
 
 
-def _run(study: Study, wd: Path, resources: Optional[str], results: Path, *, resume: bool, retry_failed: bool) -> None:
+def _run(study: Study, wd: Path, options: Dict[str, Any], results: Path, *, resume: bool, retry_failed: bool) -> None:
     list(study.descriptions())  # what is wrong with one of them is told before any runs
     futures: List[Any] = []
     try:
         where: Dict[str, Any] = {"resume": wd} if resume else {"wd": wd}
-        with QCGPJExecutor(resources=resources, progress=_has_tqdm(), **where) as executor:
+        with QCGPJExecutor(**options, progress=_has_tqdm(), **where) as executor:
             futures += study.resume(executor, retry_failed=retry_failed) if resume else study.submit(executor)
             wait(futures)
     finally:
@@ -96,6 +126,11 @@ def _run(study: Study, wd: Path, resources: Optional[str], results: Path, *, res
             print(f"{table.summary(ended)}; see {wd / results}", file=sys.stderr)
     if any(row["state"] != "SUCCEED" for row in ended):
         raise typer.Exit(_FAILED)
+
+
+def _allocation(asked_for: Dict[str, Any]) -> Optional[Allocation]:
+    given = {name: value for name, value in asked_for.items() if value is not None}
+    return Allocation(**given) if given else None
 
 
 def _watch(directory: Path) -> None:
