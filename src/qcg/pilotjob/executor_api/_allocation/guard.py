@@ -32,7 +32,7 @@ import psutil
 
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
-from qcg.pilotjob.executor_api._client.directories import PRESENCE, tail
+from qcg.pilotjob.executor_api._client.directories import PRESENCE, private, quoted, tail
 
 __all__ = ["main"]
 
@@ -218,10 +218,9 @@ class _Guard:
 
     def _why_not_begun(self) -> str:
         said = tail(self._out, 15) or self._said_by_script()
-        shown = "".join(f"\n  | {line}" for line in said.splitlines())
         return (
-            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}{shown}\n"
-            f"  next: {self._advice(said)}"
+            f"allocation {self._scheduler.name} ended before the manager was ready: {self._scheduler.verdict}"
+            f"{quoted(said)}\n  next: {self._advice(said)}"
         )
 
     def _advice(self, said: str) -> str:
@@ -258,7 +257,7 @@ class _Guard:
         )
 
     def _tail(self) -> str:
-        return "".join(f"\n  | {line}" for line in tail(self._out, 15).splitlines())
+        return quoted(tail(self._out, 15))
 
     # ---- the client
 
@@ -317,5 +316,5 @@ def _lines(path: Path) -> List[Dict[str, Any]]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with open(path, "w", opener=private) as file:
         file.write(text)

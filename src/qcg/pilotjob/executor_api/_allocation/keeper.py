@@ -17,9 +17,9 @@ import zmq
 from qcg.pilotjob.executor_api._allocation.asked import wanted
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.companion import Companion
-from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, tail
+from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, private, quoted, tail
 from qcg.pilotjob.executor_api._client.options import value_of
-from qcg.pilotjob.executor_api._client.process import directories_of
+from qcg.pilotjob.executor_api._client.process import directories_of, limit_agents
 from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
 from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
@@ -39,21 +39,20 @@ class Keeper:
         has_lapsed: whether the next allocation is asked for when it is needed.
     """
 
-    def __init__(self, allocation: Allocation, arguments: Sequence[str], restarts: int = 0) -> None:
-        """Start the guard; `await_ready` has to follow. `arguments` are the manager's.
+    def __init__(
+        self, allocation: Allocation, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int
+    ) -> None:
+        """Start the guard; `await_ready` has to follow. `asked_for` is what is `wanted`, `arguments` the manager's.
 
         Raises:
-            InvalidOption: the allocation has no meaning.
-            ImportError: psij-python is not installed.
             OSError: the working directory cannot be made.
         """
         self._allocation = allocation
-        asked_for = wanted(allocation)
         arguments = list(arguments)
         self.directories: Directories = directories_of(arguments)
         if asked_for["scheduler"] != "slurm" and allocation.cores_per_node is not None:
             arguments += ["--nodes", str(allocation.cores_per_node), "--envschema", "common"]
-        arguments += ["--nl-init-timeout", str(max(1, int(min(allocation.start_timeout, 1e6)) - 1))]
+        limit_agents(arguments, allocation.start_timeout)
         keys = _make_keys(Path(self.directories.aux, KEYS))
         self.keys: Dict[str, Any] = keys["client"]
         self._keys_of_manager: Dict[str, Any] = keys["manager"]
@@ -192,7 +191,7 @@ class Keeper:
         """Let the allocation go on by itself; a manager that is not there yet finds the `jobs` that it is to take."""
         if jobs is not None:
             path = Path(self.directories.aux, HANDOVER)
-            with open(f"{path}.new", "w", opener=_private) as file:
+            with open(f"{path}.new", "w", opener=private) as file:
                 json.dump([json.loads(f"[{several}]") for several in jobs], file)
             os.replace(f"{path}.new", path)
         self.say("detach")
@@ -211,7 +210,7 @@ class Keeper:
         if not self._why:
             why = (
                 f"the process that looked after it ended with code {code}; jobs that had not ended go on there for "
-                f"{self._allocation.silence:g} s, and are ended then{self._tail()}"
+                f"{self._allocation.silence:g} s, and are ended then{quoted(tail(self.directories.output, 15))}"
             )
         return AllocationEnded(
             f"{why}\n"
@@ -219,9 +218,6 @@ class Keeper:
             f"  next: jobs that have ended are in {self.directories.report}; an executor with allocation= and "
             f"resume={self.directories.aux!r} runs the others; renew= goes on by itself"
         )
-
-    def _tail(self) -> str:
-        return "".join(f"\n  | {line}" for line in tail(self.directories.output, 15).splitlines())
 
     def kill(self) -> None:
         """Give the allocation back."""
@@ -248,7 +244,8 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int
         ImportError: psij-python is not installed.
         OSError: the working directory cannot be made.
     """
-    count = wanted(allocation)["count"]
+    asked_for = wanted(allocation)
+    count = asked_for["count"]
     directory = value_of("--wd", arguments)
     if re.search(r"[\s'\"$`\\]", directory):
         raise InvalidOption(f"wd is {directory!r}; for an allocation it has to be a path without blanks and quotes")
@@ -256,7 +253,7 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int
         raise InvalidOption("resume= takes up one run, and count= makes several; leave count out")
     if count > 1 and value_of("--id", arguments):
         raise InvalidOption("--id stands beside count=; each allocation has a run with an id of its own")
-    return [Keeper(allocation, arguments, restarts) for _ in range(count)]
+    return [Keeper(allocation, asked_for, arguments, restarts) for _ in range(count)]
 
 
 def _make_keys(path: Path) -> Dict[str, Any]:
@@ -268,10 +265,6 @@ def _make_keys(path: Path) -> Dict[str, Any]:
         "manager": {"public": public.decode(), "secret": secret.decode(), "client": client_public.decode()},
         "client": {"public": client_public.decode(), "secret": client_secret.decode(), "manager": public.decode()},
     }
-    with open(path, "x", opener=_private) as file:
+    with open(path, "x", opener=private) as file:
         json.dump(keys, file)
     return keys
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -42,7 +42,6 @@ class Item:
     jobs: List[Any]
     member: Optional[_Member] = None
     waiters: List[Item] = field(default_factory=list)  # that have to be looked at when it is placed or has ended
-    is_held: bool = False
 
     @property
     def weight(self) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from typing import IO, Any, Dict, Iterator, List
+from typing import Any, Dict, List
 
 from qcg.pilotjob.executor_api._client import boot
+from qcg.pilotjob.executor_api._client.directories import private
 
 __all__ = ["Companion"]
 
@@ -43,7 +44,7 @@ class Companion:
 
     @staticmethod
     def _spawn(command: List[str], write_end: int, output: str, shows: bool) -> "subprocess.Popen[bytes]":
-        with _private_file(output) as file:
+        with open(output, "ab", opener=private) as file:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -87,10 +88,3 @@ class Companion:
             os.close(self.end_fd)
             self.end_fd = -1
         self.leave()
-
-
-@contextlib.contextmanager
-def _private_file(path: str) -> Iterator[IO[bytes]]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        yield file

@@ -10,7 +10,18 @@ from typing import Any, List, Union
 
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerStartError
 
-__all__ = ["HANDOVER", "KEYS", "PREFIX", "PRESENCE", "Directories", "find_run", "make_directories", "tail"]
+__all__ = [
+    "HANDOVER",
+    "KEYS",
+    "PREFIX",
+    "PRESENCE",
+    "Directories",
+    "find_run",
+    "make_directories",
+    "private",
+    "quoted",
+    "tail",
+]
 
 PREFIX = ".qcgpjm-service-"
 PRESENCE = "manager.json"
@@ -84,6 +95,16 @@ def _runs_in(path: str) -> List[str]:
             return [entry.path for entry in entries if entry.name.startswith(PREFIX) and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file as ``open(..., opener=private)`` does: when it is made, for the owner alone."""
+    return os.open(path, flags, 0o600)
+
+
+def quoted(said: str) -> str:
+    """Return the lines that a process has said, to stand behind a line of our own; nothing when it said nothing."""
+    return "".join(f"\n  | {line}" for line in said.splitlines())
 
 
 def tail(path: Union[str, "os.PathLike[str]"], lines: int, since: int = 0) -> str:

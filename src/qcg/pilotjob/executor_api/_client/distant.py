@@ -32,7 +32,6 @@ class Distant:
         except PermissionError as error:
             raise InvalidOption(f"manager is {run!r}, which belongs to another user: {error}") from None
         self.manager: Optional[Dict[str, Any]] = None
-        self._has_been_there = False
         self._text = b""
         if not self.has_ended:
             self.look()

@@ -22,7 +22,7 @@ from qcg.pilotjob.executor_api._client.options import value_of, working_director
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 
-__all__ = ["ManagerProcess", "directories_of"]
+__all__ = ["ManagerProcess", "directories_of", "limit_agents"]
 
 _ABORT_SECONDS = 1.5
 _STARTER_SECONDS = 1.0
@@ -40,9 +40,7 @@ class ManagerProcess:
             OSError: the working directory cannot be made.
         """
         arguments = list(arguments)
-        if not value_of("--nl-init-timeout", arguments):
-            # an allocation's agents have to be ready sooner than the manager, so that it can tell which are not
-            arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
+        limit_agents(arguments, timeout)
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
         self.directories = directories_of(arguments)
@@ -165,6 +163,12 @@ class ManagerProcess:
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
         self._companion.close_descriptors()
+
+
+def limit_agents(arguments: List[str], timeout: float) -> None:
+    """Let an allocation's agents have to be ready sooner than the manager, so that it can tell which are not."""
+    if not value_of("--nl-init-timeout", arguments):
+        arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
 
 
 def directories_of(arguments: List[str]) -> Directories:

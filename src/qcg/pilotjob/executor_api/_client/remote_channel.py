@@ -73,7 +73,6 @@ class RemoteChannel:
         self._events: Any = None
         self._reach_by = 0.0
         self._next_look = 0.0
-        self._ready: Dict[Any, int] = {}
         self._turn = 0
         self._unanswered: Optional[bytes] = None
         self._reply: Optional[Dict[str, Any]] = None
@@ -108,7 +107,7 @@ class RemoteChannel:
     def wait(self, timeout: Optional[float]) -> bool:
         """Sleep until there is something to read, or `timeout` seconds; return whether there will be no manager."""
         self._follow()
-        self._ready = ready = dict(zmq.zmq_poll(self._sources(), self._milliseconds(timeout)))
+        ready = dict(zmq.zmq_poll(self._sources(), self._milliseconds(timeout)))
         if self._alarm.fileno() in ready:
             self._alarm.clear()
         ended = self._peer.end_fd in ready and not self._peer.hear()
