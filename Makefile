@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
-.PHONY: demo test campaign lint bench clean
+.PHONY: demo test campaign lint docs bench clean
 
 demo: $(VENV)/installed  ## run the first example
 	mkdir -p run && cd run && ../$(BIN)/python ../examples/first.py
@@ -21,11 +21,14 @@ lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs  ## build the site, which then is in build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+
 bench: $(VENV)/installed  ## compare with other executors, a quick look
 	$(BIN)/python benchmarks/run.py --quick
 
 clean:
-	rm -rf $(VENV) run dist
+	rm -rf $(VENV) run dist build
 
 # An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set nothing else would: each start of a
 # program would compile the package twice.

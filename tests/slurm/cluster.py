@@ -63,6 +63,7 @@ JobCompType=jobcomp/none
 JobAcctGatherType=jobacct_gather/none
 {nodes}
 PartitionName=p Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PartitionName=debug Nodes=ALL MaxTime=INFINITE State=UP OverSubscribe=NO
 PartitionName=short Nodes=ALL MaxTime=2 State=UP OverSubscribe=NO
 # what a partition can never run is refused at once
 EnforcePartLimits=ALL

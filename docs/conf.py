@@ -1,0 +1,27 @@
+"""How Sphinx builds the site: ``make docs``."""
+
+import importlib.metadata
+
+project = "QCG-PilotJob Executor API"
+author = "the developers of QCG-PilotJob Executor API"
+copyright = author  # noqa: A001  # the name that Sphinx wants
+release = version = importlib.metadata.version("qcg-pilotjob-executor-api")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+myst_heading_anchors = 3  # links to headings, as they are written for other readers of Markdown
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+default_role = "code"  # a name in single backticks
+
+suppress_warnings = ["misc.highlighting_failure"]  # templates are JSON with placeholders
+
+html_theme = "furo"
+html_title = project
+html_copy_source = False
+html_show_sphinx = False
