@@ -434,9 +434,18 @@ def test_asyncio_run_in_executor(pool):
     assert asyncio.run(main()) == [1, 2, 4, 8, 16]
 
 
-def test_as_completed(pool):
-    futures = [pool.submit(time.sleep, 0.2), pool.submit(pow, 2, 3)]
-    assert [future.result() for future in as_completed(futures, timeout=30)] == [8, None]
+def test_as_completed(pool, tmp_path):
+    go = tmp_path / "go"
+
+    def wait_for_it():
+        while not os.path.exists(go):
+            time.sleep(0.005)
+
+    slow, quick = pool.submit(wait_for_it), pool.submit(pow, 2, 3)
+    ended = as_completed([slow, quick], timeout=30)
+    assert next(ended) is quick
+    go.touch()
+    assert next(ended) is slow
     assert isinstance(pool, FunctionPool)
 
 
