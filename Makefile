@@ -1,8 +1,11 @@
-# Each target sets up what it needs. PYTHON chooses the interpreter, VENV the environment.
+# Each target sets up what it needs. PYTHON chooses the interpreter, VENV the environment; UV=uv has uv set it up, which
+# takes a tenth of the time.
 PYTHON ?= python3
 VENV ?= .venv
+UV ?=
 BIN = $(VENV)/bin
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MAKE_VENV = $(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON),$(PYTHON) -m venv)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 PYTEST_ARGS ?=
 
 .PHONY: demo test campaign lint docs bench clean
@@ -33,11 +36,11 @@ clean:
 # An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set nothing else would: each start of a
 # program would compile the package twice.
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e .
+	$(MAKE_VENV) $(VENV)
+	$(INSTALL) -e .
 	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/installed
-	$(PIP_INSTALL) -e '.[$*]'
+	$(INSTALL) -e '.[$*]'
 	touch $@
