@@ -24,12 +24,14 @@ from qcg.pilotjob.executor_api import (
     InvalidOption,
     IterationTemplate,
     JobUnknown,
+    ManagerDied,
     ParallelTemplate,
     QCGPJExecutor,
     ScriptTemplate,
     WorkerDied,
 )
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
+from qcg.pilotjob.executor_api._client import wire
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
@@ -262,6 +264,9 @@ def test_an_idle_executor_asks_for_no_other_allocation(make, wait_until):
     executor.submit(BasicTemplate, name="a", exec="true").result(30)
     _manager_of(executor).terminate()
     wait_until(lambda: executor.allocations[0].state == "LAPSED")
+    look = executor._connection.dispatcher.glance(wire.request("status"))  # as a bar does
+    assert isinstance(look.reply.exception(30), ManagerDied)
+    assert executor.allocations[0].state == "LAPSED"
     assert executor.allocations[0].number == 1
     assert executor.submit(BasicTemplate, name="b", exec="true").result(30) == {"b": "SUCCEED"}
     assert executor.allocations[0].number == 2
