@@ -7,7 +7,7 @@ author = "the developers of QCG-PilotJob Executor API"
 copyright = author  # noqa: A001  # the name that Sphinx wants
 release = version = importlib.metadata.version("qcg-pilotjob-executor-api")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3  # links to headings, as they are written for other readers of Markdown
@@ -20,6 +20,8 @@ napoleon_use_ivar = True
 default_role = "code"  # a name in single backticks
 
 suppress_warnings = ["misc.highlighting_failure"]  # templates are JSON with placeholders
+
+copybutton_prompt_text = "$ "
 
 html_theme = "furo"
 html_title = project
