@@ -111,9 +111,12 @@ def test_while_it_goes_on_and_of_several_directories(command, ended, tmp_path, w
         executor.submit(ScriptTemplate, name="runs", script=f"until [ -e {tmp_path}/go ]; do sleep 0.01; done")
         wait_until(lambda: len(executor.qcgpj_manager.list()) == 2)
         rows = list(csv.DictReader(io.StringIO(command(ended, tmp_path / "other", "--rows", "csv").stdout)))
+        table = command("other", "study", "--rows", "table").stdout.splitlines()
         (tmp_path / "go").touch()
     assert len(rows) == 7
     assert len({row["run"] for row in rows}) == 2
+    assert table[0].split()[-2:] == ["RUN", "REASON"]
+    assert {line[table[0].index("RUN") :].partition("/")[0] for line in table[1:]} == {"study", "other"}
     assert {name: states(rows)[name] for name in ("good", "done", "runs")} == {
         "good": "SUCCEED", "done": "SUCCEED", "runs": "UNFINISHED",
     }  # fmt: skip

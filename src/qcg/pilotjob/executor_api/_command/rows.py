@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from datetime import datetime
 from typing import Any, Dict, List, Sequence
@@ -17,8 +18,11 @@ _HEAD = ("JOB", "STATE", "EXIT", "STARTED", "SECONDS", "CORES", "NODES", "REASON
 
 
 def print_table(rows: Sequence[RunRow]) -> None:
-    """Print what people look for, in columns."""
+    """Print what people look for, in columns; the run only where there are several."""
     table = [list(_HEAD), *map(_cells, rows)]
+    if len({row["run"] for row in rows}) > 1:
+        for line, run in zip(table, ["RUN", *(os.path.relpath(row["run"]) for row in rows)]):
+            line.insert(-1, run)
     widths = [max(map(len, column)) for column in zip(*table)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
