@@ -36,9 +36,7 @@ _PRINTERS = {Rows.TABLE: print_table, Rows.CSV: print_csv, Rows.JSONL: print_jso
 def record(  # noqa: PLR0917  # typer makes options of them
     directories: Annotated[
         Optional[List[Path]],
-        typer.Argument(
-            metavar="[DIR]...", help="Where jobs ran, or directories of managers; by default where you are."
-        ),
+        typer.Argument(help="Where jobs ran, or directories of managers; by default where you are."),
     ] = None,
     rows: Annotated[
         Optional[Rows], typer.Option(help="Print a row for each job and iteration; csv and jsonl have all columns.")
