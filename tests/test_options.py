@@ -91,7 +91,7 @@ def test_an_unknown_log_level(tmp_path):
 def test_run_times_measured_by_the_manager(tmp_path):
     with QCGPJExecutor(wd=tmp_path, resources=1, enable_rt_stats=True) as executor:
         executor.submit(BasicTemplate, name="a", exec="true").result(20)
-    (times,) = only_aux(tmp_path).glob("rtimes_*.log")
+    (times,) = tmp_path.glob("rtimes_*.log")
     assert set(json.loads(times.read_text())["rt"]["a"]) == {"s", "f"}
 
 
@@ -101,7 +101,7 @@ def test_run_times_measured_by_a_wrapper(tmp_path):
     wrapper.chmod(0o755)
     with QCGPJExecutor(wd=tmp_path, resources=1, enable_rt_stats=True, wrapper_rt_stats=wrapper) as executor:
         executor.submit(BasicTemplate, name="a", exec="echo", args=["x y"]).result(20)
-    (times,) = only_aux(tmp_path).glob("rtimes_*.log")
+    (times,) = tmp_path.glob("rtimes_*.log")
     run = json.loads(times.read_text())["rt"]["a"]
     assert [str(datetime.fromtimestamp(moment)) for moment in (1.5, 2.5)] == [run["s"], run["f"]]
     assert (tmp_path / "stdout").read_text() == "x y\n"

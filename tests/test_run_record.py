@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 import sys
 from concurrent.futures import wait
 from datetime import datetime
@@ -295,6 +296,60 @@ def test_pictures_are_pictures(ended, picture):
         draw(ended / "picture.doc")
 
 
+def parts_of(page):
+    """The picture in a page, which is XML, and what its script knows."""
+    from xml.etree import ElementTree
+
+    text = page.read_text()
+    assert text.count("<svg") == text.count("</svg>") == 1
+    assert text.count("</script>") == 2
+    assert not re.findall(r"""(?:src|href)=["'](?!#)""", text)  # nothing is loaded from elsewhere
+    svg = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    data = text.partition('id="data">')[2].partition("</script>")[0]
+    return svg, json.loads(data)
+
+
+def ids_of(svg, prefix):
+    return [element for element in svg.iter() if element.get("id", "").startswith(prefix)]
+
+
+@pictures
+def test_a_page_tells_of_each_bar(ended):
+    pytest.importorskip("matplotlib")
+    (ended / "bad.err").write_text("</script><script>alert(1)</script>\n")
+    record = RunRecord.of(ended)
+    svg, data = parts_of(record.timeline(ended / "picture.html", title="a <b> $"))
+    assert "<title>a &lt;b&gt; $</title>" in (ended / "picture.html").read_text()
+    tips = {tip.split()[0]: tip for tip in data["tips"]}
+    ran = [row for row in record if row["started"]]
+    assert set(tips) == {
+        row["name"] if row["iteration"] is None else f"{row['name']}:{row['iteration']}" for row in ran
+    }
+    (node,) = by_name(record)["wide"]["nodes"]
+    assert "exit code 3\n" in tips["bad"]
+    assert tips["bad"].endswith("\n</script><script>alert(1)</script>")
+    assert f"2 cores   {node}: 0, 1" in tips["wide"]
+    assert data["lanes"] == [f"{node}:0", f"{node}:1"]
+    wide = [bar for lane in data["bars"] for bar in lane if data["tips"][bar[2]] == tips["wide"]]
+    assert len(wide) == 2
+    assert all(0 <= begin < end <= data["length"] for lane in data["bars"] for begin, end, _ in lane)
+    assert ids_of(svg, "time-")
+    assert ids_of(svg, "name-")
+    assert ids_of(svg, "xtick_")
+    assert all(0 < share < 1 for share in data["box"])
+
+
+@pictures
+def test_a_page_tells_how_many_cores_were_in_use(ended):
+    pytest.importorskip("matplotlib")
+    svg, data = parts_of(RunRecord.of(ended).utilisation(ended / "picture.html"))
+    (bars,) = data["bars"]
+    assert [before[1] for before in bars[:-1]] == [after[0] for after in bars[1:]]
+    assert (bars[0][0], bars[-1][1]) == (0, pytest.approx(data["length"]))
+    assert any(tip.startswith("2 of 2 cores in use, for 0.2") for tip in data["tips"])
+    assert len(ids_of(svg, "time-")) == 2
+
+
 @pictures
 def test_a_record_of_nothing_makes_pictures_too(tmp_path):
     pytest.importorskip("matplotlib")
@@ -302,6 +357,8 @@ def test_a_record_of_nothing_makes_pictures_too(tmp_path):
     record = RunRecord.of(tmp_path)
     assert record.timeline(tmp_path / "a.png").stat().st_size > 1000
     assert record.utilisation(tmp_path / "b.png").stat().st_size > 1000
+    assert parts_of(record.timeline(tmp_path / "a.html"))[1]["bars"] == []
+    parts_of(record.utilisation(tmp_path / "b.html"))
 
 
 def test_a_core_that_nothing_ran_on_has_a_lane(ended):

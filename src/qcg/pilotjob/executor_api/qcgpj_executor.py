@@ -65,7 +65,7 @@ class QCGPJExecutor(Executor):
             Slurm allocation when there is one, else all cores of this machine. In an allocation a number stands for
             cores of this machine alone.
         reserve_core: keep one core for the manager; jobs cannot use it.
-        enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` beside the log.
+        enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` in `wd`.
         wrapper_rt_stats: the wrapper program that measures them, when not the manager itself shall.
         log_level: of the manager: critical, error, warning, info, debug or notset.
         manager: a manager that somebody else has started: a ``Manager`` or ``LocalManager`` of the core, or the

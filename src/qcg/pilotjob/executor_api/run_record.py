@@ -14,7 +14,7 @@ from qcg.pilotjob.executor_api._record.summary import RunFailure, RunSummary, su
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._record.drawing import Moments
+    from qcg.pilotjob.executor_api._record.moments import Moments
 
 __all__ = ["RunFailure", "RunRecord", "RunRow", "RunSummary"]
 
@@ -105,7 +105,9 @@ class RunRecord:
         lanes at the most: the ones with bars before idle ones.
 
         Args:
-            path: of the picture: ``.png``, ``.svg`` or ``.pdf``.
+            path: of the picture: ``.png``, ``.svg`` or ``.pdf``; or ``.html`` for a page that needs nothing else, with
+                the same picture, a zoom along time, and for each bar what is on record of it, failures with the last
+                line of their standard error.
             title: of the picture; by default the directory of the first run.
 
         Raises:
@@ -132,7 +134,7 @@ class RunRecord:
         return [era for run in self._runs for era in run.eras]
 
     def _moments(self, title: Optional[str]) -> Moments:
-        from qcg.pilotjob.executor_api._record.drawing import Moments
+        from qcg.pilotjob.executor_api._record.moments import Moments
 
         return Moments(self._runs, self.taken, self._title() if title is None else title)
 

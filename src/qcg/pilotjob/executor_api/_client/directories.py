@@ -20,6 +20,7 @@ __all__ = [
     "make_directories",
     "private",
     "quoted",
+    "runs_in",
     "tail",
 ]
 
@@ -81,7 +82,7 @@ def find_run(option: str, given: Union[str, "os.PathLike[str]", Any]) -> str:
     path = os.path.abspath(os.fspath(given))
     if os.path.basename(path).startswith(PREFIX) and os.path.isdir(path):
         return path
-    runs = _runs_in(path)
+    runs = runs_in(path)
     if not runs:
         raise InvalidOption(
             f"{option} is {os.fspath(given)!r}, which is not a manager's directory ({PREFIX}...) and has none in it"
@@ -89,7 +90,8 @@ def find_run(option: str, given: Union[str, "os.PathLike[str]", Any]) -> str:
     return max(runs, key=os.path.getmtime)
 
 
-def _runs_in(path: str) -> List[str]:
+def runs_in(path: str) -> List[str]:
+    """Return the managers' directories that are in `path`; none when that is no directory."""
     try:
         with os.scandir(path) as entries:
             return [entry.path for entry in entries if entry.name.startswith(PREFIX) and entry.is_dir()]

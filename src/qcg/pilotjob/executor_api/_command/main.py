@@ -12,24 +12,17 @@ from typing_extensions import Annotated
 
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
+from qcg.pilotjob.executor_api._command.program import run_app, typer
 from qcg.pilotjob.executor_api._command.study import TEMPLATES, Study
 from qcg.pilotjob.executor_api.allocation import Allocation
-from qcg.pilotjob.executor_api.errors import QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
-
-try:
-    import typer
-except ImportError:  # pragma: no cover  # seen by hand
-    sys.exit("qcg-pm-map needs typer; pip install 'qcg-pilotjob-executor-api[command]'")
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False)
 
 _PANEL = "An allocation of its own"
-_USAGE = 2
 _FAILED = 1
-_INTERRUPTED = 130
 
 
 @app.command()
@@ -166,10 +159,4 @@ def _has_tqdm() -> bool:
 
 def main() -> None:
     """Run the command, and end the program with its exit code."""
-    try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
-    except QCGPJError as error:
-        print(error, file=sys.stderr)
-        sys.exit(_USAGE)
+    run_app(app)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from concurrent.futures import CancelledError
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from qcg.pilotjob.executor_api._record.live import rows_of
 from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
@@ -41,15 +41,13 @@ def _end_of(future: QCGPJFuture) -> Dict[str, Any]:
 
 
 def _times_of(future: QCGPJFuture) -> Dict[str, Any]:
-    times: List[str] = []
-    for info in future.info().values():
-        lines = [line.partition(": ") for line in info.get("history", "").splitlines()]
-        times += [moment for moment, _, state in lines if state not in ("QUEUED", "SCHEDULED")]
-    if len(times) < 2:
+    rows = [row for _, row in rows_of(future.info(), "")]
+    starts = [row["started"] for row in rows if row["started"]]
+    ends = [row["ended"] for row in rows if row["ended"]]
+    if not starts or not ends:
         return {}  # it was cancelled, or omitted, before it could start
-    first, last = min(times), max(times)
-    seconds = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-    return {"started": first, "ended": last, "seconds": round(seconds, 3)}
+    first, last = min(starts), max(ends)
+    return {"started": str(first), "ended": str(last), "seconds": round((last - first).total_seconds(), 3)}
 
 
 def write(path: Path, table: Sequence[Dict[str, Any]]) -> None:

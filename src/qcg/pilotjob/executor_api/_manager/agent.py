@@ -55,7 +55,7 @@ def main(orders: Dict[str, Any]) -> None:
 
     `orders` holds ``name`` (the node's), ``address`` (the manager's, which marks its jobs), ``env`` (what the jobs'
     environments differ from), ``umask`` (the jobs'), ``log_level``, ``binding``, ``run_times`` and ``process_times``
-    (whether to measure), ``wrapper`` (what measures run times) and ``aux`` (where measurements go).
+    (whether to measure), ``wrapper`` (what measures run times) and ``wd`` (where measurements go).
     """
     os.umask(orders["umask"])
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")

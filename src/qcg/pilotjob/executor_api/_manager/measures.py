@@ -22,13 +22,13 @@ class Measures:
         self._directory: Optional[Path] = None
         if orders["run_times"]:
             self._directory = Path(tempfile.mkdtemp(prefix="qcgpj-"))
-            self._run_times = RunTimes(Path(orders["aux"]), self._directory / "rt.pipe", orders["wrapper"], loop)
+            self._run_times = RunTimes(Path(orders["wd"]), self._directory / "rt.pipe", orders["wrapper"], loop)
         self._stop = threading.Event()
         self._tracer: Optional[threading.Thread] = None
         if orders["process_times"]:
             from qcg.pilotjob.launcher.procstats import ProcStats  # needs a tenth of a second
 
-            os.chdir(orders["aux"])  # it writes where it is
+            os.chdir(orders["wd"])  # it writes where it is
             self._tracer = threading.Thread(target=ProcStats(self._stop).trace, daemon=True)
             self._tracer.start()
 

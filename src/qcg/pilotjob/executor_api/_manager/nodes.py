@@ -301,7 +301,7 @@ class NodeLauncher:
             "name": node.name,
             "address": f"ipc://{RequestInterface.directory / REQUESTS}",
             "env": self._env,
-            "aux": self._directory,
+            "wd": os.path.dirname(self._directory),
             "log_level": Config.LOG_LEVEL.get(config),
             "process_times": bool(Config.ENABLE_PROC_STATS.get(config)),
             "run_times": bool(Config.ENABLE_RT_STATS.get(config)),

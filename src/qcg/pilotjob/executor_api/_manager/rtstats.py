@@ -27,7 +27,10 @@ def wrapper_in(config: Dict[Any, Any]) -> Optional[str]:
 
 
 class RunTimes:
-    """Collects start and end of every job iteration, and writes them to ``rtimes_<host>_<date>_<pid>.log``."""
+    """Collects start and end of every job iteration, and writes them to ``rtimes_<host>_<date>_<pid>.log``.
+
+    That is in the working directory, where the core has it and its ``qcg-pm-report`` looks for it.
+    """
 
     def __init__(self, directory: Path, pipe: Path, wrapper: Optional[str], loop: asyncio.AbstractEventLoop) -> None:
         self._directory = directory

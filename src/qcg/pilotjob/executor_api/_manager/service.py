@@ -179,7 +179,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     def _make_run_times(self) -> RunTimes:
         pipe = RequestInterface.directory / "rt.pipe"
-        return RunTimes(Path(self._aux_dir), pipe, wrapper_in(self._conf), self._loop)
+        return RunTimes(Path(self._aux_dir).parent, pipe, wrapper_in(self._conf), self._loop)
 
     @override
     def start(self) -> None:

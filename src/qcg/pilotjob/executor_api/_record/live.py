@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Tuple
 
 from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._client.connection import Connection
     from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 
-__all__ = ["runs_of"]
+__all__ = ["rows_of", "runs_of"]
 
 _ANSWER_SECONDS = 60.0
 _BATCH = 500  # jobs in one question: the manager's loop stands still while it answers
-_Jobs = Dict[str, Dict[str, Any]]
 
 
 def runs_of(connection: Connection) -> List[Run]:
@@ -51,7 +50,7 @@ def _unfinished(dispatcher: Dispatcher, directory: str) -> Dict[Task, RunRow]:
     rows: Dict[Task, RunRow] = {}
     for first in range(0, len(names), _BATCH):
         message = wire.request("jobInfo", names[first : first + _BATCH], params={"withChilds": True})
-        rows.update(_rows(wire.details(_ask(dispatcher, message)), directory))
+        rows.update(rows_of(wire.details(_ask(dispatcher, message)), directory))
     return rows
 
 
@@ -66,7 +65,7 @@ def _told(manager: Any) -> Run:
     run = Run("", lives=True)
     for first in range(0, len(names), _BATCH):
         answer = wire.details({"data": manager.info(names[first : first + _BATCH], withChilds=True)})
-        run.rows.extend(row for _, row in _rows(answer, ""))
+        run.rows.extend(row for _, row in rows_of(answer, ""))
     run.eras = [_era(run, int(manager.resources()["total_cores"]))]
     return run
 
@@ -78,7 +77,8 @@ def _era(run: Run, cores: int) -> Era:
     return Era(began, now, {"": cores})
 
 
-def _rows(jobs: _Jobs, directory: str) -> Iterator[Tuple[Task, RunRow]]:
+def rows_of(jobs: Mapping[str, Mapping[str, Any]], directory: str) -> Iterator[Tuple[Task, RunRow]]:
+    """Yield the rows of what a manager has answered of its jobs; of an array those of its iterations."""
     for name, info in jobs.items():
         history = list(_history(info.get("history", "")))
         whole = make_row((name, None), {**info, "state": info["status"], "history": history}, directory)

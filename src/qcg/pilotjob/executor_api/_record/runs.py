@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
-from qcg.pilotjob.executor_api._client.directories import PREFIX, PRESENCE
+from qcg.pilotjob.executor_api._client.directories import PREFIX, PRESENCE, runs_in
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -71,7 +71,7 @@ def find_reports(given: Union[str, "os.PathLike[str]"]) -> List[Path]:
     if path.name.startswith(PREFIX) or (path / _REPORT).is_file():
         runs = [path] if path.is_dir() else []
     else:
-        runs = sorted((run for run in path.glob(f"{PREFIX}*") if run.is_dir()), key=_age)
+        runs = sorted(map(Path, runs_in(str(path))), key=_age)
     if not runs:
         raise InvalidOption(
             f"{os.fspath(given)!r} has no record of a run: it is no report, no manager's directory ({PREFIX}...), and "

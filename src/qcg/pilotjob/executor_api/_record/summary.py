@@ -12,7 +12,7 @@ from qcg.pilotjob.executor_api._record.rows import RunRow, spent
 from qcg.pilotjob.executor_api._record.runs import Era
 from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
 
-__all__ = ["RunFailure", "RunSummary", "label", "summarize"]
+__all__ = ["RunFailure", "RunSummary", "duration", "label", "summarize"]
 
 _HOUR = 3600.0
 _MOST_FAILURES = 10
@@ -81,10 +81,10 @@ class RunSummary:
         if self.interrupted:
             lines.append(f"interrupted: {self.interrupted} times")
         lines.append(f"core-hours:  {self._core_hours()}")
-        lines.append(f"wall time:   {_duration(self.wall_seconds)}{self._use()}")
+        lines.append(f"wall time:   {duration(self.wall_seconds)}{self._use()}")
         if self.slowest:
             lines.append("slowest:")
-            lines += [f"  {_duration(row['seconds'] or 0.0):>10}  {label(row)}  {row['state']}" for row in self.slowest]
+            lines += [f"  {duration(row['seconds'] or 0.0):>10}  {label(row)}  {row['state']}" for row in self.slowest]
         if self.failed:
             lines.append(f"failed:      {len(self.failed)}")
             lines += [f"  {failure}" for failure in self.failed[:_MOST_FAILURES]]
@@ -139,7 +139,8 @@ def _span(rows: Sequence[RunRow]) -> float:
     return max(0.0, (max(ends) - min(begins)).total_seconds()) if begins and ends else 0.0
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,63 @@
+"""The rows of a record on standard output: for people, and for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from datetime import datetime
+from typing import Any, Dict, List, Sequence
+
+from qcg.pilotjob.executor_api._record.rows import RunRow
+from qcg.pilotjob.executor_api._record.summary import RunFailure, label
+
+__all__ = ["print_csv", "print_jsonl", "print_table"]
+
+_HEAD = ("JOB", "STATE", "EXIT", "STARTED", "SECONDS", "CORES", "NODES", "REASON")
+
+
+def print_table(rows: Sequence[RunRow]) -> None:
+    """Print what people look for, in columns; the run only where there are several."""
+    table = [list(_HEAD), *map(_cells, rows)]
+    if len({row["run"] for row in rows}) > 1:
+        for line, run in zip(table, ["RUN", *(os.path.relpath(row["run"]) for row in rows)]):
+            line.insert(-1, run)
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def _cells(row: RunRow) -> List[str]:
+    started, seconds = row["started"], row["seconds"]
+    reason = row["message"] or (RunFailure(row).last_line if row["state"] == "FAILED" else "")
+    cells = [
+        label(row),
+        row["state"],
+        "" if row["exit_code"] is None else str(row["exit_code"]),
+        f"{started:%Y-%m-%dT%H:%M:%S}" if started else "",
+        "" if seconds is None else f"{seconds:.3f}",
+        str(row["cores"]),
+        ",".join(row["nodes"]),
+        " ".join(reason.split()),
+    ]
+    return [cell or "-" for cell in cells]
+
+
+def print_csv(rows: Sequence[RunRow]) -> None:
+    """Print all columns as CSV, with a header."""
+    writer = csv.DictWriter(sys.stdout, list(RunRow.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        placed = ",".join(f"{node}[{':'.join(numbers)}]" for node, numbers in row["core_numbers"].items())
+        writer.writerow({**_plain(row), "nodes": ",".join(row["nodes"]), "core_numbers": placed})
+
+
+def print_jsonl(rows: Sequence[RunRow]) -> None:
+    """Print all columns as lines of JSON."""
+    for row in rows:
+        print(json.dumps(_plain(row)))
+
+
+def _plain(row: RunRow) -> Dict[str, Any]:
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
