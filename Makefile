@@ -8,7 +8,7 @@ MAKE_VENV = $(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON),$(PYTHON) -
 INSTALL = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 PYTEST_ARGS ?=
 
-.PHONY: demo test campaign lint docs bench clean
+.PHONY: demo test campaign notebook lint docs bench clean
 
 demo: $(VENV)/installed  ## run the first example
 	mkdir -p run && cd run && ../$(BIN)/python ../examples/first.py
@@ -18,6 +18,12 @@ test: $(VENV)/installed-test  ## run all tests
 
 campaign: $(VENV)/installed-examples  ## run the Lennard-Jones campaign
 	$(BIN)/python examples/lennard_jones/campaign.py --wd run/lennard_jones
+
+# In a copy: what the notebook writes beside itself is not for the clone, only the notebook with its outputs is.
+notebook: $(VENV)/installed-examples $(VENV)/installed-notebook  ## execute the notebook, and keep its outputs
+	rm -rf run/notebook && mkdir -p run && cp -r examples/lennard_jones run/notebook
+	$(BIN)/jupyter-execute --inplace run/notebook/isotherms.ipynb
+	cp run/notebook/isotherms.ipynb examples/lennard_jones/
 
 lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .
