@@ -291,6 +291,34 @@ def test_a_program_that_is_not_there(executor):
     assert caught.value.exit_code == 127
 
 
+@pytest.mark.parametrize(
+    ("job", "message", "advice"),
+    [
+        ({"exec": "./absent"}, r"no program '\./absent' in '/.*'", "give the program's full path"),
+        ({"exec": "absent"}, "no program 'absent'\n", "check PATH"),
+        ({"exec": "echo hello"}, "no program 'echo hello'", "arguments go into 'args'"),
+        ({"exec": "./data"}, "Permission denied", "chmod"),
+        ({"exec": "true", "stdout": "absent/out"}, "cannot open stdout", "make the directory"),
+        ({"exec": "bash", "args": ["-c", "kill -KILL $$"]}, "ended by SIGKILL", "memory"),
+    ],
+)
+def test_what_to_do_about_it(executor, tmp_path, job, message, advice):
+    (tmp_path / "data").write_text("data")
+    with pytest.raises(JobFailed, match=message) as caught:
+        executor.submit(BasicTemplate, name="a", **job).raise_for_status(20)
+    assert advice in str(caught.value).partition("next:")[2]
+
+
+def test_an_omitted_job_tells_because_of_which(executor):
+    good, bad = (executor.submit(ScriptTemplate, name=f"exit{n}", script=f"exit {n}") for n in (0, 1))
+    omitted = executor.submit(ScriptTemplate, name="omitted", script="true", after=[good, bad])
+    later = executor.submit(ScriptTemplate, name="later", script="true", after=[omitted])
+    with pytest.raises(JobFailed, match="OMITTED\n  message: it was to come after exit1 FAILED"):
+        omitted.raise_for_status(20)
+    with pytest.raises(JobFailed, match="it was to come after omitted OMITTED"):
+        later.raise_for_status(20)
+
+
 def test_a_job_over_its_walltime_is_ended(executor):
     future = executor.submit(ScriptTemplate, name="long", script="sleep 1000 & sleep 1000", walltime="1s")
     with pytest.raises(JobFailed, match="walltime of 0:00:01 is over"):

@@ -63,7 +63,7 @@ class PlainQueue:
 @given(STEPS)
 def test_who_is_next_is_the_same_as_in_a_plain_queue(steps):
     jobs, copies, running = JobList(), {}, {}
-    waiting = WaitingJobs(jobs, lambda omitted: end(omitted, JobState.OMITTED))
+    waiting = WaitingJobs(jobs, lambda omitted, _: end(omitted, JobState.OMITTED))
     plain = PlainQueue(copies)
 
     def end(ended, state):

@@ -26,6 +26,7 @@ catches those keeps working.
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import signal
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Optional
@@ -184,20 +185,36 @@ class JobFailed(QCGPJError, RuntimeError):
 
     def _advice(self) -> str:
         if self.status == "OMITTED":
-            return "a job that it depends on did not succeed; mend that one and submit both again under new names"
+            return f"a job that it depends on did not succeed; mend that one and {_AGAIN}"
+        said = next((advice for words, advice in _ADVICE_ON_MESSAGES if re.search(words, self.message)), "")
+        if said:
+            return said
         if self.exit_code is None and self.message:
-            return "mend what the message names, as far as it is yours, and submit the job again under a new name"
-        if self.exit_code == 127:
-            return "exit code 127 of a shell means that a command was not found; check PATH, modules and venv"
+            return f"mend what the message names, as far as it is yours, and {_AGAIN}"
+        if self.exit_code in _ADVICE_ON_CODES:
+            return _ADVICE_ON_CODES[self.exit_code]
         if self.stderr is None and not self.stdout_tail:
             return "give the job an 'stderr' file to see what it says"
-        for said, advice in _ADVICE:
-            if said in self.stderr_tail:
-                return advice
-        return "read what the job wrote, mend the cause and submit it again under a new name"
+        told = (advice for words, advice in _ADVICE_ON_STDERR if words in self.stderr_tail)
+        return next(told, f"read what the job wrote, mend the cause and {_AGAIN}")
 
 
-_ADVICE = (  # for what MPI says of a model that is not the right one for it
+_AGAIN = "submit it again, in this program under a new name"
+
+_ADVICE_ON_MESSAGES = (
+    ("no program '[^']* [^']*'", "arguments go into 'args', a list; 'exec' is the program alone"),
+    ("no program '.*' in '", "a path is below the directory in which the job runs; give the program's full path"),
+    ("no program ", "no directory of PATH has it; check PATH, modules and venv, or give its full path"),
+    ("cannot start '.*': Permission denied", "make it executable (chmod +x), or give its interpreter as 'exec'"),
+    ("cannot open std", "make the directory of that file first, or name another one"),
+)
+
+_ADVICE_ON_CODES = {
+    127: "exit code 127 of a shell means that a command was not found; check PATH, modules and venv",
+    -signal.SIGKILL: "something else killed it, the kernel if memory was short; fewer jobs at a time have more each",
+}
+
+_ADVICE_ON_STDERR = (  # for what MPI says of a model that is not the right one for it
     ('unknown option "-env"', "this mpirun is not Intel MPI's; load its module, or use the model 'openmpi'"),
     (
         "to the SLURM PMI library location",

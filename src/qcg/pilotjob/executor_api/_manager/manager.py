@@ -294,9 +294,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             self.call_scheduler()
             self._loop.call_soon(self._start_what_fits)
 
-    def _omit(self, job: Job) -> None:
+    def _omit(self, job: Job, why: str) -> None:
         if not job.state().is_finished():
-            self.change_job_state(job, None, JobState.OMITTED)
+            self.change_job_state(job, None, JobState.OMITTED, f"it was to come after {why}")
             if self.is_all_jobs_finished:
                 self._publish_no_jobs_event()
 

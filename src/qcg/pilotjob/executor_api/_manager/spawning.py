@@ -81,14 +81,20 @@ class Spawner:
             try:
                 process = subprocess.Popen(order.command, cwd=order.cwd, env=environment, **OWN_GROUP, **streams)
             except FileNotFoundError as error:
-                missing = "working directory" if error.filename == order.cwd else "program"
-                raise CannotStart(f"cannot start: no {missing} {error.filename!r}", NOT_FOUND) from error
+                raise CannotStart(f"cannot start: no {_missing(str(error.filename), order.cwd)}", NOT_FOUND) from error
             except OSError as error:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error.strerror}") from error
             except ValueError as error:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
         process.returncode = 0  # whoever has the process id waits for it; Popen must not
         return process.pid
+
+
+def _missing(name: str, cwd: str) -> str:
+    if name == cwd:
+        return f"working directory {name!r}"
+    is_below = "/" in name and not os.path.isabs(name)
+    return f"program {name!r}" + (f" in {cwd!r}" if is_below else "")
 
 
 def _make_directory(path: str) -> None:

@@ -142,8 +142,8 @@ class WaitingArray:
 class WaitingJobs:
     """All that waits. Belongs to the loop's thread."""
 
-    def __init__(self, job_list: JobList, omit: Callable[[Job], None]) -> None:
-        """`omit` is told which jobs wait for what did not succeed; they wait no more."""
+    def __init__(self, job_list: JobList, omit: Callable[[Job, str], None]) -> None:
+        """`omit` is told which jobs wait for what did not succeed, and for what; they wait no more."""
         self._job_list = job_list
         self._omit = omit
         self._waiting: Dict[str, Any] = {}
@@ -270,7 +270,7 @@ class WaitingJobs:
                 waiting.wait_no_more_for(name)
             elif state is None or state.is_finished():
                 del self._waiting[waiting.job.name]
-                self._omit(waiting.job)
+                self._omit(waiting.job, f"{name} {state.name if state else 'is not there'}")
                 return
         if waiting.after:
             return
