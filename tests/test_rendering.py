@@ -382,9 +382,32 @@ class TestReading:
         assert '"execution": {"exec" ' in str(caught.value)
         assert "ud800" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("text", "line", "column", "problem"),
+        [
+            ('\n\n{"name": "${name}", "execution" "${exec}"}', 3, 33, "Expecting ':' delimiter"),
+            ('{"name": "${name}", \t"execution": {"exec": é}}', 1, 44, "'é' stands there without quotes"),
+            ('{\n"name": "${name}",\n"wd": "a"\n"execution": {}}', 4, 1, "Expecting ',' delimiter"),
+            ("{'name': '${name}',\n'wd': 'a'\n'execution': {}}", 3, 12, "invalid syntax"),
+            ("{'name': '${name}', 'execution': print()}", 1, 34, "this is no literal"),
+            ("{'é😀': '${name}', 'execution': {'exec': date}}", 1, 41, "'date' stands there without quotes"),
+            ('{"name": "${name}",\r\n "wd": "\\$x"}', 2, 9, "a backslash stands before a '$'"),
+            ('{"name": "${name}",\n "wd": r"$x"}', 2, 10, "stands in a raw string"),
+            ('{"name": "${name}",\n "wd": "${a-b}"}', 2, 9, "does not begin a placeholder"),
+            ('{"name": "${name}",\n "wd": "a\\ud800"}', 2, 10, "half a surrogate pair"),
+        ],
+    )
+    def test_what_is_wrong_with_the_text_has_its_place_in_it(self, text, line, column, problem):
+        with pytest.raises(TemplateError, match=f"line {line}, column {column} of the template") as caught:
+            rendered(text, {"name": "n", "exec": "e"}, {})
+        error = caught.value
+        assert (error.line, error.column) == (line, column)
+        assert problem in error.problem
+        assert "column" not in error.problem.partition("Expecting")[0]
+
     @pytest.mark.parametrize("wrong", ["${a b}", "${", "${a-b}", "${1}", "${}"])
     def test_a_broken_placeholder_is_shown_with_its_line(self, wrong):
-        with pytest.raises(TemplateError, match=r"line 2 .*write \$\{name\}, or \$\$\{ for the characters"):
+        with pytest.raises(TemplateError, match=r"line 2, column 3 .*write \$\{name\}, or \$\$\{ for the characters"):
             rendered(f'{{"name":\n "{wrong}"}}', {"a": 1, "b": 2}, {})
 
     def test_one_template_many_times(self):

@@ -61,7 +61,21 @@ class InvalidOption(QCGPJError, ValueError):
 
 
 class TemplateError(QCGPJError, ValueError):
-    """A template could not be filled in, or what came out is neither JSON nor a Python literal; nothing was sent."""
+    """A template could not be filled in, or what came out is neither JSON nor a Python literal; nothing was sent.
+
+    Attributes:
+        problem: what is wrong, without its place.
+        line: the line of the template's text that is wrong, from 1; None when it is no single one.
+        column: the character in that line, from 1; None likewise.
+    """
+
+    def __init__(
+        self, message: str, problem: str = "", line: Optional[int] = None, column: Optional[int] = None
+    ) -> None:
+        super().__init__(message)
+        self.problem = problem or message
+        self.line = line
+        self.column = column
 
 
 class MissingParameter(TemplateError, KeyError):
