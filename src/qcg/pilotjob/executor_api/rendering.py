@@ -25,6 +25,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.quoted_values import with_values
 from qcg.pilotjob.executor_api.template_text import (
     CLOSE,
     MARK,
@@ -125,6 +126,8 @@ def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> A
     value = values[name]
     if type(value) is str and hole.quoted:
         return _sound(value, name)
+    if hole.or_value and type(value) is not str:
+        return _plain(value, name)
     if not hole.quoted:
         return Piece(without_marks(_sound(value, name))) if isinstance(value, str) else _plain(value, name)
     names = _future_names(value)
@@ -206,7 +209,7 @@ _PREPARED = frozenset({_Hole, _Text, _List, _Dict})  # all else stays what it is
 
 @lru_cache(maxsize=256)
 def _prepared_template(text: str) -> Tuple[Template, Any]:
-    template = compiled(text)
+    template = with_values(compiled(text))
     return template, None if template.structure is None else _prepared(template.structure)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "cut",
     "even",
     "without_marks",
+    "without_schema",
 ]
 
 _AT_START = ("root_wd", "ncores", "nnodes", "nlist", "it", "itval")
@@ -45,13 +46,17 @@ _PLACEHOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Hole:
-    """A placeholder: its name, whether it had braces, whether it stands inside quotes, and where in the text."""
+    """A placeholder: its name, whether it had braces, whether it stands inside quotes, and where in the text.
+
+    With `or_value` what is no text stays what it is, in spite of the quotes.
+    """
 
     name: str
     braced: bool
     quoted: bool
     start: int
     end: int
+    or_value: bool = False
 
 
 class Piece(str):
@@ -91,6 +96,7 @@ class Template:
 
 
 def compiled(text: str) -> Template:
+    text = without_schema(text)
     template = cut(text)
     structure = None
     try:
@@ -103,6 +109,18 @@ def compiled(text: str) -> Template:
     if MARK.search(json.dumps(defaults, ensure_ascii=False)):
         raise TemplateError("the template's 'defaults' contain a placeholder; write plain values there")
     return Template(template.pieces, template.holes, structure, defaults)
+
+
+def without_schema(text: str) -> str:
+    """Return `text` with blanks in the place of a ``"$schema"`` at its top, which is for editors alone."""
+    found = _SCHEMA.match(text)
+    return text if not found else text[: found.start(1)] + " " * len(found.group(1)) + text[found.end(1) :]
+
+
+_BLANK = r"(?:\s|\#[^\n]*\n)*"
+_SCHEMA = re.compile(
+    _BLANK + r"\{" + _BLANK + r"""((?P<quote>["'])\$schema(?P=quote)[ \t]*:[ \t]*(?:"[^"\n]*"|'[^'\n]*')[ \t]*,?)"""
+)
 
 
 def even(text: str, template: Template) -> str:
