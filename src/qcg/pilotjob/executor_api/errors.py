@@ -28,7 +28,7 @@ from __future__ import annotations
 import concurrent.futures
 import signal
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +97,21 @@ class MissingParameter(TemplateError, KeyError):
 
 
 class InvalidJob(QCGPJError, ValueError):
-    """A job description that the manager would refuse, or accept and never run; nothing was sent."""
+    """A job description that the manager would refuse, or accept and never run; nothing was sent.
+
+    Attributes:
+        path: where in the description, like ``("execution", "args", 0)``; empty for the description as a whole.
+        key: the key there that is wrong; None when the value is.
+        problem: what is wrong and what to write instead, without the place.
+    """
+
+    def __init__(
+        self, message: str, path: Tuple[Union[str, int], ...] = (), key: Optional[str] = None, problem: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.key = key
+        self.problem = problem or message
 
 
 class DuplicateJobName(InvalidJob):
