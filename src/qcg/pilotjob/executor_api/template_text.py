@@ -106,8 +106,11 @@ def compiled(text: str) -> Template:
             parsed(even(text, template))  # raises the same, with the place in the user's own text
             raise  # no value can mend it; otherwise a str outside quotes may bring what is missing
     defaults = _take_defaults(structure)
-    if MARK.search(json.dumps(defaults, ensure_ascii=False)):
-        raise TemplateError("the template's 'defaults' contain a placeholder; write plain values there")
+    mark = MARK.search(json.dumps(defaults, ensure_ascii=False))
+    if mark:
+        problem = "the template's 'defaults' contain a placeholder; write plain values there"
+        number = mark.group(1)
+        raise error_at(text, template.holes[int(number)].start, problem) if number.isdigit() else TemplateError(problem)
     return Template(template.pieces, template.holes, structure, defaults)
 
 
