@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
-.PHONY: demo test campaign lint bench clean
+.PHONY: demo test campaign lint schema bench clean
 
 demo: $(VENV)/installed  ## run the first example
 	mkdir -p run && cd run && ../$(BIN)/python ../examples/first.py
@@ -20,6 +20,10 @@ lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+schema: $(VENV)/installed  ## make the JSON Schema of templates from the types in jobs.py
+	$(BIN)/python tools/job_schema.py > $(VENV)/job.schema.json
+	mv $(VENV)/job.schema.json src/qcg/pilotjob/executor_api/job.schema.json
 
 bench: $(VENV)/installed  ## compare with other executors, a quick look
 	$(BIN)/python benchmarks/run.py --quick

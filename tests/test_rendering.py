@@ -210,7 +210,8 @@ QUOTED_VALUES = {
     "args": ["a", 1],
     "env": {"A": 1},
     "modules": ["gcc", "m"],
-    "opts": {"mpirun": "mpirun"},
+    "opts": ["--verbose"],
+    "mpirun": '"mpirun"',
     "start": 1,
     "stop": 3,
     "values": None,
@@ -229,7 +230,7 @@ class TestQuotedValues:
     TEXT = """{
         "name": "a",
         "execution": {"exec": "e", "args": "${args}", "env": "${env}", "modules": "${modules}",
-                      "model_opts": "${opts}"},
+                      "model_opts": {"mpirun_args": "${opts}", "mpirun": "${mpirun}"}},
         "iteration": {"start": "${start}", "stop": '$stop', "values": \'\'\'${values}\'\'\'},
         "resources": {"numCores": "${cores}", "numNodes": {"min": "${least}", "max": "${most}"},
                       "nodeCrs": {"mem": "${mem}"}},
@@ -241,12 +242,14 @@ class TestQuotedValues:
         bare = self.TEXT.replace("'''", "")
         for name in QUOTED_VALUES:
             bare = bare.replace(f'"${{{name}}}"', f"${{{name}}}").replace(f"'${name}'", f"${{{name}}}")
-        assert job_of(self.TEXT, **QUOTED_VALUES) == job_of(bare, **QUOTED_VALUES)
+        quoted = job_of(self.TEXT, **{**QUOTED_VALUES, "mpirun": "mpirun"})
+        assert quoted == job_of(bare, **QUOTED_VALUES)
         assert job_of(self.TEXT, **QUOTED_VALUES)["dependencies"] == {"after": ["b", "c", "d"]}
 
     def test_text_is_read_as_it_is_without_quotes(self):
         written = {
             **QUOTED_VALUES,
+            "opts": "x",
             "cores": '{"min": 2}',
             "args": "['a', 1]",
             "stop": "3",
@@ -257,6 +260,7 @@ class TestQuotedValues:
         assert job["resources"]["numCores"] == {"min": 2}
         assert job["execution"]["args"] == ["a", 1]
         assert job["execution"]["modules"] == "m"
+        assert job["execution"]["model_opts"]["mpirun_args"] == "x"
         assert job["iteration"] == {"start": 1, "stop": 3}
         assert job["dependencies"] == {"after": "b"}
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tup
 
 from qcg.pilotjob.executor_api._check.places import Path
 from qcg.pilotjob.executor_api.quoted_values import ANY, NO_TEXT
-from qcg.pilotjob.executor_api.template_text import MARK, Template
+from qcg.pilotjob.executor_api.template_text import MARK, Hole, Template
 
 __all__ = ["GOOD", "MANY", "Open", "open_places", "stand_ins"]
 
@@ -60,18 +60,21 @@ def stand_ins(template: Template, job: Any, values: Mapping[str, Any]) -> Dict[i
     for path, text in _texts(job, ()):
         number = _whole(text)
         if number is not None and template.holes[number].name not in values:
-            chosen[number] = _good_at(path, template.holes[number].name)
+            chosen[number] = _good_at(path, template.holes[number])
     return chosen
 
 
-def _good_at(path: Path, name: str) -> Any:
+def _good_at(path: Path, hole: Hole) -> Any:
     if not path:
-        return {"execution": GOOD["execution"]}
-    if path[:-1] == ("resources", "nodeCrs"):
-        return 1
-    if path[0] == "attributes" or "env" in path[:-1]:
-        return name  # keys there are the user's own
-    return GOOD.get(path[-1], name)
+        good: Any = {"execution": GOOD["execution"]}
+    elif path[:-1] == ("resources", "nodeCrs"):
+        good = 1
+    elif (path[:1] == ("attributes",) and len(path) > 1) or "env" in path[:-1]:
+        good = hole.name  # keys there are the user's own
+    else:
+        good = GOOD.get(path[-1], hole.name)
+    takes_text = hole.quoted and not hole.or_value
+    return hole.name if takes_text and not isinstance(good, str) else good
 
 
 def open_places(template: Template, job: Any, values: Mapping[str, Any]) -> Tuple[List[Open], List[Path]]:
