@@ -158,6 +158,7 @@ WRONG = {
 WRONG["crlf"] = (WRONG["all-at-once"][0].replace("\n", "\r\n"), WRONG["all-at-once"][1])
 
 GOOD = {
+    "perhaps-nothing": ('{"execution": {"exec": "${a}$b", "script": "echo"}}', "parameters: a, b"),
     "side-by-side": ('{"execution": {"exec": "e" ${more}}}', "parameters: more"),
     "one-of-two": (
         '{"execution": {"exec": "${exec}", "args": "${args}", "script": "${script}"}}',
@@ -278,7 +279,6 @@ def test_what_is_no_utf_8_has_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "check"),
         (["check"], "FILE"),
         (["check", "none.json"], "none.json"),
         (["check", "."], "directory"),

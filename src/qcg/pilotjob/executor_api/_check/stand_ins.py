@@ -81,10 +81,11 @@ def open_places(template: Template, job: Any, values: Mapping[str, Any]) -> Tupl
     """Return the values that may be absent, and those of which too little is known to judge them."""
     may_be_absent, unknown = [], []
     for path, text in _texts(job, ()):
-        waiting = {template.holes[number].name for number in _numbers(text)} - values.keys()
+        names = {template.holes[number].name for number in _numbers(text)}
+        waiting = names - values.keys()
         if not waiting or path in ((), ("name",)) or any(isinstance(step, int) for step in path):
             continue
-        if _whole(text) is not None:
+        if waiting == names and not MARK.sub("", text):
             may_be_absent.append(Open(path, None if _takes_no_text(path) else ""))
         elif path[-1] in _CHOSEN or path[-2:] == ("scheduler", "name"):
             unknown.append(path)
