@@ -487,6 +487,7 @@ class TestReading:
             ("{'name': '${name}',\n'wd': 'a'\n'execution': {}}", 3, 12, "invalid syntax"),
             ("{'name': '${name}', 'execution': print()}", 1, 34, "this is no literal"),
             ("{'é😀': '${name}', 'execution': {'exec': date}}", 1, 41, "'date' stands there without quotes"),
+            ("{'name': '${name}',\r'wd': '''a\r\nb''',\n'execution': é}", 3, 14, "'é' stands there without quotes"),
             ('{"name": "${name}",\r\n "wd": "\\$x"}', 2, 9, "a backslash stands before a '$'"),
             ('{"name": "${name}",\n "wd": r"$x"}', 2, 10, "stands in a raw string"),
             ('{"name": "${name}",\n "wd": "${a-b}"}', 2, 9, "does not begin a placeholder"),

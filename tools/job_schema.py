@@ -40,13 +40,26 @@ VARIABLE = rf"^(?:[A-Za-z_]|{PLACEHOLDER})(?:[A-Za-z0-9_]|{PLACEHOLDER})*$"
 JOB_NAME = rf"^(?:[^$(){{}}'\"\s:\u0000-\u001f]|{PLACEHOLDER})+$"
 VALUE = r"^[^\"\\\u0000-\u001f]*$"
 
+NO_PLACEHOLDER = "'${' does not begin a placeholder: write ${name}, or $${ for the characters themselves."
+MESSAGES = {
+    TEXT: NO_PLACEHOLDER,
+    SOME_TEXT: f"Leave the key out when there is nothing to say. {NO_PLACEHOLDER}",
+    WALLTIME: "Write hours, minutes and seconds like 1h30m or 90s.",
+    JOB_NAME: "Use letters, digits and - _ . / @ + (no blanks, quotes, brackets, ':' or '$').",
+}
+"""What an editor says of text that is not like the pattern."""
+
 NULL: Schema = {"type": "null"}
 WHOLE: Schema = {"type": "string", "pattern": f"^{PLACEHOLDER}$"}
 PARTLY: Schema = {"type": "string", "pattern": HAS_PLACEHOLDER}
 
 
 def text(pattern: str = TEXT) -> Schema:
-    return {"type": "string", "pattern": pattern}
+    return {
+        "type": "string",
+        "pattern": pattern,
+        "patternErrorMessage": MESSAGES[pattern],
+    }  # VS Code's, as errorMessage
 
 
 def or_null(*schemas: Schema) -> Schema:
@@ -74,7 +87,8 @@ def any_case(word: str) -> str:
 
 def words(*known: str) -> List[Schema]:
     """Some words, for completion; in other letters, or by a placeholder."""
-    return [{"enum": list(known)}, text(f"^(?:{'|'.join(map(any_case, known))})?$"), PARTLY]
+    in_any_case = {"type": "string", "pattern": f"^(?:{'|'.join(map(any_case, known))})?$"}
+    return [{"enum": list(known)}, in_any_case, PARTLY]
 
 
 def keys(pattern: str) -> Schema:

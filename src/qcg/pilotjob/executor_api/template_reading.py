@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Dict, Tuple
 
 from qcg.pilotjob.executor_api.errors import TemplateError
 
-__all__ = ["error_at", "parsed"]
+__all__ = ["Lines", "error_at", "parsed"]
 
 
 def error_at(text: str, offset: int, problem: str) -> TemplateError:
@@ -17,6 +17,26 @@ def error_at(text: str, offset: int, problem: str) -> TemplateError:
     line = text.count("\n", 0, offset) + 1
     column = offset - text.rfind("\n", 0, offset)
     return TemplateError(f"line {line}, column {column} of the template: {problem}", problem, line, column)
+
+
+class Lines:
+    """The lines of a text as the Python parser counts them."""
+
+    _END = re.compile(r"\r\n|\r|\n")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts = [0, *(match.end() for match in self._END.finditer(text)), len(text)]
+
+    def offset(self, line: int, column: int) -> int:
+        """Return where the character `column` of a line is, both counted from 1."""
+        return self._starts[min(line, len(self._starts)) - 1] + max(column, 1) - 1
+
+    def offset_of(self, node: ast.expr) -> int:
+        """Return where a node begins; the parser counts bytes."""
+        start = self._starts[node.lineno - 1]
+        line = self._text[start : self._starts[node.lineno]]
+        return start + len(line.encode()[: node.col_offset].decode())
 
 
 def parsed(source: str) -> Any:
@@ -74,10 +94,7 @@ def _line_of(text: str, offset: int) -> str:
 def _offset_of(error: BaseException, source: str) -> int:
     """Return how far into `source` an error of the Python parser is."""
     line, column = getattr(error, "lineno", None), getattr(error, "offset", None)
-    if not line:
-        return 0
-    lines = source.split("\n")
-    return sum(len(text) + 1 for text in lines[: line - 1]) + max((column or 1) - 1, 0)
+    return Lines(source).offset(line, column or 1) if line else 0
 
 
 def _reason(error: BaseException) -> str:
@@ -97,10 +114,10 @@ class _JSONNames(ast.NodeTransformer):
     _LITERALS = (ast.Constant, ast.Dict, ast.List, ast.Tuple, ast.Set, ast.UnaryOp)
 
     def __init__(self, source: str) -> None:
-        self._lines = source.split("\n")
+        self._lines = Lines(source)
 
     def _error(self, node: ast.expr, problem: str) -> SyntaxError:
-        column = len(self._lines[node.lineno - 1].encode()[: node.col_offset].decode()) + 1
+        column = self._lines.offset_of(node) - self._lines.offset(node.lineno, 1) + 1
         return SyntaxError(problem, ("", node.lineno, column, ""))
 
     def generic_visit(self, node: ast.AST) -> ast.AST:

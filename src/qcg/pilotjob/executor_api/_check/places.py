@@ -6,6 +6,8 @@ import ast
 import warnings
 from typing import Any, Dict, List, Tuple, Union
 
+from qcg.pilotjob.executor_api.template_reading import Lines
+
 __all__ = ["Path", "Places"]
 
 Path = Tuple[Union[str, int], ...]
@@ -23,7 +25,8 @@ class Places:
         self._keys: Dict[Path, int] = {}
         begin = len(text) - len(text.lstrip())
         self._values: Dict[Path, int] = {(): begin}
-        self._lines = _Lines(text, begin)
+        self._begin = begin
+        self._lines = Lines(text.strip())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that JSON has and Python has not
             try:
@@ -33,7 +36,7 @@ class Places:
         self._visit(tree.body, ())
 
     def _visit(self, node: ast.expr, path: Path) -> None:
-        self._values[path] = self._lines.offset(node)
+        self._values[path] = self._begin + self._lines.offset_of(node)
         if isinstance(node, (ast.List, ast.Tuple)):
             for number, item in enumerate(node.elts):
                 self._visit(item, (*path, number))
@@ -45,7 +48,7 @@ class Places:
         if not isinstance(key, ast.Constant) or not isinstance(key.value, (str, int)):
             return
         below = (*path, key.value)
-        place = self._lines.offset(key)
+        place = self._begin + self._lines.offset_of(key)
         if below in self._keys:
             self.twice.append((str(key.value), place))
             self._forget(below)
@@ -67,18 +70,3 @@ class Places:
         while path not in self._values:
             path = path[:-1]
         return self._values[path]
-
-
-class _Lines:
-    """Offsets of what the parser tells by line and by byte."""
-
-    def __init__(self, text: str, begin: int) -> None:
-        self._lines = text[begin:].split("\n")
-        self._starts = [begin]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
-
-    def offset(self, node: ast.expr) -> int:
-        line = self._lines[node.lineno - 1]
-        before = line[: node.col_offset] if line.isascii() else line.encode()[: node.col_offset].decode()
-        return self._starts[node.lineno - 1] + len(before)
