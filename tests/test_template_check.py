@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -128,6 +129,10 @@ WRONG = {
     "defaults-of-a-list": (
         '[{"name": "a", ' + RUNS + ', ¦"defaults": {}}]',
         ["unknown key 'defaults'"],
+    ),
+    "keys-of-placeholders": (
+        '{"execution": {"exec": "e"}, "${key}": {"a": "${b}"}, ¦"zz": 1, "name": ¦[]}',
+        ["unknown key 'zz'", "name is []"],
     ),
     # lists
     "list": (
@@ -290,6 +295,12 @@ def test_wrong_usage(tmp_path, arguments, said):
     assert completed.returncode == 2
     assert said in completed.stderr + completed.stdout
     assert "Traceback" not in completed.stderr
+
+
+def test_the_schema_is_printed_or_its_path(tmp_path):
+    printed = _run("schema", cwd=tmp_path).stdout
+    assert "definitions" in json.loads(printed)
+    assert Path(_run("schema", "--path", cwd=tmp_path).stdout.rstrip("\n")).read_text() == printed
 
 
 def test_the_templates_are_listed(tmp_path):

@@ -123,6 +123,9 @@ class _Check:
         base, written = job
         may_be_absent, unknown = open_places(self._template, written, self._values)
         for problem in sure_problems(draft, may_be_absent, unknown):
+            around = _at(written, problem.path)
+            if problem.key is not None and isinstance(around, dict) and problem.key not in around:
+                continue  # the key is a placeholder's
             yield self._place(base, written, problem), self._said(written, draft, problem)
 
     def _place(self, base: Path, written: Any, problem: InvalidJob) -> int:
@@ -170,8 +173,9 @@ class _Check:
         ]
 
     def _of_circle(self, drafts: List[Dict[str, Any]]) -> Iterator[Tuple[int, str]]:
-        after = {draft.get("name"): _names(_at(draft, ("dependencies", "after"))) for draft in drafts}
-        circle = circle_in({name: names for name, names in after.items() if isinstance(name, str)})
+        named = [draft for draft in drafts if isinstance(draft.get("name"), str)]
+        after = {draft["name"]: _names(_at(draft, ("dependencies", "after"))) for draft in named}
+        circle = circle_in(after)
         if not circle or len(circle) < 2:
             return  # a job that waits for itself is told of already
         first = next(number for number, draft in enumerate(drafts) if draft.get("name") in circle)

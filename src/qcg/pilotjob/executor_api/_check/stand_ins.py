@@ -83,13 +83,18 @@ def open_places(template: Template, job: Any, values: Mapping[str, Any]) -> Tupl
     for path, text in _texts(job, ()):
         names = {template.holes[number].name for number in _numbers(text)}
         waiting = names - values.keys()
-        if not waiting or path in ((), ("name",)) or any(isinstance(step, int) for step in path):
+        if not waiting or path in ((), ("name",)) or not all(map(_is_fixed, path)):
             continue
         if waiting == names and not MARK.sub("", text):
             may_be_absent.append(Open(path, None if _takes_no_text(path) else ""))
         elif path[-1] in _CHOSEN or path[-2:] == ("scheduler", "name"):
             unknown.append(path)
     return may_be_absent, unknown
+
+
+def _is_fixed(step: Union[str, int]) -> bool:
+    """Whether this is a key that is the same whatever the parameters are."""
+    return isinstance(step, str) and not MARK.search(step)
 
 
 def _takes_no_text(path: Path) -> bool:
