@@ -8,7 +8,7 @@ MAKE_VENV = $(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON),$(PYTHON) -
 INSTALL = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 PYTEST_ARGS ?=
 
-.PHONY: demo test campaign notebook lint docs bench clean
+.PHONY: demo test campaign notebook lint schema docs bench clean
 
 demo: $(VENV)/installed  ## run the first example
 	mkdir -p run && cd run && ../$(BIN)/python ../examples/first.py
@@ -29,6 +29,10 @@ lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+schema: $(VENV)/installed  ## make the JSON Schema of templates from the types in jobs.py
+	$(BIN)/python tools/job_schema.py > $(VENV)/job.schema.json
+	mv $(VENV)/job.schema.json src/qcg/pilotjob/executor_api/job.schema.json
 
 docs: $(VENV)/installed-docs  ## build the site, which then is in build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs

@@ -52,6 +52,7 @@ def test_the_wheel_holds_the_package_and_leaves_the_cores_namespace_alone(built)
     names = zipfile.ZipFile(built["wheel"]).namelist()
     assert "qcg/pilotjob/executor_api/py.typed" in names
     assert "qcg/pilotjob/executor_api/_record/page.html" in names
+    assert "qcg/pilotjob/executor_api/job.schema.json" in names
     assert "qcg/__init__.py" not in names
     assert "qcg/pilotjob/__init__.py" not in names
     assert all(name.startswith(("qcg/pilotjob/executor_api/", "qcg_pilotjob_executor_api-")) for name in names)

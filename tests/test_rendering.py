@@ -206,6 +206,102 @@ class TestInsideQuotes:
             value_of("r'${value}'", value=1)
 
 
+QUOTED_VALUES = {
+    "args": ["a", 1],
+    "env": {"A": 1},
+    "modules": ["gcc", "m"],
+    "opts": ["--verbose"],
+    "mpirun": '"mpirun"',
+    "start": 1,
+    "stop": 3,
+    "values": None,
+    "cores": 2,
+    "least": 1,
+    "most": 4,
+    "mem": 100,
+    "after": [a_future("b", "c"), "d"],
+    "attributes": {"a": [1]},
+}
+
+
+class TestQuotedValues:
+    """Where a description takes no text, a placeholder in quotes is one without: the template is JSON for editors."""
+
+    TEXT = """{
+        "name": "a",
+        "execution": {"exec": "e", "args": "${args}", "env": "${env}", "modules": "${modules}",
+                      "model_opts": {"mpirun_args": "${opts}", "mpirun": "${mpirun}"}},
+        "iteration": {"start": "${start}", "stop": '$stop', "values": \'\'\'${values}\'\'\'},
+        "resources": {"numCores": "${cores}", "numNodes": {"min": "${least}", "max": "${most}"},
+                      "nodeCrs": {"mem": "${mem}"}},
+        "dependencies": {"after": "${after}"},
+        "attributes": "${attributes}"
+    }"""
+
+    def test_values_are_what_they_are_without_quotes(self):
+        bare = self.TEXT.replace("'''", "")
+        for name in QUOTED_VALUES:
+            bare = bare.replace(f'"${{{name}}}"', f"${{{name}}}").replace(f"'${name}'", f"${{{name}}}")
+        quoted = job_of(self.TEXT, **{**QUOTED_VALUES, "mpirun": "mpirun"})
+        assert quoted == job_of(bare, **QUOTED_VALUES)
+        assert job_of(self.TEXT, **QUOTED_VALUES)["dependencies"] == {"after": ["b", "c", "d"]}
+
+    def test_text_is_read_as_it_is_without_quotes(self):
+        written = {
+            **QUOTED_VALUES,
+            "opts": "x",
+            "cores": '{"min": 2}',
+            "args": "['a', 1]",
+            "stop": "3",
+            "after": "b",
+            "modules": "m",
+        }
+        job = job_of(self.TEXT, **written)
+        assert job["resources"]["numCores"] == {"min": 2}
+        assert job["execution"]["args"] == ["a", 1]
+        assert job["execution"]["modules"] == "m"
+        assert job["execution"]["model_opts"]["mpirun_args"] == "x"
+        assert job["iteration"] == {"start": 1, "stop": 3}
+        assert job["dependencies"] == {"after": "b"}
+
+    def test_defaults_and_lists_of_jobs(self):
+        text = '[{"execution": {"exec": "e", "args": "${args}"}}, {"resources": {"numCores": "${cores}"}}]'
+        first, second = rendered(text, {"cores": 2}, {"args": [1]})
+        assert (first["execution"]["args"], second) == ([1], {"resources": {"numCores": 2}})
+        assert rendered(f'{{"request": "submit", "jobs": {text}}}', {"cores": "2"}, {"args": ()})[1] == second
+
+    @pytest.mark.parametrize("name", ["cores", "args", "values"])
+    def test_a_part_of_a_text_and_a_text_of_that_name_stay_text(self, name):
+        text = f'{{"execution": {{"args": ["${{{name}}}"], "env": {{"{name}": "${{{name}}}"}}, "wd": "${{{name}}}"}}}}'
+        assert job_of(text, **{name: 2}) == {"execution": {"args": ["2"], "env": {name: "2"}, "wd": "2"}}
+        assert job_of(f'{{"resources": {{"numCores": "1${{{name}}}"}}}}', **{name: 2}) == {
+            "resources": {"numCores": "12"}
+        }
+
+
+class TestSchemaKey:
+    """An editor finds the schema by a key at the top; it is no part of the description."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"$schema": "./job.schema.json", "name": "${name}"}',
+            '\n{\n  "$schema" : "https://x/$y/${z}",\n  "name": "${name}"\n}',
+            "# mine\n{  # it's\n '$schema': 'a',\n 'name': '${name}'}",
+            '{"name": "${name}"}',
+        ],
+    )
+    def test_it_is_left_out(self, text):
+        assert job_of(text, name="n") == {"name": "n"}
+
+    def test_what_follows_it_keeps_its_place(self):
+        with pytest.raises(TemplateError, match="line 1, column 30"):
+            rendered('{"$schema": "a", "name": "b" "c": 1}', {}, {})
+
+    def test_elsewhere_it_is_a_placeholder_as_ever(self):
+        assert job_of('{"attributes": {"$schema": "$schema"}}', schema="s") == {"attributes": {"s": "s"}}
+
+
 class Scalar:
     """What numpy's scalars and arrays look like."""
 
@@ -382,9 +478,33 @@ class TestReading:
         assert '"execution": {"exec" ' in str(caught.value)
         assert "ud800" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("text", "line", "column", "problem"),
+        [
+            ('\n\n{"name": "${name}", "execution" "${exec}"}', 3, 33, "Expecting ':' delimiter"),
+            ('{"name": "${name}", \t"execution": {"exec": é}}', 1, 44, "'é' stands there without quotes"),
+            ('{\n"name": "${name}",\n"wd": "a"\n"execution": {}}', 4, 1, "Expecting ',' delimiter"),
+            ("{'name': '${name}',\n'wd': 'a'\n'execution': {}}", 3, 12, "invalid syntax"),
+            ("{'name': '${name}', 'execution': print()}", 1, 34, "this is no literal"),
+            ("{'é😀': '${name}', 'execution': {'exec': date}}", 1, 41, "'date' stands there without quotes"),
+            ("{'name': '${name}',\r'wd': '''a\r\nb''',\n'execution': é}", 3, 14, "'é' stands there without quotes"),
+            ('{"name": "${name}",\r\n "wd": "\\$x"}', 2, 9, "a backslash stands before a '$'"),
+            ('{"name": "${name}",\n "wd": r"$x"}', 2, 10, "stands in a raw string"),
+            ('{"name": "${name}",\n "wd": "${a-b}"}', 2, 9, "does not begin a placeholder"),
+            ('{"name": "${name}",\n "wd": "a\\ud800"}', 2, 10, "half a surrogate pair"),
+        ],
+    )
+    def test_what_is_wrong_with_the_text_has_its_place_in_it(self, text, line, column, problem):
+        with pytest.raises(TemplateError, match=f"line {line}, column {column} of the template") as caught:
+            rendered(text, {"name": "n", "exec": "e"}, {})
+        error = caught.value
+        assert (error.line, error.column) == (line, column)
+        assert problem in error.problem
+        assert "column" not in error.problem.partition("Expecting")[0]
+
     @pytest.mark.parametrize("wrong", ["${a b}", "${", "${a-b}", "${1}", "${}"])
     def test_a_broken_placeholder_is_shown_with_its_line(self, wrong):
-        with pytest.raises(TemplateError, match=r"line 2 .*write \$\{name\}, or \$\$\{ for the characters"):
+        with pytest.raises(TemplateError, match=r"line 2, column 3 .*write \$\{name\}, or \$\$\{ for the characters"):
             rendered(f'{{"name":\n "{wrong}"}}', {"a": 1, "b": 2}, {})
 
     def test_one_template_many_times(self):

@@ -89,6 +89,38 @@ class TestShape:
         assert validated(job(attributes={"a": [1]}), None)["attributes"] == {"a": [1]}
 
 
+class TestPlace:
+    """An error says where in the description it is, for programs too."""
+
+    @pytest.mark.parametrize(
+        ("description", "path", "key", "problem"),
+        [
+            (None, (), None, "is None; write a dictionary"),
+            ({"name": "a"}, (), None, "has no 'execution'"),
+            (job(dependency={}), (), "dependency", "has the unknown key 'dependency'; did you mean 'dependencies'?"),
+            ({"name": "a b", "execution": RUNS}, ("name",), None, "'a b' contains ' '"),
+            (executing(args=["a", None]), ("execution", "args", 1), None, "is None; write text or a number"),
+            (executing(modules=["a", 1]), ("execution", "modules", 1), None, "is 1"),
+            (executing(env={"1": "a"}), ("execution", "env"), "1", "has the variable '1'"),
+            (executing(script="a"), ("execution",), "exec", "has both 'script' and 'exec'"),
+            (job(resources={"numCores": {"exact": 0}}), ("resources", "numCores", "exact"), None, "is 0"),
+            (job(resources={"numCores": {"exact": 1, "min": 1}}), ("resources", "numCores"), "exact", "beside a range"),
+            (job(resources={"wt": "long"}), ("resources", "wt"), None, "is 'long'"),
+            (job(iteration={"values": ["a", '"']}), ("iteration", "values", 1), None, "contains"),
+            (job(iteration={"start": 1, "values": ["a"]}), ("iteration",), "start", "has 'start' beside 'values'"),
+            (job(dependencies={"after": ["b", "a"]}), ("dependencies", "after", 1), None, "names the job itself"),
+            (job(dependencies={"after": "a"}), ("dependencies", "after"), None, "names the job itself"),
+        ],
+    )
+    def test_path_key_and_problem(self, description, path, key, problem):
+        with pytest.raises(InvalidJob) as caught:
+            validated(description, None)
+        error = caught.value
+        assert (error.path, error.key) == (path, key)
+        assert problem in error.problem
+        assert str(error).endswith(error.problem)
+
+
 class TestName:
     @pytest.mark.parametrize("name", ["a", "a-b_c.d/e@f+g", "é😀", "0", "a" * 300])
     def test_good(self, name):
@@ -166,7 +198,7 @@ class TestExecution:
     def test_modules_may_be_one(self):
         assert execution_of(modules="gcc/12")["modules"] == ["gcc/12"]
         assert execution_of(modules=["gcc", "mpi"])["modules"] == ["gcc", "mpi"]
-        refused(executing(modules=[1]), "execution: modules is 1", "write text")
+        refused(executing(modules=[1]), "execution: modules: [0] is 1", "write text")
 
     @pytest.mark.parametrize("model", ["default", "threads", "openmpi", "intelmpi", "srunmpi", "OpenMPI"])
     def test_models(self, model):
@@ -384,7 +416,7 @@ class TestIteration:
             ({"stop": 1.5}, "iteration: stop is 1.5"),
             ({"values": []}, "iteration: values is empty; the job would never end; give at least one value"),
             ({"values": "abc"}, "iteration: values is 'abc'; write a list"),
-            ({"values": ["a", None]}, "iteration: values is None; write text or a number"),
+            ({"values": ["a", None]}, "iteration: values: [1] is None; write text or a number"),
         ],
     )
     def test_bad(self, iteration, message):
@@ -393,7 +425,10 @@ class TestIteration:
     @pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "a\x01"])
     def test_values_that_the_manager_cannot_pass(self, value):
         refused(
-            job(iteration={"values": ["good", value]}), "iteration: values contains", repr(value), "pass a file's name"
+            job(iteration={"values": ["good", value]}),
+            "iteration: values: [1] contains",
+            repr(value),
+            "pass a file's name",
         )
 
 
@@ -406,11 +441,13 @@ class TestDependencies:
 
     @pytest.mark.parametrize("after", ["a", ["a"], ["b", "a"], ["a:0"]])
     def test_a_job_cannot_wait_for_itself(self, after):
-        refused(job(dependencies={"after": after}), "job 'a': dependencies: after names the job itself", "another job")
+        refused(
+            job(dependencies={"after": after}), "job 'a': dependencies: after", "names the job itself", "another job"
+        )
 
     @pytest.mark.parametrize("after", [1, {"b": 1}, [1], [None]])
     def test_names_are_text(self, after):
-        refused(job(dependencies={"after": after}), "job 'a': dependencies: after is")
+        refused(job(dependencies={"after": after}), "job 'a': dependencies: after", " is ")
 
 
 def test_one_bad_job_of_a_list_sends_none(executor, tmp_path):

@@ -29,7 +29,7 @@ import concurrent.futures
 import re
 import signal
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,21 @@ class InvalidOption(QCGPJError, ValueError):
 
 
 class TemplateError(QCGPJError, ValueError):
-    """A template could not be filled in, or what came out is neither JSON nor a Python literal; nothing was sent."""
+    """A template could not be filled in, or what came out is neither JSON nor a Python literal; nothing was sent.
+
+    Attributes:
+        problem: what is wrong, without its place.
+        line: the line of the template's text that is wrong, from 1; None when it is no single one.
+        column: the character in that line, from 1; None likewise.
+    """
+
+    def __init__(
+        self, message: str, problem: str = "", line: Optional[int] = None, column: Optional[int] = None
+    ) -> None:
+        super().__init__(message)
+        self.problem = problem or message
+        self.line = line
+        self.column = column
 
 
 class MissingParameter(TemplateError, KeyError):
@@ -84,7 +98,21 @@ class MissingParameter(TemplateError, KeyError):
 
 
 class InvalidJob(QCGPJError, ValueError):
-    """A job description that the manager would refuse, or accept and never run; nothing was sent."""
+    """A job description that the manager would refuse, or accept and never run; nothing was sent.
+
+    Attributes:
+        path: where in the description, like ``("execution", "args", 0)``; empty for the description as a whole.
+        key: the key there that is wrong; None when the value is.
+        problem: what is wrong and what to write instead, without the place.
+    """
+
+    def __init__(
+        self, message: str, path: Tuple[Union[str, int], ...] = (), key: Optional[str] = None, problem: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.key = key
+        self.problem = problem or message
 
 
 class DuplicateJobName(InvalidJob):

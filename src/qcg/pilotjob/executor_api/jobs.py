@@ -43,60 +43,90 @@ class Execution(TypedDict, total=False):
     """
 
     exec: str
+    """The program: a path, or a name that is looked for in PATH."""
     args: List[str]
+    """The program's arguments, one item each; no shell reads them."""
     script: str
+    """Lines of shell, run by bash, in the place of `exec` and `args`."""
     env: Dict[str, str]
+    """Variables of the environment."""
     stdin: str
+    """A file to read standard input from."""
     stdout: str
+    """The file for standard output; without it the output is not kept."""
     stderr: str
+    """The file for standard error; without it the output is not kept."""
     modules: List[str]
+    """Environment modules, loaded before the program starts."""
     venv: str
+    """A Python virtual environment, activated before the program starts."""
     wd: str
+    """The working directory, made when it is missing."""
     model: str
+    """How the program is started: `default` once, `threads` once with all cores of one node, the others with MPI."""
     model_opts: Dict[str, Any]
+    """Options of the model, like `mpirun` and `mpirun_args` of `openmpi`."""
 
 
 class Size(TypedDict, total=False):
     """A number of cores or nodes: `exact`, or a range that the manager may choose from."""
 
     exact: int
+    """This many, in the place of `min` and `max`."""
     min: int
+    """At least so many; 1 when only `max` is given."""
     max: int
+    """At most so many."""
     scheduler: Dict[str, Any]
+    """What chooses the size in the place of `max`: `{"name": "split-into", "params": {"parts": 2}}`."""
 
 
 class Resources(TypedDict, total=False):
     """`numCores` counts cores on each node when `numNodes` is given, else in all; `wt` is a walltime like ``1h30m``."""
 
     numCores: Union[int, Size]
+    """Cores: on each node when `numNodes` is given, else in all."""
     numNodes: Union[int, Size]
+    """Nodes: whole ones when `numCores` is not given."""
     wt: str
+    """How long the job may run, like `1h30m` or `90s`."""
     nodeCrs: Dict[str, int]
+    """Consumable resources on each node: `gpu`, `mem`."""
 
 
 class Iteration(TypedDict, total=False):
     """The range ``start <= ${it} < stop``, or `values`, which `${itval}` runs through."""
 
     start: int
+    """The first number, 0 by default."""
     stop: int
+    """The number behind the last one."""
     values: List[str]
+    """Texts, one for each iteration, in the place of `start` and `stop`."""
 
 
 class Dependencies(TypedDict, total=False):
     """`after` names jobs (or ``name:iteration``) that must succeed first."""
 
     after: List[str]
+    """Names of jobs, or `name:iteration`, that must succeed first."""
 
 
 class Job(TypedDict, total=False):
     """One job. A name is given to it when it has none."""
 
     name: str
+    """The job's name, unique for the life of the manager: letters, digits and `- _ . / @ +`."""
     execution: Required[Execution]
+    """What runs."""
     resources: Resources
+    """What it runs on; one core by default."""
     iteration: Iteration
+    """Makes an array of the job: the same program many times."""
     dependencies: Dependencies
+    """What must have ended before."""
     attributes: Dict[str, Any]
+    """Anything; it goes to the manager as it is."""
 
 
 class JobInfo(TypedDict, total=False):

@@ -25,6 +25,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.quoted_values import with_values
+from qcg.pilotjob.executor_api.template_reading import parsed
 from qcg.pilotjob.executor_api.template_text import (
     CLOSE,
     MARK,
@@ -37,7 +39,7 @@ from qcg.pilotjob.executor_api.template_text import (
     without_marks,
 )
 
-__all__ = ["encoded", "rendered"]
+__all__ = ["drafted", "encoded", "rendered"]
 
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
 _OPEN_IN_JSON = json.dumps(OPEN).strip('"')
@@ -62,6 +64,21 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
     if prepared is None or Piece in map(type, filling):
         prepared = _prepared(template.with_text(filling))
     return _jobs_of(_fill(prepared, filling, variables))
+
+
+def drafted(template: Template, values: Mapping[str, Any], stand_in: Callable[[int], Any]) -> List[Dict[str, Any]]:
+    """Return the descriptions of a template that was read; `stand_in` gives a value for each number without one.
+
+    Raises:
+        TemplateError: a value cannot be written into the template, or there is no description in it.
+    """
+    variables = _Variables(values)
+    filling = []
+    for number, hole in enumerate(template.holes):
+        known = hole.name in values or (hole.braced and variables.known(hole.name))
+        value = _value_of(hole, values, variables) if known else stand_in(number)
+        filling.append(parsed(value) if isinstance(value, Piece) else value)
+    return _jobs_of(_fill(_prepared(template.structure), filling, variables))
 
 
 def encoded(job: Job) -> str:
@@ -125,6 +142,8 @@ def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> A
     value = values[name]
     if type(value) is str and hole.quoted:
         return _sound(value, name)
+    if hole.or_value and type(value) is not str:
+        return _plain(value, name)
     if not hole.quoted:
         return Piece(without_marks(_sound(value, name))) if isinstance(value, str) else _plain(value, name)
     names = _future_names(value)
@@ -206,7 +225,7 @@ _PREPARED = frozenset({_Hole, _Text, _List, _Dict})  # all else stays what it is
 
 @lru_cache(maxsize=256)
 def _prepared_template(text: str) -> Tuple[Template, Any]:
-    template = compiled(text)
+    template = with_values(compiled(text))
     return template, None if template.structure is None else _prepared(template.structure)
 
 

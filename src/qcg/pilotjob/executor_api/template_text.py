@@ -1,4 +1,4 @@
-"""The text of a template: cut at its placeholders, read as JSON or a Python literal.
+"""The text of a template, cut at its placeholders.
 
 In the structure that is read, marks stand where the placeholders stood: ``<OPEN>number<CLOSE>`` for a value,
 ``<OPEN>name<CLOSE>`` for a variable of the manager, ``<OPEN>$<CLOSE>`` for the character itself.
@@ -6,15 +6,28 @@ In the structure that is read, marks stand where the placeholders stood: ``<OPEN
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api.errors import TemplateError
+from qcg.pilotjob.executor_api.template_reading import error_at, parsed
 
-__all__ = ["CLOSE", "MARK", "OPEN", "VARIABLES", "Hole", "Piece", "Template", "compiled", "without_marks"]
+__all__ = [
+    "CLOSE",
+    "MARK",
+    "OPEN",
+    "VARIABLES",
+    "Hole",
+    "Piece",
+    "Template",
+    "compiled",
+    "cut",
+    "even",
+    "without_marks",
+    "without_schema",
+]
 
 _AT_START = ("root_wd", "ncores", "nnodes", "nlist", "it", "itval")
 _ON_ARRIVAL = ("rcnt", "uniq", "sname", "date", "time", "dateTime", "jname")
@@ -33,11 +46,17 @@ _PLACEHOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Hole:
-    """A placeholder: its name, whether it had braces, and whether it stands inside quotes."""
+    """A placeholder: its name, whether it had braces, whether it stands inside quotes, and where in the text.
+
+    With `or_value` what is no text stays what it is, in spite of the quotes.
+    """
 
     name: str
     braced: bool
     quoted: bool
+    start: int
+    end: int
+    or_value: bool = False
 
 
 class Piece(str):
@@ -57,7 +76,7 @@ class Template:
 
     def with_text(self, filling: List[Any]) -> Any:
         """Return the structure of the text with pieces of text in its holes."""
-        structure = _parsed(self.source(filling))
+        structure = parsed(self.source(filling))
         if _take_defaults(structure) and self.structure is None:
             raise TemplateError("the template's 'defaults' cannot be read before its other parameters are filled in")
         return structure
@@ -77,17 +96,43 @@ class Template:
 
 
 def compiled(text: str) -> Template:
-    template = _cut(without_marks(text))
+    text = without_schema(text)
+    template = cut(text)
     structure = None
     try:
-        structure = _parsed(template.source())
+        structure = parsed(template.source())
     except TemplateError:
         if all(hole.quoted for hole in template.holes):
+            parsed(even(text, template))  # raises the same, with the place in the user's own text
             raise  # no value can mend it; otherwise a str outside quotes may bring what is missing
     defaults = _take_defaults(structure)
-    if MARK.search(json.dumps(defaults, ensure_ascii=False)):
-        raise TemplateError("the template's 'defaults' contain a placeholder; write plain values there")
+    mark = MARK.search(json.dumps(defaults, ensure_ascii=False))
+    if mark:
+        problem = "the template's 'defaults' contain a placeholder; write plain values there"
+        number = mark.group(1)
+        raise error_at(text, template.holes[int(number)].start, problem) if number.isdigit() else TemplateError(problem)
     return Template(template.pieces, template.holes, structure, defaults)
+
+
+def without_schema(text: str) -> str:
+    """Return `text` with blanks in the place of a ``"$schema"`` at its top, which is for editors alone."""
+    found = _SCHEMA.match(text)
+    return text if not found else text[: found.start(1)] + " " * len(found.group(1)) + text[found.end(1) :]
+
+
+_BLANK = r"(?:\s|\#[^\n]*\n)*"
+_SCHEMA = re.compile(
+    _BLANK + r"\{" + _BLANK + r"""((?P<quote>["'])\$schema(?P=quote)[ \t]*:[ \t]*(?:"[^"\n]*"|'[^'\n]*')[ \t]*,?)"""
+)
+
+
+def even(text: str, template: Template) -> str:
+    """Return `text` with a literal in the place of each placeholder outside quotes, no character longer or shorter."""
+    parts = list(text)
+    for hole in template.holes:
+        if not hole.quoted:
+            parts[hole.start : hole.end] = f'"{"_" * (hole.end - hole.start - 2)}"'
+    return "".join(parts)
 
 
 def _take_defaults(structure: Any) -> Dict[str, Any]:
@@ -96,7 +141,15 @@ def _take_defaults(structure: Any) -> Dict[str, Any]:
     return {}
 
 
-def _cut(text: str) -> Template:
+def cut(text: str) -> Template:
+    """Return `text` cut at its placeholders, not yet read.
+
+    Raises:
+        TemplateError: with its place, for what can be no placeholder, or cannot be told from one.
+    """
+    half = _HALF_PAIR.search(text)
+    if half:
+        raise error_at(text, half.start(), _HALF_PAIR_PROBLEM)
     pieces: List[Union[str, int]] = []
     holes: List[Hole] = []
     quotes = _Quotes()
@@ -108,29 +161,42 @@ def _cut(text: str) -> Template:
         end = match.end()
         if quotes.comment:
             continue
-        if quotes.raw:
-            raise TemplateError(f"{match.group()!r} stands in a raw string r'...'; leave the r out")
+        wrong = _wrong(match, quotes)
+        if wrong:
+            raise error_at(text, match.start() - quotes.escaped, wrong)
         name = match["named"] or match["braced"]
         if match["variable"]:
             pieces.append(f"\\ud800{match['variable']}\\ud801")
-        elif match["wrong"]:
-            line = text.count("\n", 0, match.start()) + 1
-            raise TemplateError(
-                f"line {line} of the template has '${{' that does not begin a placeholder: "
-                f"{text[match.start() : match.start() + 20]!r}; write ${{name}}, or $${{ for the characters themselves"
-            )
         elif name is None:
             pieces.append("\\ud800$\\ud801" if quotes.inside else match.group())
         else:
             pieces.append(len(holes))
-            holes.append(Hole(name, bool(match["braced"]), quotes.inside))
+            holes.append(Hole(name, bool(match["braced"]), quotes.inside, match.start(), end))
     pieces.append(text[end:])
     return Template(tuple(pieces), tuple(holes))
 
 
+def _wrong(match: "re.Match[str]", quotes: _Quotes) -> str:
+    """Return what is wrong with a placeholder, or nothing."""
+    if quotes.escaped:
+        return "a backslash stands before a '$'; write two for the character itself"
+    if quotes.raw:
+        return f"{match.group()!r} stands in a raw string r'...'; leave the r out"
+    if match["wrong"]:
+        written = match.string[match.start() : match.start() + 20].partition("\n")[0]
+        return (
+            f"'${{' does not begin a placeholder: {written!r}; write ${{name}}, or $${{ for the characters themselves"
+        )
+    return ""
+
+
+_HALF_PAIR = re.compile(r"\\u[dD]80[01](?!\\u[dD][c-fC-F])")
+_HALF_PAIR_PROBLEM = "the template contains half a surrogate pair, which no process can be given"
+
+
 def without_marks(text: str) -> str:
-    if re.search(r"\\u[dD]80[01](?!\\u[dD][c-fC-F])", text):
-        raise TemplateError("the template contains half a surrogate pair, which no process can be given")
+    if _HALF_PAIR.search(text):
+        raise TemplateError(_HALF_PAIR_PROBLEM)
     return text
 
 
@@ -143,6 +209,7 @@ class _Quotes:
         self._quote = ""
         self.comment = False
         self.raw = False
+        self.escaped = False
 
     @property
     def inside(self) -> bool:
@@ -155,55 +222,11 @@ class _Quotes:
                 self.comment = token != "\n"
             elif self._quote:
                 if token == "\\":
-                    raise TemplateError("a backslash stands before a '$'; write two for the character itself")
-                if token in (self._quote, self._quote * 3):
+                    self.escaped = True
+                elif token in (self._quote, self._quote * 3):
                     self._quote, self.raw = "", False
             elif token[0] in "'\"":
                 self._quote = token
                 self.raw = text[max(0, match.start() - 1) : match.start()] in ("r", "R")
             elif token == "#":
                 self.comment = True
-
-
-def _parsed(source: str) -> Any:
-    """Read `source` as JSON or, failing that, as a Python literal in which true, false and null are known too."""
-    source = source.strip()
-    try:
-        return json.loads(source)
-    except ValueError as error:
-        json_reason = error.args[0]  # not the error: it would hold this frame, and so all that called
-    try:
-        tree = ast.fix_missing_locations(_JSONNames().visit(ast.parse(source, mode="eval")))
-        return ast.literal_eval(tree)
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        readable = _MARK_SOURCE.sub("${...}", source)
-        line = getattr(error, "lineno", None)
-        place = f"line {line}: {readable.splitlines()[line - 1].strip()!r}" if line else repr(readable[:200])
-        raise TemplateError(
-            f"the template is neither JSON ({json_reason}) nor a Python literal ({_reason(error)}) at {place}; "
-            "a placeholder for text needs quotes around it: '${name}'"
-        ) from None
-
-
-_MARK_SOURCE = re.compile(r'"?\\ud800[0-9$]*\\ud801"?')
-
-
-def _reason(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-
-
-class _JSONNames(ast.NodeTransformer):
-    """Gives JSON's names their values inside a Python literal."""
-
-    _VALUES: ClassVar[Dict[str, Any]] = {
-        "true": True,
-        "false": False,
-        "null": None,
-        "NaN": float("nan"),
-        "Infinity": float("inf"),
-    }
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        if node.id not in self._VALUES:
-            raise SyntaxError(f"{node.id!r} stands there without quotes", ("", node.lineno, node.col_offset, ""))
-        return ast.copy_location(ast.Constant(self._VALUES[node.id]), node)

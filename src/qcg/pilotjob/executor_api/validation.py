@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shlex
-from typing import Any, Callable, Dict, List, Mapping, Optional, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
@@ -71,21 +71,31 @@ def refuse_cycles(jobs: List[Job]) -> None:
 class _Where:
     """A place in the description: it reads values of the expected type, and makes the errors that name the place."""
 
-    __slots__ = ("_above", "_key")
+    __slots__ = ("_above", "_key", "_path")
 
-    def __init__(self, key: str, above: Optional[_Where] = None) -> None:
+    def __init__(
+        self, key: Union[str, int], above: Optional[_Where] = None, path: Tuple[Union[str, int], ...] = ()
+    ) -> None:
         self._key = key
         self._above = above
+        self._path = path
 
-    def __truediv__(self, key: str) -> _Where:
+    def __truediv__(self, key: Union[str, int]) -> _Where:
         return _Where(key, self)
 
     def __str__(self) -> str:
-        return self._key if self._above is None else f"{self._above}: {self._key}"
+        key = f"[{self._key}]" if isinstance(self._key, int) else self._key
+        return key if self._above is None else f"{self._above}: {key}"
 
-    def error(self, problem: str, instead: str) -> InvalidJob:
+    @property
+    def path(self) -> Tuple[Union[str, int], ...]:
+        return self._path if self._above is None else (*self._above.path, self._key)
+
+    def error(self, problem: str, instead: str, key: Optional[str] = None) -> InvalidJob:
+        """Return an error of the value here, or of its `key`."""
         # the manager's variables are still marks here; the user wrote ${name}
-        return InvalidJob(_MARKED_VARIABLE.sub(r"${\1}", f"{self} {problem}; {instead}"))
+        message = _MARKED_VARIABLE.sub(r"${\1}", f"{problem}; {instead}")
+        return InvalidJob(f"{self} {message}", self.path, key, message)
 
     def mapping(self, value: Any, keys: Optional[Mapping[str, None]] = None) -> Dict[str, Any]:
         if not isinstance(value, (dict, Mapping)):
@@ -94,12 +104,13 @@ class _Where:
             return dict(value)
         for key in value:
             if not isinstance(key, str):
-                raise self.error(f"has the key {_shown(key)}", "write keys as text")
+                raise self.error(f"has the key {_shown(key)}", "write keys as text", key)
             if keys is not None and key not in keys:
                 close = difflib.get_close_matches(key, keys, n=1)
                 raise self.error(
                     f"has the unknown key {key!r}",
                     f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(keys)}",
+                    key,
                 )
         return dict(value)
 
@@ -133,7 +144,7 @@ def _shown(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    at = _Where("the job's name")
+    at = _Where("the job's name", path=("name",))
     if value is None:
         return f"job-{os.urandom(8).hex()}"
     name = at.text(value)
@@ -153,7 +164,7 @@ def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
     if execution.get("script"):
         for key in ("exec", "args"):
             if execution.pop(key, None):
-                raise at.error(f"has both 'script' and {key!r}", "keep one: a script holds its own commands")
+                raise at.error(f"has both 'script' and {key!r}", "keep one: a script holds its own commands", key)
         exports = "".join(f"export {key}={shlex.quote(text)}\n" for key, text in env.items())
         result["script"] = exports + (at / "script").text(execution.pop("script"))
     elif execution.get("exec"):
@@ -173,7 +184,7 @@ def _environment(at: _Where, value: Any) -> Dict[str, str]:
     environment = {}
     for key, text in at.mapping(value).items():
         if not _VARIABLE_NAME.fullmatch(key):
-            raise at.error(f"has the variable {key!r}", "use letters, digits and _, not starting with a digit")
+            raise at.error(f"has the variable {key!r}", "use letters, digits and _, not starting with a digit", key)
         environment[key] = (at / key).text(text if isinstance(text, str) else _scalar(at / key, text))
     return environment
 
@@ -183,7 +194,7 @@ def _arguments(at: _Where, value: Any) -> List[str]:
         raise at.error(f"is the text {_shown(value)}", f"write a list: {shlex.split(value)!r}"
                        if _splits(value) else "write a list with an item for each argument")  # fmt: skip
     return [
-        item if type(item) is str and "\0" not in item else _argument(at / f"[{number}]", item)
+        item if type(item) is str and "\0" not in item else _argument(at / number, item)
         for number, item in enumerate(at.items(value))
     ]
 
@@ -208,7 +219,7 @@ def _scalar(at: _Where, value: Any) -> str:
 
 def _modules(at: _Where, value: Any) -> List[str]:
     names = [value] if isinstance(value, str) else at.items(value)
-    return [at.text(name) for name in names if name != ""]
+    return [(at / number).text(name) for number, name in enumerate(names) if name != ""]
 
 
 def _optional_text(at: _Where, value: Any) -> str:
@@ -268,7 +279,7 @@ def _size(at: _Where, value: Any) -> Dict[str, Any]:
             at_key = at / key
             at_key.whole(size[key], 1)
     if "exact" in size and len(size) > 1:
-        raise at.error("has 'exact' beside a range", "keep 'exact', or 'min' and 'max'")
+        raise at.error("has 'exact' beside a range", "keep 'exact', or 'min' and 'max'", "exact")
     if not size or set(size) == {"scheduler"}:
         raise at.error("has no number", "write {'exact': 4}, or {'min': 2, 'max': 4}")
     if "exact" not in size:
@@ -284,7 +295,9 @@ def _scheduler(at: _Where, size: Dict[str, Any]) -> None:
     scheduler = at.mapping(size["scheduler"], _SCHEDULER_KEYS)
     names = ("maximum-iters", "split-into")
     if scheduler.get("name") not in names:
-        raise at.error(f"has the name {_shown(scheduler.get('name'))}", f"the schedulers are {', '.join(names)}")
+        raise at.error(
+            f"has the name {_shown(scheduler.get('name'))}", f"the schedulers are {', '.join(names)}", "name"
+        )
     if "max" in size:
         raise at.error("stands beside 'max'", "leave 'max' out: the scheduler chooses the size")
 
@@ -310,7 +323,7 @@ def _consumables(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[s
     wanted = {key: (at / key).whole(number, 1) for key, number in at.mapping(value).items()}
     for key, number in wanted.items():
         if key.lower() not in ("gpu", "mem"):
-            raise at.error(f"names {key!r}", "the consumable resources are gpu and mem")
+            raise at.error(f"names {key!r}", "the consumable resources are gpu and mem", key)
         if capacity is not None and capacity.resources is not None:
             most = capacity.resources.get(key.lower(), 0)
             if number > most:
@@ -361,10 +374,11 @@ def _count(number: int, thing: str) -> str:
 def _iteration(at: _Where, value: Any) -> Dict[str, Any]:
     iteration = at.mapping(value, _ITERATION_KEYS)
     if ("stop" in iteration) == ("values" in iteration):
-        raise at.error("needs either 'stop' or 'values'", "write {'stop': 4} or {'values': ['a', 'b']}")
+        too_much = "values" if "values" in iteration else None
+        raise at.error("needs either 'stop' or 'values'", "write {'stop': 4} or {'values': ['a', 'b']}", too_much)
     if "values" in iteration:
         if "start" in iteration:
-            raise at.error("has 'start' beside 'values'", "leave 'start' out")
+            raise at.error("has 'start' beside 'values'", "leave 'start' out", "start")
         return {"values": _iteration_values(at / "values", iteration["values"])}
     start = (at / "start").whole(iteration.get("start", 0), 0)
     stop = (at / "stop").whole(iteration["stop"], 0)
@@ -374,13 +388,13 @@ def _iteration(at: _Where, value: Any) -> Dict[str, Any]:
 
 
 def _iteration_values(at: _Where, value: Any) -> List[str]:
-    values = [at.text(_scalar(at, item)) for item in at.items(value)]
+    values = _arguments(at, at.items(value))
     if not values:
         raise at.error("is empty", "the job would never end; give at least one value")
-    for text in values:
+    for number, text in enumerate(values):
         wrong = re.search(r'["\\\x00-\x1f]', text)
         if wrong:
-            raise at.error(
+            raise (at / number).error(
                 f"contains {wrong.group()!r} in {_shown(text)}",
                 "the manager cannot pass quotes, backslashes and control characters in ${itval}; pass a file's name",
             )
@@ -390,8 +404,10 @@ def _iteration_values(at: _Where, value: Any) -> List[str]:
 def _dependencies(at: _Where, value: Any, name: str) -> Dict[str, Any]:
     dependencies = at.mapping(value, _DEPENDENCY_KEYS)
     after = dependencies.get("after", [])
-    names = [after] if isinstance(after, str) else (at / "after").items(after)
-    for other in names:
-        if (at / "after").text(other).partition(":")[0] == name:
-            raise (at / "after").error("names the job itself", "it would wait for ever; name another job")
+    at_after = at / "after"
+    names = [after] if isinstance(after, str) else at_after.items(after)
+    for number, other in enumerate(names):
+        place = at_after if isinstance(after, str) else at_after / number
+        if place.text(other).partition(":")[0] == name:
+            raise place.error("names the job itself", "it would wait for ever; name another job")
     return {"after": names}

@@ -1,12 +1,15 @@
-"""The commands ``qcg-pm-map``: one template, many parameters; and ``qcg-pm-record``: what has become of the jobs.
+"""The commands of the shell.
 
-::
+``qcg-pm-map`` runs one template with many parameters, ``qcg-pm-record`` tells what has become of jobs, and
+``qcg-pm-template`` what is wrong in a template::
 
-    program.py     what both have in common
+    program.py     what all have in common
     main.py        qcg-pm-map: options, and what is done with them
     parameters.py  a table, a grid -> one dictionary for each job
     study.py       those and a template -> jobs: submitted, attached to, or only shown
     table.py       how the jobs have ended -> a table, a line for people
     record.py      qcg-pm-record: options, and what is done with them
     rows.py        rows of a record -> standard output
+    templates.py   qcg-pm-template: options; the checks are in _check
+    ready_made.py  the templates that come with the package
 """

@@ -13,7 +13,8 @@ from typing_extensions import Annotated
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
 from qcg.pilotjob.executor_api._command.program import run_app, typer
-from qcg.pilotjob.executor_api._command.study import TEMPLATES, Study
+from qcg.pilotjob.executor_api._command.ready_made import listing
+from qcg.pilotjob.executor_api._command.study import Study
 from qcg.pilotjob.executor_api.allocation import Allocation
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 
@@ -88,7 +89,7 @@ def run(  # noqa: PLR0917  # typer makes options of them
         "renew": renew,
     }
     if list_templates:
-        _list_templates()
+        print(listing())
     elif watch is not None:
         _watch(watch)
     elif template is None:
@@ -135,13 +136,6 @@ def _watch(directory: Path) -> None:
     print(table.summary(ended), file=sys.stderr)
     if any(row["state"] != "SUCCEED" for row in ended):
         raise typer.Exit(_FAILED)
-
-
-def _list_templates() -> None:
-    import qcg.pilotjob.executor_api as api
-
-    for name in TEMPLATES:
-        print(f"{name:20}{(getattr(api, name).__doc__ or '').partition(chr(10))[0]}")
 
 
 def _settings(fixed: Sequence[str]) -> Dict[str, str]:

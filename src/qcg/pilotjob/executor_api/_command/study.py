@@ -8,6 +8,7 @@ from string import Template
 from typing import Any, Dict, Iterator, List, Sequence
 
 import qcg.pilotjob.executor_api as api
+from qcg.pilotjob.executor_api._command.ready_made import TEMPLATES
 from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -15,10 +16,7 @@ from qcg.pilotjob.executor_api.rendering import encoded, rendered
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 from qcg.pilotjob.executor_api.validation import validated
 
-__all__ = ["TEMPLATES", "Study"]
-
-TEMPLATES = ("BasicTemplate", "ScriptTemplate", "ParallelTemplate", "IterationTemplate")
-"""Those that come with the package, by name."""
+__all__ = ["Study"]
 
 
 class Study:
