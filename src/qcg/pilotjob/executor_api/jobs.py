@@ -109,7 +109,7 @@ class Dependencies(TypedDict, total=False):
     """`after` names jobs (or ``name:iteration``) that must succeed first."""
 
     after: List[str]
-    """Names of jobs, or `name:iteration`, that must succeed first."""
+    """Names of jobs, or ``name:iteration``, that must succeed first."""
 
 
 class Job(TypedDict, total=False):
