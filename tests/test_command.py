@@ -132,7 +132,7 @@ def test_a_study_goes_on_after_a_crash(command, started, tmp_path, wait_until):
 
 def test_an_interrupted_study_leaves_a_table(started, command, tmp_path, wait_until):
     _write(tmp_path, f"touch {tmp_path}/began; sleep 1000")
-    process = started("t.json", "--grid", "T=1,2")
+    process = started("t.json", "--grid", "T=1,2", "--name", "T$T")
     wait_until((tmp_path / "began").exists)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
@@ -194,3 +194,33 @@ def test_a_study_in_an_allocation_of_its_own(command, tmp_path):
 def test_the_templates_are_listed(command):
     assert "ScriptTemplate" in command("--list-templates").stdout
     assert os.linesep in command("--help").stdout
+
+
+def test_what_nothing_takes_is_refused(command):
+    assert "did you mean 'rho'?" in command("t.json", "--grid", "T=1", "--set", "rhoo=2", code=2).stderr
+    assert "no placeholder 'seed'" in command("t.json", "--grid", "T=1", "--grid", "seed=1,2", code=2).stderr
+    command("t.json", "--grid", "T=1", "--grid", "seed=1,2", "--name", "s$seed", "--dry-run")
+    command("t.json", "--grid", "T=1", "--grid", "seed=1,2", "--name", "s${seed}", "--dry-run")
+
+
+def test_a_parameter_that_is_missing_is_named_with_those_there_are(command):
+    said = command("t.json", "--grid", "rho=1", code=2).stderr
+    assert "the placeholder 'T' has no value; there are rho, name" in said
+    assert "submit()" not in said
+
+
+def test_a_column_called_n_is_not_the_number_of_the_row(command, tmp_path):
+    (tmp_path / "p.csv").write_text("T,n\n1,100\n2,200\n")
+    shown = command("t.json", "p.csv", "--name", "run${n}", "--dry-run").stdout.splitlines()
+    assert [json.loads(line)["name"] for line in shown] == ["run100", "run200"]
+
+
+def test_to_go_on_where_nothing_was_is_to_begin(command, tmp_path):
+    said = command("t.json", "--grid", "T=1,2", "--wd", "new", "--resume").stderr
+    assert "2 SUCCEED" in said
+    assert "--resume" not in said
+    assert "--resume goes on" in command("t.json", "--grid", "T=1,2", "--wd", "new").stderr
+
+
+def test_a_file_that_is_not_there_is_named_once(command):
+    assert command("t.json", "none.csv", code=2).stderr == "none.csv: No such file or directory\n"

@@ -224,3 +224,16 @@ def test_a_long_tmpdir_does_no_harm(tmp_path, run_script):
         """,
         env={"TMPDIR": str(long)},
     )
+
+
+def test_of_several_that_srun_has_started_one_takes_the_allocation(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with pytest.raises(InvalidOption, match="srun has started this program 2 times"):
+        QCGPJExecutor(wd=tmp_path)
+    QCGPJExecutor(wd=tmp_path, resources=1).shutdown()
+    monkeypatch.setenv("QCG_PM_EXEC_API_JOB_ID", "a")
+    QCGPJExecutor(wd=tmp_path).shutdown()
+    monkeypatch.delenv("QCG_PM_EXEC_API_JOB_ID")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    QCGPJExecutor(wd=tmp_path).shutdown()

@@ -175,6 +175,9 @@ class QCGPJExecutor(Executor):
             args: dictionaries of parameters; later ones beat earlier ones, None is skipped.
             kwargs: parameters; they beat those in `args`, which beat the defaults.
 
+        Parameters that the template has no placeholder for have no effect. Of those in `kwargs` a ``UserWarning``
+        tells; those in `args` may be rows of a table, of which a template takes what it needs.
+
         Raises:
             MissingParameter: (a ``KeyError``) a placeholder has no value.
             TemplateError: (a ``ValueError``) the template cannot be read, or a value not be written into it.

@@ -20,7 +20,7 @@ import os
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
@@ -39,7 +39,7 @@ from qcg.pilotjob.executor_api.template_text import (
     without_marks,
 )
 
-__all__ = ["drafted", "encoded", "rendered"]
+__all__ = ["drafted", "encoded", "rendered", "unused"]
 
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
 _OPEN_IN_JSON = json.dumps(OPEN).strip('"')
@@ -64,6 +64,19 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
     if prepared is None or Piece in map(type, filling):
         prepared = _prepared(template.with_text(filling))
     return _jobs_of(_fill(prepared, filling, variables))
+
+
+def unused(text: str, names: Iterable[str]) -> str:
+    """Return what to say of parameters that no placeholder of the template takes; nothing when there are none."""
+    takes = _prepared_template(text)[0].names
+    surplus = [name for name in names if name not in takes and name not in VARIABLES]  # those hide the manager's
+    if not surplus:
+        return ""
+    import difflib  # who gives what is taken does without it
+
+    close = difflib.get_close_matches(surplus[0], takes, n=1)
+    more = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(takes)) or 'no parameters'}"
+    return f"the template has no placeholder {', '.join(map(repr, surplus))}; {more}"
 
 
 def drafted(template: Template, values: Mapping[str, Any], stand_in: Callable[[int], Any]) -> List[Dict[str, Any]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from functools import cached_property
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api.errors import TemplateError
 from qcg.pilotjob.executor_api.template_reading import error_at, parsed
@@ -73,6 +74,11 @@ class Template:
     holes: Tuple[Hole, ...]
     structure: Any = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> FrozenSet[str]:
+        """The parameters that it takes."""
+        return frozenset(hole.name for hole in self.holes)
 
     def with_text(self, filling: List[Any]) -> Any:
         """Return the structure of the text with pieces of text in its holes."""

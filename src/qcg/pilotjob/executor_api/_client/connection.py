@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
@@ -12,7 +13,7 @@ from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
 from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import rendered
+from qcg.pilotjob.executor_api.rendering import rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
 
@@ -91,6 +92,9 @@ class Connection:
             parameters = {}
             for given in (*dictionaries, keywords):
                 parameters.update(_parameters(given))
+        surplus = unused(text, keywords)
+        if surplus:
+            warnings.warn(f"{surplus}; what is given for it has no effect", UserWarning, stacklevel=3)
         capacity = self.dispatcher.link.capacity
         jobs = [validated(job, capacity) for job in rendered(text, parameters, defaults)]
         if len(jobs) > 1:

@@ -32,6 +32,7 @@ __all__ = ["LOG_LEVELS", "checked_restarts", "checked_signals", "command_line", 
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
+_PART = "--slurm-limit-nodes-range-"
 _NODE = r"(?:(?P<name>[^:,\s]+):)?(?P<cores>[1-9]\d*)"
 _REFUSED = {
     "--net-port": "the executor's manager listens on private sockets only",
@@ -56,6 +57,8 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
         InvalidOption: an argument has no meaning.
     """
     arguments = [*_directory(options["wd"], options["resume"], extra), "--log", _log_level(options["log_level"])]
+    if options["resources"] is None and not any(str(argument).startswith(_PART) for argument in extra):
+        _refuse_other_tasks()
     if options["resources"] is not None:
         # the core would tell jobs of an allocation that has the name of its made-up node
         arguments += ["--nodes", _nodes(options["resources"]), "--envschema", "common"]
@@ -167,6 +170,20 @@ def _nodes(resources: Union[int, str]) -> str:
         if name:
             names[name] += 1
     return ",".join(node.group() for node in nodes if node)
+
+
+def _refuse_other_tasks() -> None:
+    """Refuse what srun has started beside another one like it: each would run all jobs, in the same allocation."""
+    tasks, task = (int(os.environ.get(name) or 0) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
+    if task == 0 or tasks < 2:
+        return
+    from qcg.pilotjob.executor_api.validation import JOB_ID_VARIABLE
+
+    if JOB_ID_VARIABLE not in os.environ:  # what a job has of it is its agent's
+        raise InvalidOption(
+            f"srun has started this program {tasks} times, and each would use the whole allocation; the first does, "
+            f"this is number {task + 1}: start it without srun, or give resources= for a part of its own"
+        )
 
 
 def _in_allocation() -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from typing_extensions import Annotated
 
+from qcg.pilotjob.executor_api._client.directories import runs_in
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
 from qcg.pilotjob.executor_api._command.program import run_app, typer
@@ -95,8 +96,10 @@ def run(  # noqa: PLR0917  # typer makes options of them
     elif template is None:
         raise typer.BadParameter("give a template; --list-templates names those that come with this")
     else:
-        rows = crossed(read_rows(parameters) if parameters is not None else [{}], grid(grid_axes or []))
-        study = Study(template, [{**_settings(fixed or []), **row} for row in rows], name)
+        settings, points = _settings(fixed or []), grid(grid_axes or [])
+        rows = crossed(read_rows(parameters) if parameters is not None else [{}], points)
+        study = Study(template, [{**settings, **row} for row in rows], name)
+        study.refuse_unused([*settings, *points[0]])
         if dry_run:
             for job in study.descriptions():
                 print(json.dumps(job))
@@ -107,9 +110,11 @@ def run(  # noqa: PLR0917  # typer makes options of them
 
 def _run(study: Study, wd: Path, options: Dict[str, Any], results: Path, *, resume: bool, retry_failed: bool) -> None:
     list(study.descriptions())  # what is wrong with one of them is told before any runs
+    if not resume and (wd / results).exists():
+        print(f"{wd / results} will be written anew; --resume goes on with an earlier run", file=sys.stderr)
     futures: List[Any] = []
     try:
-        where: Dict[str, Any] = {"resume": wd} if resume else {"wd": wd}
+        where: Dict[str, Any] = {"resume": wd} if resume and runs_in(str(wd)) else {"wd": wd}
         with QCGPJExecutor(**options, progress=_has_tqdm(), **where) as executor:
             futures += study.resume(executor, retry_failed=retry_failed) if resume else study.submit(executor)
             wait(futures)
@@ -153,4 +158,4 @@ def _has_tqdm() -> bool:
 
 def main() -> None:
     """Run the command, and end the program with its exit code."""
-    run_app(app)
+    run_app(app, ImportError)

@@ -29,7 +29,9 @@ def read_rows(path: Path) -> List[Dict[str, Any]]:
             if path.suffix in (".jsonl", ".ndjson", ".json"):
                 return list(_json_lines(path, file.read().splitlines()))
             return list(_csv_rows(path, csv.DictReader(file)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise InvalidOption(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidOption(f"{path}: {error}") from error
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from string import Template
 from typing import Any, Dict, Iterator, List, Sequence
 
 import qcg.pilotjob.executor_api as api
 from qcg.pilotjob.executor_api._command.ready_made import TEMPLATES
-from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
+from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown, MissingParameter
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import encoded, rendered
+from qcg.pilotjob.executor_api.rendering import encoded, rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 from qcg.pilotjob.executor_api.validation import validated
 
@@ -33,6 +34,7 @@ class Study:
             InvalidOption: there is no such template, or two rows have one name.
         """
         self._template = _template(template)
+        self._naming = naming
         self.rows: Dict[str, Dict[str, Any]] = {}
         for number, row in enumerate(rows):
             name = row.get("name") or _name(naming, row, number)
@@ -40,15 +42,33 @@ class Study:
                 raise InvalidOption(f"two jobs would be named {name!r}; give --name with parameters that differ")
             self.rows[name] = {**row, "name": name}
 
+    def refuse_unused(self, names: Sequence[str]) -> None:
+        """Refuse parameters that neither the template nor the jobs' names are made with.
+
+        Raises:
+            InvalidOption: there are such.
+        """
+        surplus = unused(read(self._template)[0], [name for name in names if not _occurs(name, self._naming)])
+        if surplus:
+            raise InvalidOption(f"--set or --grid: {surplus}, or use it in --name")
+
     def descriptions(self) -> Iterator[Dict[str, Any]]:
         """Yield the jobs as the manager would get them.
 
         Raises:
+            InvalidOption: a parameter is missing.
             TemplateError, InvalidJob: one of them cannot be made.
         """
         text, defaults = read(self._template)
-        for row in self.rows.values():
-            for job in rendered(text, row, defaults):
+        for name, row in self.rows.items():
+            try:
+                jobs = rendered(text, row, defaults)
+            except MissingParameter as error:
+                raise InvalidOption(
+                    f"job {name!r}: the placeholder {error.name!r} has no value; there are {', '.join(row)}: "
+                    "give a column of that name, --set or --grid"
+                ) from error
+            for job in jobs:
                 yield json.loads(encoded(validated(job, None)))
 
     def submit(self, executor: QCGPJExecutor) -> List[QCGPJFuture]:
@@ -78,8 +98,14 @@ def _template(given: str) -> Any:
     return api.JSONTemplate(given)
 
 
+def _occurs(name: str, naming: str) -> bool:
+    return name == "name" or re.search(rf"\$(\{{{name}\}}|{name}\b)", naming) is not None
+
+
 def _name(naming: str, row: Dict[str, Any], number: int) -> str:
     try:
-        return Template(naming).substitute({**row, "n": number})
+        return Template(naming).substitute({"n": number, **row})
     except (KeyError, ValueError) as error:
-        raise InvalidOption(f"--name {naming!r}: {error} is no parameter; they are n, {', '.join(row)}") from error
+        raise InvalidOption(
+            f"--name {naming!r}: {error} is no parameter; they are {', '.join({'n': 0, **row})}"
+        ) from error
