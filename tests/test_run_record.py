@@ -149,6 +149,18 @@ def test_an_executor_that_has_done_nothing_has_an_empty_record(executor):
     assert str(record.summary()).startswith("jobs:        0\n")
 
 
+def test_a_summary_counts_runs_and_core_seconds(tmp_path):
+    for number in range(2):
+        with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+            executor.submit(BasicTemplate, name=f"n{number}", exec="sleep", args=["0.1"])
+    summary = RunRecord.of(tmp_path).summary()
+    assert (summary.runs, summary.jobs) == (2, 2)
+    jobs, used, *_ = str(summary).splitlines()
+    assert jobs == "jobs:        2 in 2 runs (2 SUCCEED)"
+    assert used.startswith("core-s:      0.2")
+    assert "1 run" not in str(RunRecord.of(RunRecord.of(tmp_path).runs[-1]).summary())
+
+
 def test_a_resumed_run_counts_each_job_once(tmp_path, wait_until):
     script = "touch begun-$name; until [ -e go ]; do sleep 0.01; done"
     with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=2) as executor:  # noqa: PT012

@@ -265,6 +265,23 @@ def test_an_interrupt_cancels_what_is_unfinished(in_allocation, number):
     assert completed.returncode == 7 if number is None else "KeyboardInterrupt" in completed.stderr
 
 
+def test_a_script_that_srun_starts_twice_runs_its_jobs_once(in_allocation, tmp_path):
+    (tmp_path / "study.py").write_text(
+        "from qcg.pilotjob.executor_api import *\n"
+        "with QCGPJExecutor() as executor:\n"
+        "    executor.submit(ScriptTemplate, name='a', script='echo x >> ran').raise_for_status()\n"
+    )
+    completed = in_allocation(
+        """
+    import subprocess, sys
+    done = subprocess.run(["srun", "-Q", "-N2", "-n2", sys.executable, "study.py"], stderr=subprocess.PIPE, text=True)
+    print(done.returncode, done.stderr.count("srun has started this program 2 times"))
+    """
+    )
+    assert completed.stdout == "1 1\n"
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
 def test_the_command_brings_a_cluster_up_and_down(cluster_command):
     process, conf = cluster_command()
     said = subprocess.run(

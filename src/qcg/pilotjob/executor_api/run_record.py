@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Union
 
 from qcg.pilotjob.executor_api._record.merging import drop_what_ran_elsewhere
 from qcg.pilotjob.executor_api._record.rows import RunRow
-from qcg.pilotjob.executor_api._record.runs import Era, Run, find_reports, read_run
+from qcg.pilotjob.executor_api._record.runs import Run, find_reports, read_run
 from qcg.pilotjob.executor_api._record.summary import RunFailure, RunSummary, summarize
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -95,7 +95,7 @@ class RunRecord:
         """
         if slowest < 0:
             raise InvalidOption(f"slowest is {slowest!r}; give the number of rows, 0 for none")
-        return summarize(self.rows, self.interruptions, self._eras, self.taken, slowest)
+        return summarize(self.rows, self.interruptions, self._runs, self.taken, slowest)
 
     def timeline(self, path: _Path, title: Optional[str] = None) -> Path:
         """Draw a lane for each core and a bar for each job on the cores that it had, and return the picture's path.
@@ -128,10 +128,6 @@ class RunRecord:
         from qcg.pilotjob.executor_api._record.drawing import draw_utilisation
 
         return draw_utilisation(Path(path), self._moments(title))
-
-    @property
-    def _eras(self) -> List[Era]:
-        return [era for run in self._runs for era in run.eras]
 
     def _moments(self, title: Optional[str]) -> Moments:
         from qcg.pilotjob.executor_api._record.moments import Moments

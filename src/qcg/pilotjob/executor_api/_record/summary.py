@@ -9,13 +9,14 @@ from typing import Dict, List, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._record.rows import RunRow, spent
-from qcg.pilotjob.executor_api._record.runs import Era
+from qcg.pilotjob.executor_api._record.runs import Run
 from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
 
 __all__ = ["RunFailure", "RunSummary", "duration", "label", "summarize"]
 
 _HOUR = 3600.0
 _MOST_FAILURES = 10
+_FEW_CORE_HOURS = 0.01  # fewer are shown as core-seconds
 _WIDEST_LINE = 120
 
 
@@ -50,6 +51,7 @@ class RunSummary:
 
     Attributes:
         jobs: the number of jobs, each iteration of an array counted as one.
+        runs: the number of runs; one that was resumed is one run.
         states: how many there are in each state; see `RunRow`.
         interrupted: how often a job that ran was ended by the end of its manager or its node, run again or not.
         succeeded_core_hours: what jobs have used that SUCCEED.
@@ -64,6 +66,7 @@ class RunSummary:
     """
 
     jobs: int
+    runs: int
     states: Dict[str, int]
     interrupted: int
     succeeded_core_hours: float
@@ -77,10 +80,11 @@ class RunSummary:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{number} {state}" for state, number in sorted(self.states.items()))
-        lines = [f"jobs:        {self.jobs}" + (f" ({counts})" if counts else "")]
+        runs = f" in {self.runs} runs" if self.runs > 1 else ""
+        lines = [f"jobs:        {self.jobs}{runs}" + (f" ({counts})" if counts else "")]
         if self.interrupted:
             lines.append(f"interrupted: {self.interrupted} times")
-        lines.append(f"core-hours:  {self._core_hours()}")
+        lines.append(self._used())
         lines.append(f"wall time:   {duration(self.wall_seconds)}{self._use()}")
         if self.slowest:
             lines.append("slowest:")
@@ -92,9 +96,11 @@ class RunSummary:
             lines.append(f"  and {len(self.failed) - _MOST_FAILURES} more")
         return "\n".join(lines)
 
-    def _core_hours(self) -> str:
-        running = f", {self.running_core_hours:.4g} running" if self.running_core_hours else ""
-        return f"{self.succeeded_core_hours:.4g} succeeded, {self.wasted_core_hours:.4g} wasted{running}"
+    def _used(self) -> str:
+        used = (self.succeeded_core_hours, self.wasted_core_hours, self.running_core_hours)
+        name, unit = ("core-hours:  ", 1.0) if sum(used) >= _FEW_CORE_HOURS else ("core-s:      ", _HOUR)
+        succeeded, wasted, running = (f"{hours * unit:.4g}" for hours in used)
+        return f"{name}{succeeded} succeeded, {wasted} wasted" + (f", {running} running" if used[2] else "")
 
     def _use(self) -> str:
         if self.cores is None:
@@ -103,10 +109,11 @@ class RunSummary:
 
 
 def summarize(
-    rows: Sequence[RunRow], interruptions: Sequence[RunRow], eras: Sequence[Era], now: datetime, slowest: int
+    rows: Sequence[RunRow], interruptions: Sequence[RunRow], runs: Sequence[Run], now: datetime, slowest: int
 ) -> RunSummary:
     """Return what the rows, and those of what was interrupted and ran again, come to."""
     every = [*rows, *interruptions]
+    eras = [era for run in runs for era in run.eras]
     there = cores_there(eras)
     offered = sum(era.cores * (era.ended - era.started).total_seconds() for era in eras)
     used = sum(spent(row, now) for row in every)
@@ -115,6 +122,7 @@ def summarize(
     timed = [row for row in rows if row["seconds"] is not None]
     return RunSummary(
         jobs=len(rows),
+        runs=len(runs),
         states=dict(Counter(row["state"] for row in rows)),
         interrupted=sum(row["interrupted"] and row["started"] is not None for row in every),
         succeeded_core_hours=succeeded / _HOUR,
