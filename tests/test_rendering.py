@@ -373,8 +373,16 @@ class TestOutsideQuotes:
             value_of("${value}", value=value)
 
     def test_text_without_quotes_gets_the_advice(self):
-        with pytest.raises(TemplateError, match=r"needs quotes around it: '\$\{name\}'"):
+        with pytest.raises(
+            TemplateError, match=r"value='/bin/echo': text, where .* no quotes.*; give a list"
+        ) as caught:
             value_of("${value}", value="/bin/echo")
+        assert "line 1, column" in str(caught.value)
+
+    def test_what_is_wrong_without_any_placeholder_gets_no_advice_on_quotes(self):
+        with pytest.raises(TemplateError) as caught:
+            job_of('{"execution": {"exec": "true",, }}')
+        assert "quotes around" not in str(caught.value)
 
     def test_the_error_for_a_name_without_quotes_shows_its_line(self):
         with pytest.raises(TemplateError, match="line 2"):

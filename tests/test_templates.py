@@ -18,6 +18,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     QCGPJTemplate,
     ScriptTemplate,
+    TemplateError,
 )
 
 FILES = Path(__file__).parent.parent / "templates"
@@ -216,8 +217,14 @@ class TestJSON:
         with pytest.raises(FileNotFoundError, match=r"none\.json"):
             JSONTemplate(tmp_path / "none.json")
 
+    def test_a_file_that_is_no_template_is_named_with_the_place(self, tmp_path):
+        (tmp_path / "t.json").write_text('{"name": "a",\n "execution": {"exec": "true",, }}')
+        with pytest.raises(TemplateError, match=r"t\.json: line 2, column \d+ of the template: ") as caught:
+            JSONTemplate(tmp_path / "t.json")
+        assert caught.value.line == 2
+
     def test_repr(self, tmp_path):
-        (tmp_path / "t.json").write_text("")
+        (tmp_path / "t.json").write_text(self.TEXT)
         assert repr(JSONTemplate(tmp_path / "t.json")) == f"JSONTemplate('{tmp_path}/t.json')"
 
 

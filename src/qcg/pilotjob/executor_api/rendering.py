@@ -39,7 +39,7 @@ from qcg.pilotjob.executor_api.template_text import (
     without_marks,
 )
 
-__all__ = ["drafted", "encoded", "rendered", "unused"]
+__all__ = ["drafted", "encoded", "refuse_unreadable", "rendered", "unused"]
 
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
 _OPEN_IN_JSON = json.dumps(OPEN).strip('"')
@@ -64,6 +64,18 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
     if prepared is None or Piece in map(type, filling):
         prepared = _prepared(template.with_text(filling))
     return _jobs_of(_fill(prepared, filling, variables))
+
+
+def refuse_unreadable(text: str, file: str) -> None:
+    """Refuse the text of a `file` that no parameters can make a description of.
+
+    Raises:
+        TemplateError: it is such a text.
+    """
+    try:
+        _prepared_template(text)
+    except TemplateError as error:
+        raise TemplateError(f"{file}: {error}", error.problem, error.line, error.column) from error
 
 
 def unused(text: str, names: Iterable[str]) -> str:

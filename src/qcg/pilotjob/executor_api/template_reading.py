@@ -66,12 +66,9 @@ def _unreadable(source: str, json_reason: Tuple[str, int], python_reason: Tuple[
     offset = min(offset, len(source.rstrip()))
     readable = _MARK_SOURCE.sub("${...}", source)
     offset = len(_MARK_SOURCE.sub("${...}", source[:offset]))
-    return error_at(
-        readable,
-        offset,
-        f"this is neither JSON ({json_reason[0]}) nor a Python literal ({python_reason[0]}): "
-        f"{_line_of(readable, offset)!r}; a placeholder for text needs quotes around it: '${{name}}'",
-    )
+    problem = f"this is neither JSON ({json_reason[0]}) nor a Python literal ({python_reason[0]})"
+    hint = "; a placeholder for text needs quotes around it: '${name}'" if readable != source else ""
+    return error_at(readable, offset, f"{problem}: {_line_of(readable, offset)!r}{hint}")
 
 
 def _likely(source: str, by_json: int, by_python: int) -> int:

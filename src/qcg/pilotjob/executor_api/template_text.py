@@ -82,10 +82,19 @@ class Template:
 
     def with_text(self, filling: List[Any]) -> Any:
         """Return the structure of the text with pieces of text in its holes."""
-        structure = parsed(self.source(filling))
+        try:
+            structure = parsed(self.source(filling))
+        except TemplateError as error:
+            raise self._text_does_not_fit(filling, error) from error
         if _take_defaults(structure) and self.structure is None:
             raise TemplateError("the template's 'defaults' cannot be read before its other parameters are filled in")
         return structure
+
+    def _text_does_not_fit(self, filling: List[Any], error: TemplateError) -> TemplateError:
+        given = {self.holes[number].name: value for number, value in enumerate(filling) if isinstance(value, Piece)}
+        texts = ", ".join(f"{name}={str(value)[:50]!r}" for name, value in given.items())
+        why = f"{texts}: text, where the placeholder has no quotes, is a piece of the template"
+        return TemplateError(f"{why}; give a list, a number or a dictionary. {error}", f"{why}. {error.problem}")
 
     def source(self, filling: Optional[List[Any]] = None) -> str:
         """Return the text with marks in its holes; values that are pieces of the text go in as they are."""
