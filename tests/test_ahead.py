@@ -144,9 +144,7 @@ def test_one_that_cannot_start_gives_its_core_to_the_next(gate, tmp_path):
 def test_one_that_hangs_at_its_start_does_not_hide_the_end_before_it(gate, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     before = gate.submit(BasicTemplate, name="before", exec="true")
-    held = gate.submit(
-        lambda: "{'name': 'held', 'execution': {'exec': 'cat', 'args': ['-'], 'stdin': 'fifo'}}", name="held"
-    )
+    held = gate.submit(lambda: "{'name': 'held', 'execution': {'exec': 'cat', 'args': ['-'], 'stdin': 'fifo'}}")
     (tmp_path / "go").touch()
     assert before.result(20) == {"before": "SUCCEED"}
     (tmp_path / "fifo").write_text("through")
