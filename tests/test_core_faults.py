@@ -153,19 +153,19 @@ class Core(Subject):
             )
         self.process = psutil.Process(self._popen.pid)
         try:
-            self._connect((resume or directory / ".qcgpjm-service-core") / "address")
+            # one that could not resume is not there, and does not end either
+            self._connect((resume or directory / ".qcgpjm-service-core") / "address", 5.0 if resume else DEADLINE)
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, file):
+    def _connect(self, file, deadline):
         surely(lambda: (file.exists() and file.read_text()) or self._popen.poll() is not None)
         if self._popen.poll() is not None:
             raise RuntimeError(f"the core did not start: {self._output.read_text()}")
         # what it tells is the host's own address; the loopback does, whatever the host's network is
         self.address = re.sub("//.*:", "//127.0.0.1:", file.read_text())
-        # one that could not resume is not there, and does not end either
-        told = self.answer({"request": "status"}, 5.0)["data"]["System"]["StatusPublisher"]
+        told = self.answer({"request": "status"}, deadline)["data"]["System"]["StatusPublisher"]
         self.events = re.sub("//.*:", "//127.0.0.1:", told)
 
     def submit_as_user(self, *jobs):

@@ -56,7 +56,7 @@ SLEEPERS = """
         for n in range(20):
             script = f"echo > {n}.begun; (setsid sleep 1000) & sleep 1000; :"
             executor.submit(ScriptTemplate, name=f"s{n}", script=script)
-        while len(list(Path(".").glob("*.begun"))) < 2:
+        while len(list(Path(".").glob("*.begun"))) < 2 or len(executor.qcgpj_manager.list()) < 20:
             time.sleep(0.01)
         print(executor._connection.dispatcher.link.process.pid)
         %s
