@@ -59,7 +59,10 @@ def blocks(page: Path) -> Iterator[Block]:
     remarks: Dict[str, str] = {}
     for token in MarkdownIt().parse(page.read_text()):
         if token.type == "html_block":
-            remarks.update(_REMARK.findall(token.content))
+            found = _REMARK.findall(token.content)
+            if not found and "page needs:" not in token.content:
+                raise PageError(f"{page}: {token.content.strip()} is no remark on a block")
+            remarks.update(found)
         elif token.type == "fence" and not token.info.startswith("{"):  # a directive of the site's
             yield Block(token.content, token.info, (token.map or [0])[0] + 1, remarks)
             remarks = {}

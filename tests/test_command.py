@@ -198,6 +198,7 @@ def test_the_templates_are_listed(command):
 
 def test_what_nothing_takes_is_refused(command):
     assert "did you mean 'rho'?" in command("t.json", "--grid", "T=1", "--set", "rhoo=2", code=2).stderr
+    assert "write NAME=VALUE" in command("t.json", "--grid", "T=1", "--set", "a(=1", code=2).stderr
     assert "no placeholder 'seed'" in command("t.json", "--grid", "T=1", "--grid", "seed=1,2", code=2).stderr
     command("t.json", "--grid", "T=1", "--grid", "seed=1,2", "--name", "s$seed", "--dry-run")
     command("t.json", "--grid", "T=1", "--grid", "seed=1,2", "--name", "s${seed}", "--dry-run")
@@ -220,6 +221,16 @@ def test_to_go_on_where_nothing_was_is_to_begin(command, tmp_path):
     assert "2 SUCCEED" in said
     assert "--resume" not in said
     assert "--resume goes on" in command("t.json", "--grid", "T=1,2", "--wd", "new").stderr
+
+
+def test_the_table_may_be_in_a_directory_of_its_own(command, tmp_path):
+    command("t.json", "--grid", "T=1", "--results", "tables/r.csv")
+    assert _results(tmp_path / "tables" / "r.csv")
+
+
+def test_a_template_that_is_no_utf_8_is_told(command, tmp_path):
+    (tmp_path / "t.json").write_bytes('{"name": "a",\n "execution": {"exec": "é"}}'.encode("latin-1"))
+    assert "t.json: line 2, column 25 of the template: this is no UTF-8" in command("t.json", code=2).stderr
 
 
 def test_a_file_that_is_not_there_is_named_once(command):

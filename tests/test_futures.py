@@ -297,6 +297,8 @@ def test_a_program_that_is_not_there(executor):
         ({"exec": "./absent"}, r"no program '\./absent' in '/.*'", "give the program's full path"),
         ({"exec": "absent"}, "no program 'absent'\n", "check PATH"),
         ({"exec": "echo hello"}, "no program 'echo hello'", "arguments go into 'args'"),
+        ({"exec": "/no/such thing"}, "no program '/no/such thing'", "look at that path"),
+        ({"exec": "./windows"}, "no interpreter for './windows'", "first line"),
         ({"exec": "./data"}, "Permission denied", "chmod"),
         ({"exec": "true", "stdout": "absent/out"}, "cannot open stdout", "make the directory"),
         ({"exec": "bash", "args": ["-c", "kill -KILL $$"]}, "ended by SIGKILL", "memory"),
@@ -304,6 +306,8 @@ def test_a_program_that_is_not_there(executor):
 )
 def test_what_to_do_about_it(executor, tmp_path, job, message, advice):
     (tmp_path / "data").write_text("data")
+    (tmp_path / "windows").write_text("#!/bin/sh\r\n")
+    (tmp_path / "windows").chmod(0o755)
     with pytest.raises(JobFailed, match=message) as caught:
         executor.submit(BasicTemplate, name="a", **job).raise_for_status(20)
     assert advice in str(caught.value).partition("next:")[2]
@@ -313,9 +317,9 @@ def test_an_omitted_job_tells_because_of_which(executor):
     good, bad = (executor.submit(ScriptTemplate, name=f"exit{n}", script=f"exit {n}") for n in (0, 1))
     omitted = executor.submit(ScriptTemplate, name="omitted", script="true", after=[good, bad])
     later = executor.submit(ScriptTemplate, name="later", script="true", after=[omitted])
-    with pytest.raises(JobFailed, match="OMITTED\n  message: it was to come after exit1 FAILED"):
+    with pytest.raises(JobFailed, match="OMITTED\n  message: it was to come after 'exit1', which is FAILED"):
         omitted.raise_for_status(20)
-    with pytest.raises(JobFailed, match="it was to come after omitted OMITTED"):
+    with pytest.raises(JobFailed, match="it was to come after 'omitted', which is OMITTED"):
         later.raise_for_status(20)
 
 

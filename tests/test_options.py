@@ -231,7 +231,8 @@ def test_of_several_that_srun_has_started_one_takes_the_allocation(tmp_path, mon
     monkeypatch.setenv("SLURM_PROCID", "1")
     with pytest.raises(InvalidOption, match="srun has started this program 2 times"):
         QCGPJExecutor(wd=tmp_path)
-    QCGPJExecutor(wd=tmp_path, resources=1).shutdown()
+    with QCGPJExecutor(wd=tmp_path, resources=1):
+        QCGPJExecutor(manager=tmp_path).shutdown()
     monkeypatch.setenv("QCG_PM_EXEC_API_JOB_ID", "a")
     QCGPJExecutor(wd=tmp_path).shutdown()
     monkeypatch.delenv("QCG_PM_EXEC_API_JOB_ID")

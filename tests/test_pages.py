@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [
     page
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if re.search("^```[a-z]", page.read_text(), re.MULTILINE)
 ]
 _NEEDS = re.compile(r"<!--\s*page needs:\s*(.*?)\s*-->")

@@ -94,7 +94,16 @@ def test_rows_for_people(command, ended):
     assert bad[head.index("STATE") :].startswith("FAILED")
     assert bad.endswith('so, it "is"')
     after = next(line for line in lines if line.startswith("after "))
-    assert after.split(maxsplit=7) == ["after", "OMITTED", "-", "-", "-", "0", "-", "it was to come after bad FAILED"]
+    assert after.split(maxsplit=7) == [
+        "after",
+        "OMITTED",
+        "-",
+        "-",
+        "-",
+        "0",
+        "-",
+        "it was to come after 'bad', which is FAILED",
+    ]
 
 
 def test_rows_in_a_state(command, ended):
@@ -135,7 +144,10 @@ def test_pictures(command, ended, tmp_path):
     [
         (["nowhere"], "'nowhere' has no record of a run"),
         ([], "'.' has no record of a run"),
-        (["study", "--state", "failed,lost"], "--state 'lost': give SUCCEED, FAILED, CANCELED, OMITTED or UNFINISHED"),
+        (
+            ["study", "--state", "failed,lost"],
+            "--state 'failed,lost': give SUCCEED, FAILED, CANCELED, OMITTED or UNFINISHED",
+        ),
         (["study", "--rows", "xml"], "'xml' is not one of"),
         (["study", "--slowest", "-1"], "slowest is -1"),
         (["study", "--timeline", "t.doc"], ".html"),

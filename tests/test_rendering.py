@@ -671,3 +671,14 @@ class TestKinds:
         other = executor.submit(lambda: '{"execution": {"exec": "true"}}')
         assert future.result(30) == {future.ids[0]: "SUCCEED"}
         assert other.result(30) == {other.ids[0]: "SUCCEED"}
+
+
+def test_a_key_that_is_no_text_is_told():
+    (job,) = rendered("{'execution': {'exec': 'e', 'env': {(1, 2): 2}}}", {}, {})
+    with pytest.raises(InvalidJob, match="write keys as text"):
+        validated(job, None)
+
+
+def test_what_is_nested_too_deeply_is_told():
+    with pytest.raises(TemplateError):
+        rendered("[" * 900 + "]" * 900, {}, {})

@@ -247,6 +247,9 @@ def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "jobs.report").write_text("sleep (SUCCEED)\n")  # the core's other format
     with pytest.raises(InvalidOption, match=r"line 1 .* is not JSON"):
         RunRecord.of(tmp_path)
+    (tmp_path / "jobs.report").write_text("[1]\n")
+    with pytest.raises(InvalidOption, match=r"line 1 .* no record of a job"):
+        RunRecord.of(tmp_path)
 
 
 def test_a_manager_that_was_given_tells_what_it_knows(tmp_path):
@@ -330,8 +333,8 @@ def test_a_page_tells_of_each_bar(ended):
     pytest.importorskip("matplotlib")
     (ended / "bad.err").write_text("</script><script>alert(1)</script>\n")
     record = RunRecord.of(ended)
-    svg, data = parts_of(record.timeline(ended / "picture.html", title="a <b> $"))
-    assert "<title>a &lt;b&gt; $</title>" in (ended / "picture.html").read_text()
+    svg, data = parts_of(record.timeline(ended / "picture.html", title="a <b> $ @data@"))
+    assert "<title>a &lt;b&gt; $ @data@</title>" in (ended / "picture.html").read_text()
     tips = {tip.split()[0]: tip for tip in data["tips"]}
     ran = [row for row in record if row["started"]]
     assert set(tips) == {

@@ -158,6 +158,9 @@ WRONG = {
     "unicode": ('{"name": "é😀", "execution": {"exec": "${e}", "stdin": "ü", "wd": ¦1}}', ["wd is 1"]),
     "python": ("# é\n{'name': '''${n}''',  # it's ${n}\n 'execution': {'exec': 'e', 'wd': ¦True,},}", ["wd is True"]),
     "schema-key": ('{"$schema": "a.json", ' + RUNS + ', ¦"zz": 1}', ["unknown key 'zz'"]),
+    "schema-elsewhere": ('{"name": "a", "¦$schema": "a.json", ' + RUNS + "}", ["'$schema' has to be the first key"]),
+    "no-text": ('{"name": "x", ' + RUNS + ', "dependencies": {"after": [¦1]}}', ["[0] is 1; write text"]),
+    "no-default": ("{" + RUNS + ', "resources": {"numCores": "${n}"}, "defaults": {"n": ¦0}}', ["numCores is 0"]),
     "blank-lines": ("\n\n  {" + RUNS + ",\n\n ¦'zz': 1}", ["unknown key 'zz'"]),
 }
 WRONG["crlf"] = (WRONG["all-at-once"][0].replace("\n", "\r\n"), WRONG["all-at-once"][1])
@@ -200,6 +203,11 @@ GOOD = {
     "both": (
         '{"name": "${n}", "execution": {"exec": "e", "args": ["${T}"]}, "defaults": {"T": [0.5]}}',
         "parameters: n; with defaults: T=[0.5]",
+    ),
+    "other-names": (
+        f"""[{{"name": "a", {RUNS}, "dependencies": {{"after": ["${{a}}", "${{b}}"]}}}},
+             {{"name": "b", {RUNS}, "dependencies": {{"after": ["a"]}}}}]""",
+        "parameters: a, b",
     ),
     "waits": (
         f'[{{"name": "a", {RUNS}, "dependencies": {{"after": ["b", "c:1"]}}}}, {{"name": "b", {RUNS}}}]',
@@ -272,13 +280,12 @@ def test_the_ready_made_templates_are_good(tmp_path):
 
 def test_what_is_no_utf_8_has_its_place(tmp_path):
     (tmp_path / "a.json").write_bytes('{\n "é": "'.encode() + b"\xe9")
-    (tmp_path / "b.json").write_bytes(b"\xef\xbb\xbf{}")
+    (tmp_path / "b.json").write_bytes(b"\xef\xbb\xbf{}")  # as editors of Windows begin a file
     completed = _run("check", "a.json", "b.json", cwd=tmp_path)
     assert completed.returncode == 1
     first, second = completed.stdout.splitlines()
     assert first.startswith("a.json:2:8: this is no UTF-8")
-    assert second.startswith("b.json:1:1: ")
-    assert "BOM" in second
+    assert second.startswith("b.json:1:1: the job has no 'execution'")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ class MissingParameter(TemplateError, KeyError):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
+        self.problem = str(self)
 
     def __str__(self) -> str:
         return (
@@ -230,6 +231,8 @@ class JobFailed(QCGPJError, RuntimeError):
 _AGAIN = "submit it again, in this program under a new name"
 
 _ADVICE_ON_MESSAGES = (
+    ("no interpreter ", "look at the first line of that file, and for line ends of Windows in it"),
+    ("no program '/", "look at that path, as the node sees it"),
     ("no program '[^']* [^']*'", "arguments go into 'args', a list; 'exec' is the program alone"),
     ("no program '.*' in '", "a path is below the directory in which the job runs; give the program's full path"),
     ("no program ", "no directory of PATH has it; check PATH, modules and venv, or give its full path"),

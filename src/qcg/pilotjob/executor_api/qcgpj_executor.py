@@ -30,6 +30,7 @@ from qcg.pilotjob.executor_api._client.options import (
     checked_signals,
     command_line,
     refuse_beside_allocation,
+    refuse_other_tasks,
 )
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
 from qcg.pilotjob.executor_api._overriding import override
@@ -129,6 +130,8 @@ class QCGPJExecutor(Executor):
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
         if allocation is not None:
             refuse_beside_allocation(manager, resources)
+        elif manager is None:
+            refuse_other_tasks(manager_args, resources)
         restarts = checked_restarts(requeue_on_node_failure, manager)
         signals = checked_signals(stop_on)
         endings.refuse_at_exit()  # before a process is started

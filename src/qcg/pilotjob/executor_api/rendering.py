@@ -13,6 +13,7 @@ the manager will look at it, and so arrives as it was written.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import numbers
@@ -20,13 +21,13 @@ import os
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.quoted_values import with_values
-from qcg.pilotjob.executor_api.template_reading import parsed
+from qcg.pilotjob.executor_api.template_reading import parsed, text_of
 from qcg.pilotjob.executor_api.template_text import (
     CLOSE,
     MARK,
@@ -39,7 +40,10 @@ from qcg.pilotjob.executor_api.template_text import (
     without_marks,
 )
 
-__all__ = ["drafted", "encoded", "refuse_unreadable", "rendered", "unused"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["drafted", "encoded", "rendered", "text_of_template", "unused"]
 
 _BRACED_VARIABLE = re.compile(r"\$\{(" + "|".join(sorted(VARIABLES)) + r")\}")
 _OPEN_IN_JSON = json.dumps(OPEN).strip('"')
@@ -66,16 +70,19 @@ def rendered(text: str, parameters: Mapping[str, Any], defaults: Mapping[str, An
     return _jobs_of(_fill(prepared, filling, variables))
 
 
-def refuse_unreadable(text: str, file: str) -> None:
-    """Refuse the text of a `file` that no parameters can make a description of.
+def text_of_template(path: Path) -> str:
+    """Return the text in a file.
 
     Raises:
-        TemplateError: it is such a text.
+        OSError: the file cannot be read.
+        TemplateError: no parameters can make a description of it.
     """
     try:
+        text = text_of(path)
         _prepared_template(text)
     except TemplateError as error:
-        raise TemplateError(f"{file}: {error}", error.problem, error.line, error.column) from error
+        raise TemplateError(f"{path}: {error}", error.problem, error.line, error.column) from error
+    return text
 
 
 def unused(text: str, names: Iterable[str]) -> str:
@@ -84,8 +91,6 @@ def unused(text: str, names: Iterable[str]) -> str:
     surplus = [name for name in names if name not in takes and name not in VARIABLES]  # those hide the manager's
     if not surplus:
         return ""
-    import difflib  # who gives what is taken does without it
-
     close = difflib.get_close_matches(surplus[0], takes, n=1)
     more = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(takes)) or 'no parameters'}"
     return f"the template has no placeholder {', '.join(map(repr, surplus))}; {more}"
@@ -251,7 +256,10 @@ _PREPARED = frozenset({_Hole, _Text, _List, _Dict})  # all else stays what it is
 @lru_cache(maxsize=256)
 def _prepared_template(text: str) -> Tuple[Template, Any]:
     template = with_values(compiled(text))
-    return template, None if template.structure is None else _prepared(template.structure)
+    try:
+        return template, None if template.structure is None else _prepared(template.structure)
+    except RecursionError:
+        raise TemplateError("the template is nested too deeply to be read") from None
 
 
 def _prepared(value: Any) -> Any:
@@ -262,10 +270,14 @@ def _prepared(value: Any) -> Any:
             return _Hole(whole.group(1))
         return _Text(value) if OPEN in value or "$" in value else value
     if isinstance(value, dict):
-        return _Dict((_prepared(key), _prepared(item)) for key, item in value.items())
+        return _Dict((_prepared_key(key), _prepared(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return _List(map(_prepared, value))
     return value
+
+
+def _prepared_key(key: Any) -> Any:
+    return _prepared(key) if isinstance(key, str) else key
 
 
 def _fill(value: Any, filling: List[Any], variables: _Variables) -> Any:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from typing import Any, ClassVar, Dict, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Tuple
 
 from qcg.pilotjob.executor_api.errors import TemplateError
 
-__all__ = ["Lines", "error_at", "parsed"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Lines", "error_at", "parsed", "text_of"]
 
 
 def error_at(text: str, offset: int, problem: str) -> TemplateError:
@@ -17,6 +20,21 @@ def error_at(text: str, offset: int, problem: str) -> TemplateError:
     line = text.count("\n", 0, offset) + 1
     column = offset - text.rfind("\n", 0, offset)
     return TemplateError(f"line {line}, column {column} of the template: {problem}", problem, line, column)
+
+
+def text_of(path: Path) -> str:
+    """Return the text in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        TemplateError: with its place, for what is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(errors="replace")
+        problem = f"this is no UTF-8 ({error.reason}); save the file in that encoding"
+        raise error_at(before, len(before), problem) from error
 
 
 class Lines:

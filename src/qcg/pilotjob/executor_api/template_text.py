@@ -120,6 +120,7 @@ def compiled(text: str) -> Template:
         if all(hole.quoted for hole in template.holes):
             parsed(even(text, template))  # raises the same, with the place in the user's own text
             raise  # no value can mend it; otherwise a str outside quotes may bring what is missing
+    _refuse_late_schema(text, template, structure)
     defaults = _take_defaults(structure)
     mark = MARK.search(json.dumps(defaults, ensure_ascii=False))
     if mark:
@@ -127,6 +128,14 @@ def compiled(text: str) -> Template:
         number = mark.group(1)
         raise error_at(text, template.holes[int(number)].start, problem) if number.isdigit() else TemplateError(problem)
     return Template(template.pieces, template.holes, structure, defaults)
+
+
+def _refuse_late_schema(text: str, template: Template, structure: Any) -> None:
+    for key in structure if isinstance(structure, dict) and "execution" in structure else ():
+        mark = MARK.fullmatch(key) if isinstance(key, str) else None
+        hole = template.holes[int(mark.group(1))] if mark and mark.group(1).isdigit() else None
+        if hole is not None and (hole.name, hole.braced) == ("schema", False):
+            raise error_at(text, hole.start, "'$schema' has to be the first key; here it would be a placeholder")
 
 
 def without_schema(text: str) -> str:

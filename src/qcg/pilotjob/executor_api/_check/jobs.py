@@ -6,7 +6,7 @@ import copy
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from qcg.pilotjob.executor_api._check.places import Path
-from qcg.pilotjob.executor_api._check.stand_ins import GOOD, Open
+from qcg.pilotjob.executor_api._check.stand_ins import GOOD, NO_NAME, Open
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.validation import validated
 
@@ -14,6 +14,7 @@ __all__ = ["sure_problems"]
 
 _Place = Tuple[Path, Optional[str]]
 _MOST = 1000  # problems of one job that are looked for
+_MOST_PLACES = 50  # that may be absent one by one
 
 
 def sure_problems(job: Any, may_be_absent: Sequence[Open], unknown: Iterable[Path]) -> List[InvalidJob]:
@@ -30,7 +31,9 @@ def sure_problems(job: Any, may_be_absent: Sequence[Open], unknown: Iterable[Pat
         chosen = copy.deepcopy(job)
         for place in absent:
             _put(chosen, place.path, place.absent)
-        problems = {(problem.path, problem.key): problem for problem in _problems(copy.deepcopy(chosen))}
+        problems: Dict[_Place, InvalidJob] = {}
+        for problem in _problems(copy.deepcopy(chosen)):
+            problems.setdefault((problem.path, problem.key), problem)  # later ones may come from the mending
         rounds.append((chosen, problems))
         found = {**problems, **found}
     return [
@@ -43,7 +46,7 @@ def sure_problems(job: Any, may_be_absent: Sequence[Open], unknown: Iterable[Pat
 def _choices(places: Sequence[Open]) -> List[Sequence[Open]]:
     """Return the lists of what is absent."""
     some: List[Sequence[Open]] = [[], places] if places else [[]]
-    if len(places) > 1:
+    if 1 < len(places) <= _MOST_PLACES:
         for place in places:
             some += [[place], [other for other in places if other is not place]]
     return some
@@ -77,7 +80,7 @@ def _mend(job: Any, problem: InvalidJob) -> None:
     elif problem.path == ("execution",) and isinstance(job["execution"], dict):
         job["execution"]["exec"] = GOOD["exec"]  # it had neither this nor a script
     elif isinstance(problem.path[-1], int):
-        _put(job, problem.path, "x")
+        _put(job, problem.path, NO_NAME)
     else:
         _put(job, problem.path, copy.deepcopy(GOOD.get(problem.path[-1])))
 

@@ -18,6 +18,8 @@ from qcg.pilotjob.executor_api.validation import refuse_cycles
 
 __all__ = ["Finding", "Report", "checked"]
 
+_NONE: Tuple[Any, ...] = (None, "", [], {})  # defaults that mean that there is nothing
+
 
 @dataclass(frozen=True, order=True)
 class Finding:
@@ -67,7 +69,7 @@ class _Check:
     def __init__(self, readable: Readable) -> None:
         self._template: Template = readable.template
         self._places = Places(readable.text)
-        self._values = {name: value for name, value in self._template.defaults.items() if value}
+        self._values = {name: value for name, value in self._template.defaults.items() if value not in _NONE}
         self._names = {hole.name for hole in self._template.holes}
         self._jobs = list(_jobs_of(self._template.structure))
         self.waits_for: List[str] = []
@@ -95,7 +97,7 @@ class _Check:
         for job, draft in zip(self._jobs, drafts):
             yield from self._of_job(job, draft)
         yield from self._of_names()
-        yield from self._of_circle(drafts)
+        yield from self._of_circle()
 
     def _of_defaults(self) -> Iterator[Tuple[int, str]]:
         for name, value in self._template.defaults.items():
@@ -126,6 +128,8 @@ class _Check:
             around = _at(written, problem.path)
             if problem.key is not None and isinstance(around, dict) and problem.key not in around:
                 continue  # the key is a placeholder's
+            if problem.key is not None and not problem.key.strip("_"):
+                continue  # blotted out, and told of
             yield self._place(base, written, problem), self._said(written, draft, problem)
 
     def _place(self, base: Path, written: Any, problem: InvalidJob) -> int:
@@ -172,17 +176,23 @@ class _Check:
             name for name in dict.fromkeys(_after(job for _, job in self._jobs)) if name.partition(":")[0] not in before
         ]
 
-    def _of_circle(self, drafts: List[Dict[str, Any]]) -> Iterator[Tuple[int, str]]:
-        named = [draft for draft in drafts if isinstance(draft.get("name"), str)]
-        after = {draft["name"]: _names(_at(draft, ("dependencies", "after"))) for draft in named}
+    def _of_circle(self) -> Iterator[Tuple[int, str]]:
+        after = {
+            self._as_written(job["name"]): [
+                self._as_written(name) for name in _names(_at(job, ("dependencies", "after")))
+            ]
+            for _, job in self._jobs
+            if isinstance(job, dict) and isinstance(job.get("name"), str)
+        }
         circle = circle_in(after)
         if not circle or len(circle) < 2:
             return  # a job that waits for itself is told of already
-        first = next(number for number, draft in enumerate(drafts) if draft.get("name") in circle)
+        first = next(number for number, (_, job) in enumerate(self._jobs) if self._as_written(job["name"]) in circle)
         try:
             refuse_cycles([{"name": name, "dependencies": {"after": after[name]}, "execution": {}} for name in circle])
         except InvalidJob as error:
-            yield self._places.value((*self._jobs[first][0], "dependencies", "after")), error.problem
+            place = self._places.value((*self._jobs[first][0], "dependencies", "after"))
+            yield place, error.problem
 
 
 def _jobs_of(structure: Any) -> Iterator[Tuple[Path, Any]]:

@@ -8,9 +8,12 @@ from qcg.pilotjob.executor_api._check.places import Path
 from qcg.pilotjob.executor_api.quoted_values import ANY, NO_TEXT
 from qcg.pilotjob.executor_api.template_text import MARK, Hole, Template
 
-__all__ = ["GOOD", "MANY", "Open", "open_places", "stand_ins"]
+__all__ = ["GOOD", "NO_NAME", "Open", "open_places", "stand_ins"]
 
-MANY = 10**9
+_MANY = 10**9
+NO_NAME = "x "
+"""A text that no job can have as its name."""
+
 GOOD: Dict[Union[str, int], Any] = {
     "args": [],
     "attributes": {},
@@ -21,7 +24,7 @@ GOOD: Dict[Union[str, int], Any] = {
     "exec": "x",
     "execution": {"exec": "x"},
     "iteration": {"stop": 1},
-    "max": MANY,
+    "max": _MANY,
     "min": 1,
     "model": "default",
     "model_opts": {},
@@ -34,7 +37,7 @@ GOOD: Dict[Union[str, int], Any] = {
     "scheduler": {"name": "maximum-iters"},
     "script": "x",
     "start": 0,
-    "stop": MANY,
+    "stop": _MANY,
     "values": ["x"],
     "wt": "1h",
 }
@@ -57,10 +60,14 @@ def stand_ins(template: Template, job: Any, values: Mapping[str, Any]) -> Dict[i
     The others are texts, or parts of some, for which the placeholder's own name will do.
     """
     chosen = {}
+    own = _whole(job["name"]) if isinstance(job, dict) and isinstance(job.get("name"), str) else None
     for path, text in _texts(job, ()):
         number = _whole(text)
-        if number is not None and template.holes[number].name not in values:
-            chosen[number] = _good_at(path, template.holes[number])
+        if number is None or template.holes[number].name in values:
+            continue
+        hole = template.holes[number]
+        is_another = path[:2] == ("dependencies", "after") and (own is None or template.holes[own].name != hole.name)
+        chosen[number] = NO_NAME if is_another and hole.quoted else _good_at(path, hole)
     return chosen
 
 

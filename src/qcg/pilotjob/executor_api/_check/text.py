@@ -12,6 +12,7 @@ from qcg.pilotjob.executor_api.template_text import Template, compiled, cut, eve
 
 __all__ = ["Readable", "offset_of", "read"]
 
+_MOST = 100
 _STUMBLE = re.compile(r"""\\u....|\\.|\$\{[^{}"'\n]*\}?|\$\w*|\$""")
 
 
@@ -47,7 +48,7 @@ def read(text: str) -> Tuple[Optional[Readable], List[TemplateError]]:
 def _mended(text: str, step: Callable[[str], Template]) -> Tuple[str, List[TemplateError]]:
     """Do `step` until nothing stops it; what does is blotted out, so that all behind it keeps its place."""
     problems: List[TemplateError] = []
-    while True:
+    while len(problems) < _MOST:
         try:
             step(text)
         except TemplateError as error:
@@ -58,7 +59,8 @@ def _mended(text: str, step: Callable[[str], Template]) -> Tuple[str, List[Templ
             problems.append(error)
             text = text[:offset] + "_" * len(stumble.group()) + text[stumble.end() :]
         else:
-            return text, problems
+            break
+    return text, problems
 
 
 def offset_of(text: str, error: TemplateError) -> int:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
         resume: Union[str, "os.PathLike[str]", None]
 
 
-__all__ = ["LOG_LEVELS", "checked_restarts", "checked_signals", "command_line", "refuse_beside_allocation"]
+__all__ = [
+    "LOG_LEVELS",
+    "checked_restarts",
+    "checked_signals",
+    "command_line",
+    "refuse_beside_allocation",
+    "refuse_other_tasks",
+]
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
@@ -57,8 +64,6 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
         InvalidOption: an argument has no meaning.
     """
     arguments = [*_directory(options["wd"], options["resume"], extra), "--log", _log_level(options["log_level"])]
-    if options["resources"] is None and not any(str(argument).startswith(_PART) for argument in extra):
-        _refuse_other_tasks()
     if options["resources"] is not None:
         # the core would tell jobs of an allocation that has the name of its made-up node
         arguments += ["--nodes", _nodes(options["resources"]), "--envschema", "common"]
@@ -172,8 +177,14 @@ def _nodes(resources: Union[int, str]) -> str:
     return ",".join(node.group() for node in nodes if node)
 
 
-def _refuse_other_tasks() -> None:
-    """Refuse what srun has started beside another one like it: each would run all jobs, in the same allocation."""
+def refuse_other_tasks(extra: Sequence[Any], resources: Any) -> None:
+    """Refuse what srun has started beside another one like it: each would run all jobs, in the same allocation.
+
+    Raises:
+        InvalidOption: there is another one, and this is not the first.
+    """
+    if resources is not None or any(str(argument).startswith(_PART) for argument in extra):
+        return
     tasks, task = (int(os.environ.get(name) or 0) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
     if task == 0 or tasks < 2:
         return

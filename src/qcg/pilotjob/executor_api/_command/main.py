@@ -112,6 +112,7 @@ def _run(study: Study, wd: Path, options: Dict[str, Any], results: Path, *, resu
     list(study.descriptions())  # what is wrong with one of them is told before any runs
     if not resume and (wd / results).exists():
         print(f"{wd / results} will be written anew; --resume goes on with an earlier run", file=sys.stderr)
+    (wd / results).parent.mkdir(parents=True, exist_ok=True)
     futures: List[Any] = []
     try:
         where: Dict[str, Any] = {"resume": wd} if resume and runs_in(str(wd)) else {"wd": wd}
@@ -145,7 +146,7 @@ def _watch(directory: Path) -> None:
 
 def _settings(fixed: Sequence[str]) -> Dict[str, str]:
     for setting in fixed:
-        if "=" not in setting:
+        if not setting.partition("=")[0].isidentifier() or "=" not in setting:
             raise typer.BadParameter(f"--set {setting!r}: write NAME=VALUE")
     return dict(setting.split("=", 1) for setting in fixed)
 
@@ -158,4 +159,4 @@ def _has_tqdm() -> bool:
 
 def main() -> None:
     """Run the command, and end the program with its exit code."""
-    run_app(app, ImportError)
+    run_app(app, ImportError, OSError)

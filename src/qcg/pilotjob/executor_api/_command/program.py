@@ -1,5 +1,6 @@
 """What the commands have in common: typer, and how they end."""
 
+import io
 import os
 import sys
 from typing import Type
@@ -20,6 +21,8 @@ _INTERRUPTED = 130
 
 def run_app(app: "typer.Typer", *told: Type[Exception]) -> None:
     """Run a command, and end the program with its exit code; our own errors and those `told` are messages."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

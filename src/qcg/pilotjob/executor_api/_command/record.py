@@ -74,7 +74,7 @@ def _states(given: str) -> Set[str]:
     states = [state.strip().upper() for state in given.split(",")]
     for state in states:
         if state not in _STATES:
-            raise InvalidOption(f"--state {state.lower()!r}: give {', '.join(_STATES[:-1])} or {_STATES[-1]}")
+            raise InvalidOption(f"--state {given!r}: give {', '.join(_STATES[:-1])} or {_STATES[-1]}")
     return set(states)
 
 

@@ -99,7 +99,7 @@ def _template(given: str) -> Any:
 
 
 def _occurs(name: str, naming: str) -> bool:
-    return name == "name" or re.search(rf"\$(\{{{name}\}}|{name}\b)", naming) is not None
+    return name == "name" or re.search(rf"(?<!\$)\$(\{{{name}\}}|{name}\b)", naming) is not None
 
 
 def _name(naming: str, row: Dict[str, Any], number: int) -> str:

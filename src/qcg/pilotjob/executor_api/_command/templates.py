@@ -11,6 +11,8 @@ from typing_extensions import Annotated
 from qcg.pilotjob.executor_api._check.report import Finding, Report, checked
 from qcg.pilotjob.executor_api._command.program import run_app, typer
 from qcg.pilotjob.executor_api._command.ready_made import listing
+from qcg.pilotjob.executor_api.errors import TemplateError
+from qcg.pilotjob.executor_api.template_reading import text_of
 
 __all__ = ["app", "main"]
 
@@ -56,11 +58,10 @@ def list_templates() -> None:
 
 def _report(file: Path) -> Report:
     try:
-        return checked(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start]
-        line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode()) + 1
-        return Report([Finding(line, column, f"this is no UTF-8 ({error.reason}); save the file in that encoding")])
+        text = text_of(file)
+    except TemplateError as error:
+        return Report([Finding(error.line or 1, error.column or 1, error.problem)])
+    return checked(text)
 
 
 def _parameters(report: Report) -> str:

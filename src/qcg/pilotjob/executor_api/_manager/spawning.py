@@ -93,6 +93,8 @@ class Spawner:
 def _missing(name: str, cwd: str) -> str:
     if name == cwd:
         return f"working directory {name!r}"
+    if "/" in name and os.path.exists(os.path.join(cwd, name)):
+        return f"interpreter for {name!r}, which its first line names"
     is_below = "/" in name and not os.path.isabs(name)
     return f"program {name!r}" + (f" in {cwd!r}" if is_below else "")
 

@@ -270,7 +270,7 @@ class WaitingJobs:
                 waiting.wait_no_more_for(name)
             elif state is None or state.is_finished():
                 del self._waiting[waiting.job.name]
-                self._omit(waiting.job, f"{name} {state.name if state else 'is not there'}")
+                self._omit(waiting.job, f"{name!r}, which is {state.name if state else 'not there'}")
                 return
         if waiting.after:
             return

@@ -107,20 +107,21 @@ class _Picture:
 
     def finish(self, title: str, handles: List[Any]) -> None:
         """Write what stands around the picture; a `$` in a name is no formula."""
-        self._title = title
+        self._title = title.encode("utf-8", "backslashreplace").decode()  # a directory may be called anything
         for side in ("top", "right"):
             self.axes.spines[side].set_visible(False)
-        self._figure.suptitle(title, x=0.01, ha="left", fontsize=9, parse_math=False)
+        self._figure.suptitle(self._title, x=0.01, ha="left", fontsize=9, parse_math=False)
         corner = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
         self.axes.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=8, **corner)
 
     def save(self, tips: Callable[[], Tips]) -> Path:
         """Write the file, and return its path; a page has the tips."""
+        whole = self._figure.bbox_inches  # whatever the user's settings are
         if not self.is_page:
-            self._figure.savefig(self._path, dpi=130)
+            self._figure.savefig(self._path, dpi=130, bbox_inches=whole)
             return self._path
         drawn = io.StringIO()
-        self._figure.savefig(drawn, format="svg")
+        self._figure.savefig(drawn, format="svg", bbox_inches=whole)
         place = self.axes.get_position()  # as the layout has left it, and from below
         box = (place.x0, 1.0 - place.y1, place.width, place.height)
         write_page(self._path, self._title, drawn.getvalue(), box, tips())

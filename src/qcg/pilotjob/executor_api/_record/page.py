@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import List, Tuple
@@ -49,8 +50,6 @@ def write_page(path: Path, title: str, picture: str, box: Box, tips: Tips) -> No
     """Write the page; `box` has left, top, width and height of where the lanes are, as parts of the picture's."""
     # In a script element only a "<" could end it: what a job wrote may be anything.
     data = json.dumps({"box": box, **asdict(tips)}, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {"@title@": html.escape(title), "@picture@": picture[picture.index("<svg") :], "@data@": data}
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    before, _, rest = page.replace("@title@", html.escape(title)).partition("@picture@")
-    between, _, after = rest.partition("@data@")
-    drawn = picture[picture.index("<svg") :]
-    path.write_text(f"{before}{drawn}{between}{data}{after}", encoding="utf-8")
+    path.write_text(re.sub("|".join(parts), lambda mark: parts[mark.group()], page), encoding="utf-8")

@@ -163,9 +163,12 @@ def _lines(path: Path) -> Iterator[Dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return  # torn: the manager is writing it, or was when it ended
             try:
-                yield json.loads(line)
+                entry = json.loads(line)
             except ValueError:
                 raise InvalidOption(f"line {number} of {path} is not JSON, as a manager writes it by default") from None
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                raise InvalidOption(f"line {number} of {path} is no record of a job: it has no name")
+            yield entry
 
 
 def _eras(directory: Path, now: Optional[datetime]) -> List[Era]:

@@ -37,7 +37,8 @@ class RunFailure:
         It is read when it is asked for.
         """
         lines = tail(self.row["stderr"], 20).splitlines() if self.row["stderr"] else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return "".join(character if character.isprintable() else " " for character in last)
 
     def __str__(self) -> str:
         code = self.row["exit_code"]

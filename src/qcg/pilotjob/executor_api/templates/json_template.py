@@ -24,11 +24,10 @@ class JSONTemplate(QCGPJTemplate):
     def __init__(self, path: Union[str, "os.PathLike[str]"], **defaults: Any) -> None:
         from pathlib import Path  # half a dozen modules, which need not delay the start of those who have no file
 
-        from qcg.pilotjob.executor_api.rendering import refuse_unreadable  # not for those who have no file either
+        from qcg.pilotjob.executor_api.rendering import text_of_template  # not for those who have no file either
 
         self.path = Path(path)
-        self._text = self.path.read_text(encoding="utf-8")
-        refuse_unreadable(self._text, str(self.path))
+        self._text = text_of_template(self.path)
         self._defaults = defaults
 
     def template(self) -> Tuple[str, Dict[str, Any]]:  # type: ignore[override]  # an object's template, not a class's
