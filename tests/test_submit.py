@@ -47,12 +47,14 @@ def test_a_missing_parameter_is_a_key_error_that_names_it(executor):
 
 
 def test_a_keyword_that_nothing_takes_is_told_where_submit_was_called(executor):
-    with pytest.warns(UserWarning, match="no placeholder 'after'; it takes args, exec, name, stderr, stdout") as caught:
-        assert executor.submit(BasicTemplate, name="a", exec="true", after=[]).result(20) == {"a": "SUCCEED"}
+    with pytest.warns(
+        UserWarning, match="no placeholder 'cores'; it takes after, args, exec, name, stderr, stdout"
+    ) as caught:
+        assert executor.submit(BasicTemplate, name="a", exec="true", cores=2).result(20) == {"a": "SUCCEED"}
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="did you mean 'walltime'"):
         executor.submit(ScriptTemplate, name="b", script="true", walltme="1m")
-    executor.submit(BasicTemplate, {"after": []}, name="c", exec="true")  # a row of a table may have more
+    executor.submit(BasicTemplate, {"cores": 2}, name="c", exec="true")  # a row of a table may have more
     executor.submit(lambda: "{'execution': {'exec': 'true', 'args': ['$${it}']}}", it="d")  # it hides the manager's
 
 

@@ -16,14 +16,25 @@ PAGES = [
 ]
 
 
+@pytest.fixture
+def commands(tmp_path_factory):
+    """A directory with the commands of this environment; it may have a mpirun too, which is not the cluster's."""
+    directory = tmp_path_factory.mktemp("bin")
+    for path in Path(sys.executable).parent.glob("qcg-pm-*"):
+        (directory / path.name).symlink_to(path)
+    (directory / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (directory / "python").chmod(0o755)
+    return directory
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 @pytest.mark.usefixtures("outside", "mpi_program", "mpi_alone")
-def test_the_page_runs_on_a_cluster(page, for_mpi, tmp_path):
+def test_the_page_runs_on_a_cluster(page, commands, for_mpi, tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     done = subprocess.run(
         [sys.executable, "-W", "error", ROOT / "tests" / "page.py", page, "--slurm"],
         cwd=tmp_path,
-        env={**os.environ, **for_mpi, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+        env={**os.environ, **for_mpi, "PATH": f"{commands}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=240,

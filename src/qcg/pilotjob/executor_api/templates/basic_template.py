@@ -14,7 +14,8 @@ class BasicTemplate(QCGPJTemplate):
     """A program on one core.
 
     Parameters: `name` and `exec` are required; `args` (a list, none by default), `stdout` and `stderr` (files, by
-    default ``stdout`` and ``stderr``).
+    default ``stdout`` and ``stderr``, the same for all jobs), `after` (a list of futures or job names that must succeed
+    first).
     """
 
     @staticmethod
@@ -28,7 +29,8 @@ class BasicTemplate(QCGPJTemplate):
                 "args": ${args},
                 "stdout": "${stdout}",
                 "stderr": "${stderr}"
-            }
+            },
+            "dependencies": {"after": ${after}}
         }
         """
-        return text, {"args": [], "stdout": "stdout", "stderr": "stderr"}
+        return text, {"args": [], "stdout": "stdout", "stderr": "stderr", "after": []}
