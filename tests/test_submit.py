@@ -46,6 +46,11 @@ def test_a_missing_parameter_is_a_key_error_that_names_it(executor):
     assert "exec=" in str(caught.value)
 
 
+def test_a_program_that_is_to_come_after_others(executor):
+    bad = executor.submit(BasicTemplate, name="bad", exec="false")
+    assert executor.submit(BasicTemplate, name="after", exec="true", after=[bad]).result(20) == {"after": "OMITTED"}
+
+
 def test_a_keyword_that_nothing_takes_is_told_where_submit_was_called(executor):
     with pytest.warns(
         UserWarning, match="no placeholder 'cores'; it takes after, args, exec, name, stderr, stdout"
