@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -138,6 +139,29 @@ def test_an_interrupted_study_leaves_a_table(started, command, tmp_path, wait_un
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert {row["state"] for row in _results(tmp_path / "results.csv")} == {"CANCELED"}
+
+
+def test_a_run_that_ends_while_its_watcher_connects(tmp_path):
+    boot = """
+        from qcg.pilotjob.executor_api import *
+        from qcg.pilotjob.executor_api._command import main
+        run = QCGPJExecutor(wd="study", resources=2)
+        run.submit(ScriptTemplate, name="bad", script="exit 3").result()
+        def record_of(directory, of=RunRecord.of):
+            run.shutdown()  # in the moment in which it is connected
+            return of(directory)
+        main.RunRecord.of = record_of
+        main._watch("study")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(boot)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr.splitlines()[0] == "1 jobs: 1 FAILED"
 
 
 def test_a_run_of_somebody_else_is_watched(started, command, tmp_path, wait_until):

@@ -10,14 +10,16 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from typing_extensions import Annotated
 
-from qcg.pilotjob.executor_api._client.directories import runs_in
+from qcg.pilotjob.executor_api._client.directories import find_run, runs_in
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
 from qcg.pilotjob.executor_api._command.program import run_app, typer
 from qcg.pilotjob.executor_api._command.ready_made import listing
 from qcg.pilotjob.executor_api._command.study import Study
 from qcg.pilotjob.executor_api.allocation import Allocation
+from qcg.pilotjob.executor_api.errors import ManagerDied
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
+from qcg.pilotjob.executor_api.run_record import RunRecord
 
 __all__ = ["app", "main"]
 
@@ -134,11 +136,16 @@ def _allocation(asked_for: Dict[str, Any]) -> Optional[Allocation]:
 
 
 def _watch(directory: Path) -> None:
-    with QCGPJExecutor(manager=directory, progress=_has_tqdm()) as executor:
-        names = sorted(executor.qcgpj_manager.list())
-        futures = [executor.attach(name) for name in names]
-        wait(futures)
-    ended = table.ended({name: {"name": name} for name in names}, futures)
+    run = find_run("--watch", directory)
+    with QCGPJExecutor(manager=run, progress=_has_tqdm()) as executor:
+        names = sorted({row["name"] for row in RunRecord.of(run)})
+        try:
+            futures = [executor.attach(name) for name in names]
+        except ManagerDied:  # it has ended in that moment, and its record tells of all
+            ended: List[Dict[str, Any]] = [dict(row) for row in RunRecord.of(run)]
+        else:
+            wait(futures)
+            ended = table.ended({name: {"name": name} for name in names}, futures)
     print(table.summary(ended), file=sys.stderr)
     if any(row["state"] != "SUCCEED" for row in ended):
         raise typer.Exit(_FAILED)
