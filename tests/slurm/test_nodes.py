@@ -176,7 +176,7 @@ def test_when_all_nodes_have_gone_nothing_waits(in_allocation_of_its_own, lose):
         assert cores(executor) == [0, 0, 0]
         left = time.monotonic()
     left = time.monotonic() - left
-    messages = sorted({each.message.partition(" is lost")[0] for each in failures})
+    messages = sorted({each.message.partition(" is lost")[0] for each in failures if each.status == "FAILED"})
     print(json.dumps([seconds, left, [each.status for each in failures], messages, str(refused)]))
     """.replace("LOSE", lose),
             check=False,
@@ -185,7 +185,8 @@ def test_when_all_nodes_have_gone_nothing_waits(in_allocation_of_its_own, lose):
     seconds, left, states, messages, refused = found
     assert seconds < 10.0
     assert left < 2.0
-    assert states == ["FAILED"] * 106
+    assert states[:-1] == ["FAILED"] * 105
+    assert states[-1] in ("FAILED", "OMITTED")  # no node is left for it, and what it waits for has failed
     assert all("node n" in message for message in messages), messages
     assert "jobs can use 0 here; node n" in refused
 
