@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from typing import Any, Iterator, Mapping, Tuple
 
-from qcg.pilotjob.executor_api.template_text import MARK, Template
+from qcg.pilotjob.executor_api.template_text import Template, hole_in
 
 __all__ = ["ANY", "NO_TEXT", "OR_TEXT", "with_values"]
 
@@ -67,8 +67,8 @@ def _in_mapping(value: Any, places: Mapping[str, Any]) -> Iterator[Tuple[int, bo
         place = places.get(ANY, places.get(key))
         if place is None:
             continue
-        whole = MARK.fullmatch(item) if isinstance(item, str) else None
-        if whole and whole.group(1).isdigit():
-            yield int(whole.group(1)), place is OR_TEXT
+        number = hole_in(item)
+        if number is not None:
+            yield number, place is OR_TEXT
         else:
             yield from _in_mapping(item, place)

@@ -37,6 +37,7 @@ from qcg.pilotjob.executor_api.template_text import (
     Piece,
     Template,
     compiled,
+    hole_in,
     without_marks,
 )
 
@@ -265,9 +266,9 @@ def _prepared_template(text: str) -> Tuple[Template, Any]:
 def _prepared(value: Any) -> Any:
     """Return `value` in a form that tells what has to be filled in."""
     if isinstance(value, str):
-        whole = MARK.fullmatch(value)
-        if whole and whole.group(1).isdigit():
-            return _Hole(whole.group(1))
+        number = hole_in(value)
+        if number is not None:
+            return _Hole(number)
         return _Text(value) if OPEN in value or "$" in value else value
     if isinstance(value, dict):
         return _Dict((_prepared_key(key), _prepared(item)) for key, item in value.items())

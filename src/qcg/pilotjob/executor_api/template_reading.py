@@ -12,13 +12,17 @@ from qcg.pilotjob.executor_api.errors import TemplateError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Lines", "error_at", "parsed", "text_of"]
+__all__ = ["Lines", "error_at", "parsed", "place_of", "text_of"]
+
+
+def place_of(text: str, offset: int) -> Tuple[int, int]:
+    """Return line and column of a character, both counted from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def error_at(text: str, offset: int, problem: str) -> TemplateError:
     """Return an error that names the place of `offset` in `text`."""
-    line = text.count("\n", 0, offset) + 1
-    column = offset - text.rfind("\n", 0, offset)
+    line, column = place_of(text, offset)
     return TemplateError(f"line {line}, column {column} of the template: {problem}", problem, line, column)
 
 

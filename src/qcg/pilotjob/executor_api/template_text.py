@@ -26,6 +26,7 @@ __all__ = [
     "compiled",
     "cut",
     "even",
+    "hole_in",
     "without_marks",
     "without_schema",
 ]
@@ -130,10 +131,16 @@ def compiled(text: str) -> Template:
     return Template(template.pieces, template.holes, structure, defaults)
 
 
+def hole_in(value: Any) -> Optional[int]:
+    """Return the number of the placeholder that is all of `value`; None when it is something else."""
+    mark = MARK.fullmatch(value) if isinstance(value, str) else None
+    return int(mark.group(1)) if mark and mark.group(1).isdigit() else None
+
+
 def _refuse_late_schema(text: str, template: Template, structure: Any) -> None:
     for key in structure if isinstance(structure, dict) and "execution" in structure else ():
-        mark = MARK.fullmatch(key) if isinstance(key, str) else None
-        hole = template.holes[int(mark.group(1))] if mark and mark.group(1).isdigit() else None
+        number = hole_in(key)
+        hole = None if number is None else template.holes[number]
         if hole is not None and (hole.name, hole.braced) == ("schema", False):
             raise error_at(text, hole.start, "'$schema' has to be the first key; here it would be a placeholder")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._check.places import Path
+from qcg.pilotjob.executor_api._check.places import Path, at
 from qcg.pilotjob.executor_api._check.stand_ins import GOOD, NO_NAME, Open
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.validation import validated
@@ -13,6 +13,7 @@ from qcg.pilotjob.executor_api.validation import validated
 __all__ = ["sure_problems"]
 
 _Place = Tuple[Path, Optional[str]]
+_ABSENT = object()
 _MOST = 1000  # problems of one job that are looked for
 _MOST_PLACES = 50  # that may be absent one by one
 
@@ -39,7 +40,7 @@ def sure_problems(job: Any, may_be_absent: Sequence[Open], unknown: Iterable[Pat
     return [
         problem
         for place, problem in found.items()
-        if all(place in problems for chosen, problems in rounds if _has(chosen, problem.path))
+        if all(place in problems for chosen, problems in rounds if at(chosen, problem.path, _ABSENT) is not _ABSENT)
     ]
 
 
@@ -93,12 +94,3 @@ def _put(job: Any, path: Path, value: Any) -> None:
         job[path[-1]] = value
     elif path[-1] in job:
         del job[path[-1]]
-
-
-def _has(job: Any, path: Path) -> bool:
-    for step in path:
-        try:
-            job = job[step]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True

@@ -8,9 +8,19 @@ from typing import Any, Dict, List, Tuple, Union
 
 from qcg.pilotjob.executor_api.template_reading import Lines
 
-__all__ = ["Path", "Places"]
+__all__ = ["Path", "Places", "at"]
 
 Path = Tuple[Union[str, int], ...]
+
+
+def at(value: Any, path: Path, absent: Any = None) -> Any:
+    """Return what is at `path` in `value`; `absent` when nothing is."""
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return absent
+    return value
 
 
 class Places:

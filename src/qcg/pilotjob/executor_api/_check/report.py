@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 from qcg.pilotjob.executor_api._check.jobs import sure_problems
-from qcg.pilotjob.executor_api._check.places import Path, Places
+from qcg.pilotjob.executor_api._check.places import Path, Places, at
 from qcg.pilotjob.executor_api._check.stand_ins import open_places, stand_ins
 from qcg.pilotjob.executor_api._check.text import Readable, offset_of, read
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob, TemplateError
 from qcg.pilotjob.executor_api.rendering import drafted
-from qcg.pilotjob.executor_api.template_reading import parsed
-from qcg.pilotjob.executor_api.template_text import MARK, VARIABLES, Template
+from qcg.pilotjob.executor_api.template_reading import parsed, place_of
+from qcg.pilotjob.executor_api.template_text import MARK, VARIABLES, Template, hole_in
 from qcg.pilotjob.executor_api.validation import refuse_cycles
 
 __all__ = ["Finding", "Report", "checked"]
@@ -59,8 +59,7 @@ def checked(text: str) -> Report:
 
 
 def _findings(text: str, found: List[Tuple[int, str]]) -> List[Finding]:
-    places = ((text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at), problem) for at, problem in found)
-    return sorted({Finding(*place) for place in places})
+    return sorted({Finding(*place_of(text, offset), problem) for offset, problem in found})
 
 
 class _Check:
@@ -70,7 +69,6 @@ class _Check:
         self._template: Template = readable.template
         self._places = Places(readable.text)
         self._values = {name: value for name, value in self._template.defaults.items() if value not in _NONE}
-        self._names = {hole.name for hole in self._template.holes}
         self._jobs = list(_jobs_of(self._template.structure))
         self.waits_for: List[str] = []
 
@@ -101,7 +99,7 @@ class _Check:
 
     def _of_defaults(self) -> Iterator[Tuple[int, str]]:
         for name, value in self._template.defaults.items():
-            if name not in self._names:
+            if name not in self._template.names:
                 place = self._places.key(("defaults", name))
                 yield (
                     place,
@@ -125,7 +123,7 @@ class _Check:
         base, written = job
         may_be_absent, unknown = open_places(self._template, written, self._values)
         for problem in sure_problems(draft, may_be_absent, unknown):
-            around = _at(written, problem.path)
+            around = at(written, problem.path)
             if problem.key is not None and isinstance(around, dict) and problem.key not in around:
                 continue  # the key is a placeholder's
             if problem.key is not None and not problem.key.strip("_"):
@@ -135,23 +133,23 @@ class _Check:
     def _place(self, base: Path, written: Any, problem: InvalidJob) -> int:
         if problem.key is not None:
             return self._places.key((*base, *problem.path, problem.key))
-        default = self._default(_at(written, problem.path))
+        default = self._default(at(written, problem.path))
         return self._places.value(("defaults", default) if default else (*base, *problem.path))
 
     def _default(self, text: Any) -> Optional[str]:
         """Return the name of the default that is the value of the whole `text`."""
-        mark = MARK.fullmatch(text) if isinstance(text, str) else None
-        if mark is None or not mark.group(1).isdigit():
+        number = hole_in(text)
+        if number is None:
             return None
-        name = self._template.holes[int(mark.group(1))].name
+        name = self._template.holes[number].name
         return name if name in self._values else None
 
     def _said(self, written: Any, draft: Any, problem: InvalidJob) -> str:
         place = ": ".join(f"[{step}]" if isinstance(step, int) else step for step in problem.path) or "the job"
-        text = _at(written, problem.path)
+        text = at(written, problem.path)
         said = problem.problem
         if isinstance(text, str) and MARK.search(text) and self._default(text) is None:
-            said = said.replace(repr(_at(draft, problem.path)), repr(self._as_written(text)))
+            said = said.replace(repr(at(draft, problem.path)), repr(self._as_written(text)))
         return f"{place} {said}"
 
     def _as_written(self, text: str) -> str:
@@ -179,7 +177,7 @@ class _Check:
     def _of_circle(self) -> Iterator[Tuple[int, str]]:
         after = {
             self._as_written(job["name"]): [
-                self._as_written(name) for name in _names(_at(job, ("dependencies", "after")))
+                self._as_written(name) for name in _names(at(job, ("dependencies", "after")))
             ]
             for _, job in self._jobs
             if isinstance(job, dict) and isinstance(job.get("name"), str)
@@ -209,7 +207,7 @@ def _jobs_of(structure: Any) -> Iterator[Tuple[Path, Any]]:
 def _after(jobs: Any) -> Iterator[str]:
     """Yield the names without placeholders that jobs wait for."""
     for job in jobs:
-        for name in _names(_at(job, ("dependencies", "after"))):
+        for name in _names(at(job, ("dependencies", "after"))):
             if not MARK.search(name):
                 yield name
 
@@ -217,12 +215,3 @@ def _after(jobs: Any) -> Iterator[str]:
 def _names(after: Any) -> List[str]:
     names = [after] if isinstance(after, str) else after
     return [name for name in names if isinstance(name, str)] if isinstance(names, (list, tuple)) else []
-
-
-def _at(value: Any, path: Path) -> Any:
-    for step in path:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple, Union
 
 from qcg.pilotjob.executor_api._check.places import Path
 from qcg.pilotjob.executor_api.quoted_values import ANY, NO_TEXT
-from qcg.pilotjob.executor_api.template_text import MARK, Hole, Template
+from qcg.pilotjob.executor_api.template_text import MARK, Hole, Template, hole_in
 
 __all__ = ["GOOD", "NO_NAME", "Open", "open_places", "stand_ins"]
 
@@ -60,9 +60,9 @@ def stand_ins(template: Template, job: Any, values: Mapping[str, Any]) -> Dict[i
     The others are texts, or parts of some, for which the placeholder's own name will do.
     """
     chosen = {}
-    own = _whole(job["name"]) if isinstance(job, dict) and isinstance(job.get("name"), str) else None
+    own = hole_in(job.get("name")) if isinstance(job, dict) else None
     for path, text in _texts(job, ()):
-        number = _whole(text)
+        number = hole_in(text)
         if number is None or template.holes[number].name in values:
             continue
         hole = template.holes[number]
@@ -126,8 +126,3 @@ def _texts(value: Any, path: Path) -> Iterator[Tuple[Path, str]]:
 
 def _numbers(text: str) -> List[int]:
     return [int(mark) for mark in MARK.findall(text) if mark.isdigit()]
-
-
-def _whole(text: str) -> Optional[int]:
-    mark = MARK.fullmatch(text)
-    return int(mark.group(1)) if mark and mark.group(1).isdigit() else None
