@@ -128,3 +128,24 @@ def run_script(tmp_path):
         return completed
 
     return run
+
+
+@pytest.fixture
+def read_page(tmp_path):
+    """Do what a page of the documentation says, in the test's directory; `commands` is where python and ours are."""
+    root = Path(__file__).parents[1]
+    (tmp_path / "examples").symlink_to(root / "examples")
+
+    def read(page, *options, commands, timeout, env=None):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", root / "tests" / "page.py", page, *options],
+            cwd=tmp_path,
+            env={**os.environ, **(env or {}), "PATH": f"{commands}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-5000:]
+
+    return read

@@ -1,9 +1,7 @@
 """The pages of the documentation: what stands there runs, and prints what stands there."""
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,19 +21,8 @@ def _needs(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_page_runs(page, tmp_path):
+def test_the_page_runs(page, read_page):
     for need in _needs(page):
         if importlib.util.find_spec(need) is None:
             pytest.skip(f"{need} is not installed")
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "tests" / "page.py", page],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    read_page(page, commands=Path(sys.executable).parent, timeout=120)

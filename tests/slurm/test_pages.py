@@ -1,7 +1,5 @@
 """The pages of the documentation that need a cluster, from its login node."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,15 +27,5 @@ def commands(tmp_path_factory):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 @pytest.mark.usefixtures("outside", "mpi_program", "mpi_alone")
-def test_the_page_runs_on_a_cluster(page, commands, for_mpi, tmp_path):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "tests" / "page.py", page, "--slurm"],
-        cwd=tmp_path,
-        env={**os.environ, **for_mpi, "PATH": f"{commands}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+def test_the_page_runs_on_a_cluster(page, commands, for_mpi, read_page):
+    read_page(page, "--slurm", commands=commands, env=for_mpi, timeout=240)
