@@ -4,12 +4,14 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+import psutil
 import pytest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="typer is not installed")
@@ -162,6 +164,23 @@ def test_a_run_that_ends_while_its_watcher_connects(tmp_path):
         check=False,
     )
     assert done.stderr.splitlines()[0] == "1 jobs: 1 FAILED"
+
+
+def test_a_run_that_has_ended_is_told_to_its_watcher(command, started, tmp_path, wait_until):
+    command("t.json", "--grid", "T=1,2", "--wd", "good")
+    assert command("--watch", "good").stderr == "2 jobs: 2 SUCCEED\n"
+    _write(tmp_path, f"touch {tmp_path}/began; sleep 1000")
+    process = started("t.json", "--grid", "T=1,2", "--name", "T$T", "--wd", "crashed", "--resources", "1")
+    wait_until((tmp_path / "began").exists)
+    manager = _manager_of(process)
+    manager.kill()
+    process.communicate(timeout=30)
+    crashed = command("--watch", "crashed", code=1).stderr
+    assert re.search("manager .*crashed.* has ended, and resume= .*\n2 jobs: 2 UNFINISHED\n", crashed)
+
+
+def _manager_of(process):
+    return next(each for each in psutil.Process(process.pid).children(True) if "qcgpj-manager" in each.cmdline())
 
 
 def test_a_run_of_somebody_else_is_watched(started, command, tmp_path, wait_until):

@@ -15,7 +15,7 @@ BEGIN = """
         time.sleep(0.2)
         return os.uname().nodename
 
-    def is_our_agent_of_n2(process):
+    def is_agent_of_n2(process):
         try:
             of_n2 = process.cmdline()[-2:] == ["qcgpj-agent", "n2"]
             ours = of_n2 and process.environ().get("QCGPJ_TEST_RUN") == os.environ["QCGPJ_TEST_RUN"]
@@ -104,7 +104,7 @@ def test_a_node_that_goes_takes_its_calls_with_it(in_allocation_of_its_own):
         futures = [pool.submit(lambda: [time.sleep(2), os.uname().nodename][1]) for _ in range(4)]
         while not all(future.running() for future in futures):
             time.sleep(0.05)
-        max(filter(is_our_agent_of_n2, psutil.process_iter()), key=psutil.Process.create_time).kill()  # older: its guard
+        max(filter(is_agent_of_n2, psutil.process_iter()), key=psutil.Process.create_time).kill()  # older: its guard
         found = [repr(future.exception(30)).partition("(")[0] for future in futures]
         later = pool.submit(pow, 2, 3).result(30)
     print(json.dumps([sorted(found), later]))

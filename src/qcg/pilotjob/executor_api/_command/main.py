@@ -137,18 +137,23 @@ def _allocation(asked_for: Dict[str, Any]) -> Optional[Allocation]:
 
 def _watch(directory: Path) -> None:
     run = find_run("--watch", directory)
-    with QCGPJExecutor(manager=run, progress=_has_tqdm()) as executor:
-        names = sorted({row["name"] for row in RunRecord.of(run)})
-        try:
-            futures = [executor.attach(name) for name in names]
-        except ManagerDied:  # it has ended in that moment, and its record tells of all
-            ended: List[Dict[str, Any]] = [dict(row) for row in RunRecord.of(run)]
-        else:
-            wait(futures)
-            ended = table.ended({name: {"name": name} for name in names}, futures)
+    try:
+        ended = _followed(run)
+    except ManagerDied as gone:  # before this, or in this moment: its record tells of all
+        ended = [dict(row) for row in RunRecord.of(run)]
+        if any(row["state"] == "UNFINISHED" for row in ended):
+            print(gone, file=sys.stderr)
     print(table.summary(ended), file=sys.stderr)
     if any(row["state"] != "SUCCEED" for row in ended):
         raise typer.Exit(_FAILED)
+
+
+def _followed(run: str) -> List[Dict[str, Any]]:
+    with QCGPJExecutor(manager=run, progress=_has_tqdm()) as executor:
+        names = sorted({row["name"] for row in RunRecord.of(run)})
+        futures = [executor.attach(name) for name in names]
+        wait(futures)
+        return table.ended({name: {"name": name} for name in names}, futures)
 
 
 def _settings(fixed: Sequence[str]) -> Dict[str, str]:
