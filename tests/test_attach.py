@@ -20,6 +20,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
+from qcg.pilotjob.executor_api._client.link import Link
 
 UNTIL_GO = "touch begun; until [ -e go ]; do sleep 0.01; done"
 
@@ -141,6 +142,23 @@ def test_the_managers_death_is_news_to_the_second_client_too(executor, second, t
     wait_until(lambda: executor._connection.dispatcher.has_ended)
     with pytest.raises(ManagerDied, match="resume="):
         QCGPJExecutor(manager=tmp_path)
+
+
+def test_a_manager_that_ends_before_the_second_client_has_connected(executor, tmp_path, monkeypatch):
+    executor.submit(BasicTemplate, name="a", exec="true").result(20)
+
+    def channel_too_late(link, alarm, channel=Link.channel):
+        if link.process is None:
+            executor.shutdown()
+        return channel(link, alarm)
+
+    monkeypatch.setattr(Link, "channel", channel_too_late)
+    with QCGPJExecutor(manager=tmp_path) as second:
+        submitted = second.submit(BasicTemplate, name="b", exec="true")
+        with pytest.raises(ManagerDied, match="lost"):
+            second.attach("a")
+        with pytest.raises(ManagerDied, match="lost"):
+            submitted.result(20)
 
 
 def test_the_first_client_leaves_while_the_second_follows(tmp_path, wait_until):

@@ -90,8 +90,13 @@ class Channel:
             self._stack = stack.pop_all()
 
     def _watch_connection(self) -> Any:
-        """Watch the connection to a manager that is not ours: its loss is all that tells of that manager's end."""
-        return self._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        """Watch the connection to a manager that is not ours: its loss is all that tells of that manager's end.
+
+        One that has ended before it could be connected to is never lost, but every attempt is followed by another.
+        """
+        return self._requests.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +121,7 @@ class Channel:
         if self._monitor is not None and self._monitor in ready:
             # the first frame is the event's number, 16 bits, and its value, 32 bits
             number = int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
-            self.lost = number == zmq.EVENT_DISCONNECTED
+            self.lost = number != zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._end_fd is not None and self._end_fd in ready and not os.read(self._end_fd, 4096)
 
     def reply(self) -> Optional[Dict[str, Any]]:
