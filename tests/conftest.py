@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,11 @@ from qcg.pilotjob.executor_api import QCGPJExecutor
 from qcg.pilotjob.executor_api._client.sweeping import STARTER
 
 DEADLINE = 30.0
+
+# `make test &` and `nohup make test` ignore these, and so would what the tests start: only handlers are not handed on.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else lambda *_: None)
 
 
 @pytest.fixture(name="wait_until", scope="session")
