@@ -210,6 +210,20 @@ def test_cancel_ends_grandchildren_too(executor, tmp_path, wait_until):
     assert executor.qcgpj_manager.resources()["free_cores"] == 4
 
 
+def test_cancel_ends_what_is_started_meanwhile(executor, tmp_path, wait_until):
+    script = "trap 'sleep 0.2; setsid sleep 1000 & sleep 0.1; exit' TERM; sleep 1000 & echo > parting.begun; wait"
+    parting = executor.submit(ScriptTemplate, name="parting", script=script)
+    wait_until(begun(tmp_path, "parting"))
+    assert parting.cancel()
+    assert processes_of("parting") == []
+    for number in range(10):
+        script = f"echo > s{number}.begun; while :; do setsid sleep 1000 & sleep 0.002; done"
+        storm = executor.submit(ScriptTemplate, name=f"s{number}", script=script)
+        wait_until(begun(tmp_path, f"s{number}"))
+        assert storm.cancel()
+        assert processes_of(f"s{number}") == []
+
+
 def test_cancel_at_every_moment_of_a_jobs_life(executor):
     futures = []
     for number in range(30):

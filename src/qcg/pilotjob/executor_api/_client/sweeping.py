@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
-__all__ = ["STARTER", "kill_jobs_of", "lives"]
+__all__ = ["STARTER", "has_no_environment_yet", "kill_jobs_of", "lives"]
 
 STARTER = "qcgpj-starter"
 """What lists of processes call the process that starts a manager's jobs."""
+
+_SWEEP_SECONDS = 5.0
+_KERNEL_THREAD = 0x200000  # the flag PF_KTHREAD
 
 
 def lives(pid: int, name: str) -> bool:
@@ -21,18 +25,36 @@ def lives(pid: int, name: str) -> bool:
     return called == f"{pid} ({name}" and rest[0] not in "ZX"  # it has ended, and nobody has asked yet how
 
 
+def has_no_environment_yet(pid: int) -> bool:
+    """Whether a process is on its way from one program to the next: it has neither's environment for a moment."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            stat = file.read().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    state, flags, end_of_environment = stat[0], int(stat[6]), int(stat[48])
+    return end_of_environment == 0 and state not in "ZX" and not flags & _KERNEL_THREAD
+
+
 def kill_jobs_of(sockets: str) -> None:
     """Kill every process of the jobs of the manager that has, or had, its sockets in that directory."""
     mark = b"QCG_PM_ZMQ_ADDRESS=ipc://" + os.fsencode(sockets) + b"/"
+    deadline = time.monotonic() + _SWEEP_SECONDS
     while sum(_kill_if_marked(entry, mark) for entry in os.listdir("/proc") if entry.isdigit()):
-        continue  # what they forked meanwhile bears the mark too
+        # what they forked meanwhile bears the mark too; what SIGKILL cannot end does not end later either
+        if time.monotonic() > deadline:
+            return
 
 
 def _kill_if_marked(pid: str, mark: bytes) -> bool:
+    """Return whether there may be more to kill."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as environment:
-            if int(pid) == os.getpid() or mark not in environment.read():
-                return False
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+        if not environment and has_no_environment_yet(int(pid)):
+            return True  # to be looked at again
+        if int(pid) == os.getpid() or mark not in environment:
+            return False
         os.kill(int(pid), signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # ended meanwhile, or another user's: not a job of ours

@@ -22,11 +22,13 @@ import logging
 import os
 import signal
 import socket
+import time
 from datetime import datetime
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set
 
 import psutil
 
+from qcg.pilotjob.executor_api._client.sweeping import has_no_environment_yet
 from qcg.pilotjob.executor_api._manager import starter
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
 from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
@@ -35,6 +37,7 @@ _logger = logging.getLogger(__name__)
 
 MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
 _PR_SET_CHILD_SUBREAPER = 36
+_EXEC_SECONDS = 0.05  # the moment of an exec takes less than a thousandth of that
 _LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
 
 
@@ -69,6 +72,11 @@ class Child:
         self.kill_timer: Optional[asyncio.TimerHandle] = None
         self.linger_timer: Optional[asyncio.TimerHandle] = None
         self.strays: List[psutil.Process] = []
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left of its group, nor of what was found outside of that."""
+        return not _signal_group(self.pid, 0) and not any(map(_lives, self.strays))
 
 
 class Children:
@@ -185,8 +193,7 @@ class Children:
         try:
             for step in steps:
                 step()
-            for child in list(self._lingering):
-                self._finish_if_gone(child)
+            self._finish_those_that_are_gone()
         finally:
             self.is_reaping = False
             self.after_reaping()
@@ -255,7 +262,7 @@ class Children:
     def _signal(self, child: Child, number: signal.Signals) -> None:
         # the leader's pid names the group for as long as it is not reaped, and after that while a member lives
         _signal_group(child.pid, number)
-        child.strays = [process for process in _marked(child.mark) if process.pid != child.pid]
+        child.strays = [process for process in _marked({child.mark})[child.mark] if process.pid != child.pid]
         for process in child.strays:
             _send(process, number)
 
@@ -282,9 +289,16 @@ class Children:
         else:
             self._finish(child)
 
-    def _finish_if_gone(self, child: Child) -> None:
-        if not _signal_group(child.pid, 0) and not any(_lives(process) for process in child.strays):
-            self._finish(child)
+    def _finish_those_that_are_gone(self) -> None:
+        gone = [child for child in self._lingering if child.is_gone]
+        # what was told to end may have started something since, in a session of its own: that was left behind
+        strays = _marked({child.mark for child in gone if child.kill_timer is not None})
+        for child in gone:
+            child.strays = [process for process in strays.get(child.mark, ()) if _lives(process)]
+            for process in child.strays:
+                _send(process, signal.SIGKILL)
+            if not child.strays:
+                self._finish(child)
 
     def _stop_waiting(self, child: Child) -> None:
         if child in self._lingering:
@@ -318,8 +332,19 @@ def _has_child() -> bool:
 
 def kill_marked(**marks: str) -> None:
     """Kill every process on this node that has all the `marks` in its environment, whoever has started it."""
-    for process in _with(marks, psutil.process_iter()):
-        _send(process, signal.SIGKILL)
+    deadline = time.monotonic() + _LINGER_SECONDS
+    while _kill_once(marks) and time.monotonic() < deadline:
+        continue  # what they forked meanwhile bears the marks too
+
+
+def _kill_once(marks: Mapping[str, str]) -> bool:
+    found = False
+    for process in psutil.process_iter():
+        env = _environment(process)
+        if all(env.get(name) == value for name, value in marks.items()):
+            found = True
+            _send(process, signal.SIGKILL)
+    return found
 
 
 def become_subreaper() -> None:
@@ -350,21 +375,28 @@ def _next_ended() -> Any:
         return None
 
 
-def _marked(mark: str) -> List[psutil.Process]:
-    return _with({MARK: mark}, psutil.Process().children(recursive=True))
-
-
-def _with(marks: Mapping[str, str], processes: Any) -> List[psutil.Process]:
-    """Return those of the processes that have all the marks in their environment."""
-    found = []
-    for process in processes:
-        try:
-            env = process.environ()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it has ended, or it is another user's and out of our reach
-        if all(env.get(name) == value for name, value in marks.items()):
-            found.append(process)
+def _marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
+    """Return for each of the marks the descendants that have it."""
+    found: Dict[str, List[psutil.Process]] = {mark: [] for mark in marks}
+    for process in psutil.Process().children(recursive=True) if marks else ():
+        mark = _environment(process).get(MARK)
+        if mark in found:
+            found[mark].append(process)
     return found
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    """Return the environment of a process; none when it has ended, or is another user's and out of our reach."""
+    try:
+        env: Mapping[str, str] = process.environ()
+        if env:
+            return env
+        deadline = time.monotonic() + _EXEC_SECONDS
+        while has_no_environment_yet(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        return process.environ()  # type: ignore[no-any-return]  # psutil is untyped
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return {}
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
