@@ -27,6 +27,11 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else lambda *_: None)
 
 
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # modules and the like stay: looking through them after every test would take a tenth of all the time
+
+
 @pytest.fixture(name="wait_until", scope="session")
 def fixture_wait_until():
     """A function that waits for a condition; its absence at the deadline fails the test."""
