@@ -23,6 +23,7 @@ from qcg.pilotjob.executor_api import (
     ExecutorClosed,
     InvalidOption,
     IterationTemplate,
+    JobTimeout,
     JobUnknown,
     ManagerDied,
     ParallelTemplate,
@@ -31,7 +32,8 @@ from qcg.pilotjob.executor_api import (
     WorkerDied,
 )
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
-from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api._client import remote_channel, wire
+from qcg.pilotjob.executor_api._client.distant import Distant
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
@@ -300,6 +302,25 @@ def test_a_detached_run_is_followed_by_another_program(make, tmp_path, run_scrip
         assert later.attach("waits", "after").result(10) == {"waits": "SUCCEED", "after": "SUCCEED"}
         with pytest.raises(JobUnknown, match="resume="):
             later.attach("unheard-of")
+
+
+def test_a_manager_that_is_killed_with_its_node_is_missed_by_who_follows_it(make, monkeypatch, wait_until):
+    executor = make()
+    executor.submit(BasicTemplate, name="done", exec="true").result(30)
+    lost = executor.submit(ScriptTemplate, name="lost", script="sleep 1000")
+    wait_until(lambda: lost.status() == {"lost": "EXECUTING"})
+    manager = _manager_of(executor)
+    handle = executor.detach()
+    monkeypatch.setattr(Distant, "patience", 1.0)
+    monkeypatch.setattr(remote_channel, "_PING_SECONDS", 0.2)
+    with QCGPJExecutor(manager=handle) as follower:
+        followed = follower.attach("lost")
+        with pytest.raises(JobTimeout):
+            followed.result(1.5)
+        for process in (manager.parent(), manager):  # so nobody is left to say that it has ended
+            process.kill()
+        with pytest.raises(ManagerDied, match="nothing has been heard"):
+            followed.result(30)
 
 
 def test_what_is_detached_at_once_is_not_lost(make, tmp_path, wait_until):

@@ -161,6 +161,9 @@ class Keeper:
         self.status = replace(self.status, **changes)
         self.on_change(self.status)
 
+    def heard(self) -> None:
+        """Do nothing: the guard tells when the allocation ends."""
+
     def look(self) -> None:
         """Do nothing: the guard tells."""
 

@@ -193,13 +193,20 @@ class Dispatcher:
     def _run(self) -> None:
         try:
             with self.link.channel(self._inbox.alarm) as channel:
-                self._dispatch(channel)
+                self._dispatch_until_lost(channel)
         except BaseException as error:  # noqa: BLE001  # every future gets it; nobody may wait for ever
             if os.getpid() == self._pid:
                 self._break(error)
         finally:
             if os.getpid() == self._pid:  # a child that was forked in a callback has nothing to end
                 self._finish()
+
+    def _dispatch_until_lost(self, channel: Wire) -> None:
+        try:
+            self._dispatch(channel)
+        except ManagerDied:
+            self._look_at_record()
+            raise
 
     def _dispatch(self, channel: Wire) -> None:
         while True:
@@ -362,7 +369,6 @@ class Dispatcher:
         now = time.monotonic()
         self._lost_since = (self._lost_since or now) if channel.lost else None
         if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:
-            self._look_at_record()
             raise ManagerDied(f"the connection to the manager at {self.link.address} is lost")
         if self._kill_at is None or now < self._kill_at:
             return False

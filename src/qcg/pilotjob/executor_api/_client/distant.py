@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import time
 from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
@@ -18,6 +20,8 @@ class Distant:
 
     end_fd = -1
     reach_seconds = 60.0
+    patience = 300.0
+    """Seconds for which nothing may be heard of it: nobody tells that it was killed, with its node perhaps."""
 
     def __init__(self, run: str) -> None:
         """Look at the directory of a run.
@@ -33,6 +37,7 @@ class Distant:
             raise InvalidOption(f"manager is {run!r}, which belongs to another user: {error}") from None
         self.manager: Optional[Dict[str, Any]] = None
         self._text = b""
+        self._heard_at = math.inf
         if not self.has_ended:
             self.look()
 
@@ -50,17 +55,26 @@ class Distant:
         """Return False: nobody tells."""
         return False
 
+    def heard(self) -> None:
+        """Note that the manager has said something."""
+        self._heard_at = time.monotonic()
+
     def look(self) -> None:
         """Look for the manager.
 
         Raises:
-            ManagerDied: it has ended.
+            ManagerDied: it has ended, or nothing is heard of it.
         """
         text = b""
         with contextlib.suppress(FileNotFoundError), open(os.path.join(self._run, PRESENCE), "rb") as file:
             text = file.read()
         if text and text != self._text:
             with contextlib.suppress(ValueError):  # it is being written
-                self.manager, self._text = json.loads(text), text
+                self.manager, self._text, self._heard_at = json.loads(text), text, math.inf
         elif not text and self._text:
             raise ManagerDied(f"the manager of {self._run} has ended; resume= takes up what it has left")
+        if time.monotonic() - self._heard_at > self.patience:
+            raise ManagerDied(
+                f"nothing has been heard of the manager of {self._run} for {self.patience:g} s: it was killed, or the "
+                "network is gone; manager= connects to one that lives, resume= takes up what another has left"
+            )

@@ -55,6 +55,9 @@ class Peer(Protocol):
     def hear(self) -> bool:
         """Take the news that `end_fd` has; return False when there will be none any more."""
 
+    def heard(self) -> None:
+        """Note that the manager has said something."""
+
     def look(self) -> None:
         """Look whether there is news that nobody tells."""
 
@@ -177,6 +180,7 @@ class RemoteChannel:
     def _take_answers(self, source: Any) -> None:
         while source.poll(0):
             turn, text = source.recv_multipart()
+            self._peer.heard()
             if self._requests is None:
                 self._choose(source)
             if text and self._unanswered is not None and turn == b"%d" % self._turn:
