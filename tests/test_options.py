@@ -95,6 +95,17 @@ def test_run_times_measured_by_the_manager(tmp_path):
     assert set(json.loads(times.read_text())["rt"]["a"]) == {"s", "f"}
 
 
+def test_run_times_of_one_core_follow_each_other(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=1, enable_rt_stats=True) as executor:
+        for n in range(50):
+            executor.submit(BasicTemplate, name=f"n{n}", exec="true")
+    (times,) = tmp_path.glob("rtimes_*.log")
+    runs = json.loads(times.read_text())["rt"].values()
+    moments = [moment for run in sorted(runs, key=str) for moment in (run["s"], run["f"])]
+    assert len(moments) == 100
+    assert moments == sorted(moments)
+
+
 def test_run_times_measured_by_a_wrapper(tmp_path):
     wrapper = tmp_path / "wrapper"
     wrapper.write_text('#!/bin/bash\n"$@"\necho "$QCG_PM_RUNTIME_STATS_ID,1.5,2.5" > "$QCG_PM_RUNTIME_STATS_PIPE"\n')

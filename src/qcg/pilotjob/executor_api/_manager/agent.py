@@ -174,7 +174,8 @@ class NodeAgent:
 
         def ended(code: int) -> None:
             assert child.started is not None
-            self._measures.ended(name, child.started)
+            assert child.ended is not None
+            self._measures.ended(name, child.started, child.ended)
             self._ended(job, code)
 
         child = self._jobs[job] = Child(job, ended, started, failed)

@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import shlex
-from datetime import datetime
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
@@ -171,9 +170,9 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     def _ended(self, exit_code: int, message: Optional[str] = None) -> None:
         if self._walltime_timer is not None:
             self._walltime_timer.cancel()
-        if self.run_times is not None and self._child is not None and self._child.started is not None:
-            self.run_times.ended(self.job_iteration.name, self._child.started, datetime.now())
-        self._child = None  # it holds this one
+        child, self._child = self._child, None  # it holds this one
+        if self.run_times is not None and child is not None and child.started and child.ended:
+            self.run_times.ended(self.job_iteration.name, child.started, child.ended)
         if self._over_walltime and not self.canceled:
             walltime = self.job_iteration.resources.wt
             self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")

@@ -36,10 +36,10 @@ class Measures:
         """Return the command as it has to be run."""
         return self._run_times.wrapped(command, env, name) if self._run_times is not None else command
 
-    def ended(self, name: str, started: datetime) -> None:
-        """Keep the times of a job that has ended now."""
+    def ended(self, name: str, started: datetime, ended: datetime) -> None:
+        """Keep the times of a job."""
         if self._run_times is not None:
-            self._run_times.ended(name, started, datetime.now())
+            self._run_times.ended(name, started, ended)
 
     def close(self) -> None:
         """Write all that was measured."""

@@ -281,6 +281,7 @@ class Children:
 
     def _collect(self, child: Child, code: int, *, left: bool) -> None:
         child.returncode = code
+        child.ended = child.ended or datetime.now()
         if child.kill_timer is not None:
             self._lingering.add(child)  # it has its time
         elif left and _signal_group(child.pid, signal.SIGKILL):
