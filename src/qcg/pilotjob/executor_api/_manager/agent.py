@@ -28,16 +28,10 @@ import socket
 import sys
 from typing import Any, Dict, Optional, Tuple
 
+from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
-from qcg.pilotjob.executor_api._manager.processes import (
-    MARK,
-    Child,
-    Children,
-    become_subreaper,
-    kill_descendants,
-    kill_marked,
-)
+from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
 from qcg.pilotjob.executor_api._manager.starter import fork_starter
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input

@@ -17,28 +17,20 @@ descendants, by the mark in its environment.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import socket
-import time
 from datetime import datetime
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 import psutil
 
-from qcg.pilotjob.executor_api._client.sweeping import has_no_environment_yet
-from qcg.pilotjob.executor_api._manager import starter
+from qcg.pilotjob.executor_api._manager import descendants, starter
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
 from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 
 _logger = logging.getLogger(__name__)
-
-MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
-_PR_SET_CHILD_SUBREAPER = 36
-_EXEC_SECONDS = 0.05  # the moment of an exec takes less than a thousandth of that
-_LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
 
 
 class Child:
@@ -76,7 +68,7 @@ class Child:
     @property
     def is_gone(self) -> bool:
         """Whether nothing is left of its group, nor of what was found outside of that."""
-        return not _signal_group(self.pid, 0) and not any(map(_lives, self.strays))
+        return not descendants.signal_group(self.pid, 0) and not any(map(descendants.lives, self.strays))
 
 
 class Children:
@@ -98,7 +90,7 @@ class Children:
         self.after_reaping: Callable[[], None] = lambda: None
         self.on_next: Callable[[Child, Child], Callable[[], None]] = lambda *_: lambda: None
         self.on_starter_lost: Callable[[], None] = lambda: None
-        become_subreaper()
+        descendants.become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     def gather_when(self, condition: Callable[[], bool]) -> None:
@@ -179,7 +171,7 @@ class Children:
         """Start nothing more, and kill every descendant of this process: the last act. From any thread."""
         self._is_closed = True
         self._starter.close()
-        kill_descendants()
+        descendants.kill_descendants()
 
     # ---- what the starter tells
 
@@ -257,14 +249,14 @@ class Children:
         self._hear()
         if child in self._lingering or self._children.get(child.pid) is child:
             self._signal(child, signal.SIGKILL)
-            child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
+            child.linger_timer = self._loop.call_later(descendants.LINGER_SECONDS, self._stop_waiting, child)
 
     def _signal(self, child: Child, number: signal.Signals) -> None:
         # the leader's pid names the group for as long as it is not reaped, and after that while a member lives
-        _signal_group(child.pid, number)
-        child.strays = [process for process in _marked({child.mark})[child.mark] if process.pid != child.pid]
+        descendants.signal_group(child.pid, number)
+        child.strays = [process for process in descendants.marked({child.mark})[child.mark] if process.pid != child.pid]
         for process in child.strays:
-            _send(process, number)
+            descendants.send(process, number)
 
     def _reap(self) -> None:
         self._update(self._take_news, self._reap_all)
@@ -276,7 +268,7 @@ class Children:
             child = self._children.pop(ended.si_pid, None)
             if child is not None:  # otherwise a job has left it
                 code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-                self._collect(child, code, left=_signal_group(child.pid, 0))
+                self._collect(child, code, left=descendants.signal_group(child.pid, 0))
             ended = _next_ended()
 
     def _collect(self, child: Child, code: int, *, left: bool) -> None:
@@ -284,20 +276,20 @@ class Children:
         child.ended = child.ended or datetime.now()
         if child.kill_timer is not None:
             self._lingering.add(child)  # it has its time
-        elif left and _signal_group(child.pid, signal.SIGKILL):
+        elif left and descendants.signal_group(child.pid, signal.SIGKILL):
             self._lingering.add(child)
-            child.linger_timer = self._loop.call_later(_LINGER_SECONDS, self._stop_waiting, child)
+            child.linger_timer = self._loop.call_later(descendants.LINGER_SECONDS, self._stop_waiting, child)
         else:
             self._finish(child)
 
     def _finish_those_that_are_gone(self) -> None:
         gone = [child for child in self._lingering if child.is_gone]
         # what was told to end may have started something since, in a session of its own: that was left behind
-        strays = _marked({child.mark for child in gone if child.kill_timer is not None})
+        strays = descendants.marked({child.mark for child in gone if child.kill_timer is not None})
         for child in gone:
-            child.strays = [process for process in strays.get(child.mark, ()) if _lives(process)]
+            child.strays = [process for process in strays.get(child.mark, ()) if descendants.lives(process)]
             for process in child.strays:
-                _send(process, signal.SIGKILL)
+                descendants.send(process, signal.SIGKILL)
             if not child.strays:
                 self._finish(child)
 
@@ -315,100 +307,9 @@ class Children:
         child.on_exit(child.returncode)
 
 
-def kill_descendants() -> None:
-    """Kill every process that comes from this one, which is a subreaper: without a child it has no descendant."""
-    if not _has_child():
-        return
-    for process in psutil.Process().children(recursive=True):
-        _send(process, signal.SIGKILL)
-
-
-def _has_child() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def kill_marked(**marks: str) -> None:
-    """Kill every process on this node that has all the `marks` in its environment, whoever has started it."""
-    deadline = time.monotonic() + _LINGER_SECONDS
-    while _kill_once(marks) and time.monotonic() < deadline:
-        continue  # what they forked meanwhile bears the marks too
-
-
-def _kill_once(marks: Mapping[str, str]) -> bool:
-    found = False
-    for process in psutil.process_iter():
-        env = _environment(process)
-        if all(env.get(name) == value for name, value in marks.items()):
-            found = True
-            _send(process, signal.SIGKILL)
-    return found
-
-
-def become_subreaper() -> None:
-    """Adopt every descendant that outlives its parent."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(number)}")
-
-
-def _signal_group(pid: int, number: int) -> bool:
-    """Send a signal to a group, and return whether there was one; the signal 0 does nothing else."""
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        if number:
-            _logger.warning("process group %d belongs to another user and cannot be sent signal %d", pid, number)
-    return True
-
-
 def _next_ended() -> Any:
     """Return how a process has ended that still has to be waited for, None when there is none."""
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return None
-
-
-def _marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
-    """Return for each of the marks the descendants that have it."""
-    found: Dict[str, List[psutil.Process]] = {mark: [] for mark in marks}
-    for process in psutil.Process().children(recursive=True) if marks else ():
-        mark = _environment(process).get(MARK)
-        if mark in found:
-            found[mark].append(process)
-    return found
-
-
-def _environment(process: psutil.Process) -> Mapping[str, str]:
-    """Return the environment of a process; none when it has ended, or is another user's and out of our reach."""
-    try:
-        env: Mapping[str, str] = process.environ()
-        if env:
-            return env
-        deadline = time.monotonic() + _EXEC_SECONDS
-        while has_no_environment_yet(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.0005)
-        return process.environ()  # type: ignore[no-any-return]  # psutil is untyped
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return {}
-
-
-def _send(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return  # it has ended, or it is another user's and out of our reach
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
