@@ -32,6 +32,8 @@ from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 
 _logger = logging.getLogger(__name__)
 
+_GATHER_SECONDS = 0.001
+
 
 class Child:
     """One process that was ordered, with what comes of it.
@@ -82,6 +84,8 @@ class Children:
         self._last_number = 0
         self._children: Dict[int, Child] = {}
         self._lingering: Set[Child] = set()  # ended, but what they have started has not
+        self._unsearched: Dict[Child, signal.Signals] = {}  # with what their strays get
+        self._search_timer: Optional[asyncio.TimerHandle] = None
         self._taken_back: Optional["asyncio.Future[List[Child]]"] = None
         self._is_alone = False  # the starter has ended
         self._is_closed = False
@@ -254,9 +258,8 @@ class Children:
     def _signal(self, child: Child, number: signal.Signals) -> None:
         # the leader's pid names the group for as long as it is not reaped, and after that while a member lives
         descendants.signal_group(child.pid, number)
-        child.strays = [process for process in descendants.marked({child.mark})[child.mark] if process.pid != child.pid]
-        for process in child.strays:
-            descendants.send(process, number)
+        self._unsearched[child] = number
+        self._search_within(0)
 
     def _reap(self) -> None:
         self._update(self._take_news, self._reap_all)
@@ -283,14 +286,29 @@ class Children:
             self._finish(child)
 
     def _finish_those_that_are_gone(self) -> None:
-        gone = [child for child in self._lingering if child.is_gone]
-        # what was told to end may have started something since, in a session of its own: that was left behind
-        strays = descendants.marked({child.mark for child in gone if child.kill_timer is not None})
-        for child in gone:
-            child.strays = [process for process in strays.get(child.mark, ()) if descendants.lives(process)]
+        for child in [child for child in self._lingering if child.is_gone]:
+            if child.kill_timer is None:
+                self._finish(child)
+            else:  # it may have started something since it was told to end, in a session of its own
+                self._unsearched.setdefault(child, signal.SIGKILL)
+                self._search_within(_GATHER_SECONDS)
+
+    def _search_within(self, seconds: float) -> None:
+        """Search for strays of many children at a time: it takes a look at every process there is."""
+        if self._search_timer is None:
+            self._search_timer = self._loop.call_later(seconds, self._update, self._search)
+
+    def _search(self) -> None:
+        self._search_timer = None
+        unsearched, self._unsearched = self._unsearched, {}
+        gone = {child for child in self._lingering & unsearched.keys() if child.is_gone}  # what has gone starts no more
+        found = descendants.marked({child.mark for child in unsearched})
+        for child, number in unsearched.items():
+            strays = (process for process in found[child.mark] if process.pid != child.pid)
+            child.strays = list(filter(descendants.lives, strays))
             for process in child.strays:
-                descendants.send(process, signal.SIGKILL)
-            if not child.strays:
+                descendants.send(process, number)
+            if child in gone and not child.strays:
                 self._finish(child)
 
     def _stop_waiting(self, child: Child) -> None:
