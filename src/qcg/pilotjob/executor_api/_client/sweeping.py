@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import List, Tuple
 
 __all__ = ["STARTER", "has_no_environment_yet", "kill_jobs_of", "lives"]
 
@@ -12,28 +13,33 @@ STARTER = "qcgpj-starter"
 """What lists of processes call the process that starts a manager's jobs."""
 
 _SWEEP_SECONDS = 5.0
+_ENDED = ("Z", "X")  # a zombie has ended, and nobody has asked yet how
 _KERNEL_THREAD = 0x200000  # the flag PF_KTHREAD
 
 
 def lives(pid: int, name: str) -> bool:
     """Whether a process with that id and name lives."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            called, _, rest = file.read().rpartition(") ")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return called == f"{pid} ({name}" and rest[0] not in "ZX"  # it has ended, and nobody has asked yet how
+    called, status = _status(pid)
+    return called == name and status[0] not in _ENDED
 
 
 def has_no_environment_yet(pid: int) -> bool:
     """Whether a process is on its way from one program to the next: it has neither's environment for a moment."""
+    _, status = _status(pid)
+    if status[0] in _ENDED:
+        return False
+    flags, end_of_environment = int(status[6]), int(status[48])
+    return end_of_environment == 0 and not flags & _KERNEL_THREAD
+
+
+def _status(pid: int) -> Tuple[str, List[str]]:
+    """Return the name of a process, and what the kernel says of it beginning with its state."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            stat = file.read().rpartition(") ")[2].split()
+            called, _, rest = file.read().rpartition(") ")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    state, flags, end_of_environment = stat[0], int(stat[6]), int(stat[48])
-    return end_of_environment == 0 and state not in "ZX" and not flags & _KERNEL_THREAD
+        return "", ["X"]
+    return called.partition(" (")[2], rest.split()
 
 
 def kill_jobs_of(sockets: str) -> None:
