@@ -32,7 +32,7 @@ from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 
 _logger = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 0.001
+_GATHER_SECONDS = 0.001  # one search, which looks at every process there is, is for all that are told to end meanwhile
 
 
 class Child:
@@ -259,7 +259,7 @@ class Children:
         # the leader's pid names the group for as long as it is not reaped, and after that while a member lives
         descendants.signal_group(child.pid, number)
         self._unsearched[child] = number
-        self._search_within(0)
+        self._search_soon()
 
     def _reap(self) -> None:
         self._update(self._take_news, self._reap_all)
@@ -291,12 +291,11 @@ class Children:
                 self._finish(child)
             else:  # it may have started something since it was told to end, in a session of its own
                 self._unsearched.setdefault(child, signal.SIGKILL)
-                self._search_within(_GATHER_SECONDS)
+                self._search_soon()
 
-    def _search_within(self, seconds: float) -> None:
-        """Search for strays of many children at a time: it takes a look at every process there is."""
+    def _search_soon(self) -> None:
         if self._search_timer is None:
-            self._search_timer = self._loop.call_later(seconds, self._update, self._search)
+            self._search_timer = self._loop.call_later(_GATHER_SECONDS, self._update, self._search)
 
     def _search(self) -> None:
         self._search_timer = None
