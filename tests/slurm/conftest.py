@@ -127,7 +127,7 @@ def _runner(cluster, tmp_path, *options):
                 timeout=limit + 30,
                 check=False,
             )
-            _assert_nothing_left(cluster, mark)
+            _assert_nothing_left(cluster, mark, completed.stdout, completed.stderr)
         finally:
             cluster.cancel_jobs()
             for process in _marked(mark):
@@ -140,13 +140,13 @@ def _runner(cluster, tmp_path, *options):
     return run
 
 
-def _assert_nothing_left(cluster, mark):
+def _assert_nothing_left(cluster, mark, *said):
     end = time.monotonic() + _LEFT_SECONDS
     while (_marked(mark) or cluster.jobs()) and time.monotonic() < end:
         time.sleep(0.02)
     left = [f"{process.pid}: {' '.join(process.cmdline())[:200]}" for process in _marked(mark)]
-    assert not left
-    assert not cluster.jobs()
+    assert not left, said
+    assert not cluster.jobs(), said
 
 
 def _marked(mark):

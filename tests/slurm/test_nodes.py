@@ -66,6 +66,8 @@ BEGIN = """
     def down(node):
         Path("slurmd").write_text(Path(os.environ["SLURM_CONF"]).with_name(f"slurmd.{node}.pid").read_text())
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True)
+        # it is slurmd that ends what runs on a node, once it is told to; one that lives on would bring the node back
+        wait_until(lambda: not agents(node))
         os.kill(int(Path("slurmd").read_text()), signal.SIGTERM)
 """
 
