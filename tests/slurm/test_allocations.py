@@ -169,7 +169,7 @@ def test_a_program_on_a_login_node_uses_all_nodes_and_gives_them_back(make, tmp_
     given_back()
 
 
-@pytest.mark.usefixtures("mpi_alone", "may_run_mpi")
+@pytest.mark.usefixtures("may_run_mpi")
 @pytest.mark.parametrize(
     "parameters",
     [{"model": "openmpi"}, {"model": "srunmpi", "model_opts": {"srun_args": ["--mpi=pmix"]}}],

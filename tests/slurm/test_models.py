@@ -68,7 +68,6 @@ def findings(completed):
 PMIX = {"srun_args": ["--mpi=pmix"]}
 
 
-@pytest.mark.usefixtures("mpi_alone")
 @pytest.mark.parametrize(
     ("parameters", "hosts"),
     [

@@ -26,6 +26,6 @@ def commands(tmp_path_factory):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-@pytest.mark.usefixtures("outside", "mpi_program", "mpi_alone")
+@pytest.mark.usefixtures("outside", "mpi_program")
 def test_the_page_runs_on_a_cluster(page, commands, for_mpi, read_page):
     read_page(page, "--slurm", commands=commands, env=for_mpi, timeout=240)
