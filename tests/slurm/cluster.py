@@ -145,7 +145,7 @@ class Cluster:
         return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
     def cancel_jobs(self) -> None:
-        """Revoke all allocations; return when none is left."""
+        """Revoke all allocations; return when none is left, or after STOP_SECONDS: who has to know asks `jobs`."""
         if not (self.directory / "slurmctld.pid").exists():
             return
         end = time.monotonic() + STOP_SECONDS
