@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 from hypothesis import settings
@@ -55,27 +56,16 @@ def fixture_wait_until():
 def jobs_of():
     """A function that returns the processes of the jobs of a manager."""
 
-    def is_job(process):
-        try:
-            return process.name() != STARTER
-        except psutil.NoSuchProcess:
-            return False
-
     def jobs_of(manager):
-        return list(filter(is_job, manager.children(recursive=True)))
+        return [process for process in processes.children(manager) if processes.name(process) not in ("", STARTER)]
 
     return jobs_of
 
 
 def _children():
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE or process.ppid() == os.getpid():
-                found.add((process.pid, process.create_time(), " ".join(process.cmdline())[:200]))
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    uncollected = psutil.Process().children()  # what has ended is left behind too, until it is waited for
+    found = {*uncollected, *processes.children(psutil.Process())}
+    return {(process.pid, process.create_time(), " ".join(processes.words(process))[:200]) for process in found}
 
 
 def _temporary_files():

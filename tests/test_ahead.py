@@ -9,6 +9,7 @@ import textwrap
 from concurrent.futures import CancelledError
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 
@@ -19,13 +20,6 @@ GATED = "until [ -e go ]; do sleep 0.01; done"
 
 def starter_of(executor):
     return psutil.Process(executor._connection.dispatcher.link.process.description["starter"])
-
-
-def name_of(process):
-    try:
-        return process.name()
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def report_of(executor):
@@ -200,12 +194,12 @@ def test_nothing_outlives_client_and_manager_that_are_killed_at_once(tmp_path, w
         try:
             pid, sockets = client.stdout.readline().split()
             manager = psutil.Process(int(pid))
-            wait_until(lambda: [name_of(job) for job in jobs_of(manager)].count("sleep") == 4)
+            wait_until(lambda: [processes.name(job) for job in jobs_of(manager)].count("sleep") == 4)
             left = manager.children(recursive=True)
             manager.kill()
         finally:
             client.kill()
-    wait_until(lambda: not any(process.is_running() for process in left))
+    wait_until(lambda: not any(map(processes.lives, left)))
     wait_until(lambda: not Path(sockets).exists())
 
 

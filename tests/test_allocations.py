@@ -11,9 +11,11 @@ import time
 from concurrent.futures import wait
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 import zmq
+from proxy import Proxy
 
 from qcg.pilotjob.executor_api import (
     Allocation,
@@ -68,29 +70,20 @@ def make(tmp_path):
 
 
 def _pilots(directory):
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            words = process.cmdline()
-            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in word for word in words):
-                found.append(process)
-    return found
+    return [each for each in processes.living() if any(str(directory) in word for word in processes.words(each))]
 
 
 def _assert_no_pilot(directory):
     end = time.monotonic() + 10
     while _pilots(directory) and time.monotonic() < end:
         time.sleep(0.01)
-    assert [process.cmdline() for process in _pilots(directory)] == []
+    assert list(map(processes.words, _pilots(directory))) == []
 
 
 @pytest.fixture
 def proxy():
     """A network that can be disturbed."""
-    spec = importlib.util.spec_from_file_location("proxy", Path(__file__).with_name("proxy.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made = module.Proxy()
+    made = Proxy()
     yield made
     made.close()
 
@@ -142,9 +135,8 @@ def test_strangers_are_not_heard_and_keys_are_nowhere_to_be_seen(make, wait_unti
     assert run.stat().st_mode & 0o777 == 0o700
     secrets = [keys["manager"]["secret"], keys["client"]["secret"]]
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            seen = " ".join([*process.cmdline(), *process.environ().values()])
-            assert not any(secret in seen for secret in secrets)
+        seen = " ".join([*processes.words(process), *processes.environment(process).values()])
+        assert not any(secret in seen for secret in secrets)
     port = json.loads((run / "manager.json").read_text())["remote"]["requests"]
     for knows_the_manager in (True, False):
         with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
@@ -356,11 +348,11 @@ def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):
     wait_until(lambda: future.status() == {"a": "EXECUTING"})
     guard = psutil.Process(executor._connection.dispatcher.link.process.pid)
     manager = _manager_of(executor)
-    job = [process for process in manager.children(recursive=True) if process.name() == "sleep"]
+    job = [process for process in manager.children(recursive=True) if processes.name(process) == "sleep"]
     guard.suspend()  # and the dispatcher, which cannot be stopped alone, loses its keys
     executor._connection.dispatcher.link.keeper.manager = None
     executor._connection.dispatcher._inbox.alarm.set()
-    wait_until(lambda: not manager.is_running() and not any(process.is_running() for process in job))
+    wait_until(lambda: not any(map(processes.lives, [manager, *job])))
     guard.resume()
 
 

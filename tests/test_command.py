@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 
+import processes
 import psutil
 import pytest
 
@@ -180,7 +181,7 @@ def test_a_run_that_has_ended_is_told_to_its_watcher(command, started, tmp_path,
 
 
 def _manager_of(process):
-    return next(each for each in psutil.Process(process.pid).children(True) if "qcgpj-manager" in each.cmdline())
+    return next(each for each in psutil.Process(process.pid).children(True) if "qcgpj-manager" in processes.words(each))
 
 
 def test_a_run_of_somebody_else_is_watched(started, command, tmp_path, wait_until):

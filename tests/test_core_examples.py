@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import psutil
+import processes
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "core"
@@ -18,14 +18,7 @@ OUTPUTS = {f"job.out.{it}": f"iteration {it} of job squares: {it * it}\n" for it
 
 
 def _of_session(session):
-    found = []
-    for pid in psutil.pids():
-        try:
-            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.append(psutil.Process(pid).cmdline())
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
+    return [processes.words(process) for process in processes.living() if processes.session(process) == session]
 
 
 @pytest.fixture

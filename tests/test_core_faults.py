@@ -21,6 +21,7 @@ import time
 import psutil
 import pytest
 import zmq
+from processes import gone, lives
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.manager import Manager
 
@@ -51,13 +52,6 @@ def script(name, text, **parts):
 
 def waiter(name):
     return job(name, sys.executable, "-S", "-E", "-c", WAITER)
-
-
-def gone(process):
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def within(seconds, condition):
@@ -418,11 +412,11 @@ def test_a_cancelled_job_leaves_no_process(start, seen, tmp_path, jobs_of):
     manager = start()
     assert manager.submit(script("a", "sleep 1000 & echo > begun; wait"))
     surely((tmp_path / "begun").exists)
-    processes = jobs_of(manager.process)
-    assert len(processes) == 2
+    running = jobs_of(manager.process)
+    assert len(running) == 2
     manager.cancel("a")
     assert manager.outcome("a") == "CANCELED"
-    assert sum(not gone(process) for process in processes) == seen
+    assert sum(map(lives, running)) == seen
 
 
 @differs(core=True, ours=False)

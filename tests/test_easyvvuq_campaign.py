@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
+import processes
 import pytest
 
 from qcg.pilotjob.executor_api import RunRecord
@@ -27,12 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _of_session(session):
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.cmdline())
-    return found
+    return [processes.words(process) for process in processes.living() if processes.session(process) == session]
 
 
 def _start(*command, cwd):

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+import processes
 import psutil
 import pytest
 
@@ -35,13 +36,8 @@ def pool(executor):
 
 
 def workers_of(executor, jobs_of):
-    found = []
-    for job in jobs_of(psutil.Process(executor._connection.dispatcher.link.process.pid)):
-        try:
-            found += [job] if "functions." in " ".join(job.cmdline()) else []
-        except psutil.NoSuchProcess:  # a zombie is one too
-            continue
-    return found
+    jobs = jobs_of(psutil.Process(executor._connection.dispatcher.link.process.pid))
+    return [job for job in jobs if "functions." in " ".join(processes.words(job))]
 
 
 # ---- what goes there and comes back
@@ -416,8 +412,8 @@ def test_nobody_else_can_call(executor, pool, tmp_path):
     assert stat.S_IMODE(place._orders.stat().st_mode) == 0o600
     assert stat.S_IMODE(place._sockets.stat().st_mode) == 0o700
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-        assert place.token not in " ".join(process.cmdline())
-        assert place.token not in str(process.environ())
+        assert place.token not in " ".join(processes.words(process))
+        assert place.token not in str(processes.environment(process))
     pool.shutdown()
     assert not place._orders.exists()
     assert not place._sockets.exists()

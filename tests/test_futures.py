@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 
@@ -25,17 +26,14 @@ def begun(directory, name="sleeper"):
 
 
 def processes_of(name):
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            # a script gets its name by an export: its shell has it in its command, what it starts in its environment
-            text = f"export QCG_PM_EXEC_API_JOB_ID={name}\n"
-            named = process.environ().get("QCG_PM_EXEC_API_JOB_ID") == name or text in " ".join(process.cmdline())
-            if named and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+    # a script gets its name by an export: its shell has it in its command, what it starts in its environment
+    text = f"export QCG_PM_EXEC_API_JOB_ID={name}\n"
+
+    def named(process):
+        known_as = processes.environment(process).get("QCG_PM_EXEC_API_JOB_ID")
+        return known_as == name or text in " ".join(processes.words(process))
+
+    return list(filter(named, processes.children(psutil.Process())))
 
 
 def test_done_running_and_status(executor, tmp_path, wait_until):

@@ -12,16 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import gone
 
 from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, QCGPJExecutor, ScriptTemplate
 
 
 def manager_of(executor):
     return psutil.Process(executor._connection.dispatcher.link.process.pid)
-
-
-def gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture
@@ -91,7 +88,7 @@ def test_an_interrupt_cancels_what_is_unfinished(tmp_path, way_out, wait_until):
         ]
         wait_until((tmp_path / "1.begun").exists)
         manager = manager_of(executor)
-        processes = manager.children(recursive=True)
+        left = manager.children(recursive=True)
         began = time.monotonic()
         raise way_out
     assert time.monotonic() - began < 2.0
@@ -101,8 +98,8 @@ def test_an_interrupt_cancels_what_is_unfinished(tmp_path, way_out, wait_until):
         with pytest.raises(CancelledError):
             future.result(0)
     assert gone(manager)
-    assert all(gone(process) for process in processes)
-    assert len(processes) >= 2
+    assert all(map(gone, left))
+    assert len(left) >= 2
 
 
 def test_an_interrupt_while_leaving_cancels_too(client):

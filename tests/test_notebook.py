@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -11,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
+import processes
 import pytest
 
 STUDY = Path(__file__).resolve().parent.parent / "examples" / "lennard_jones"
@@ -56,12 +55,8 @@ def execute(tmp_path):
 
 def _working_in(directory):
     """Return the commands of processes there: those of a kernel have a session of their own."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if Path(process.cwd()).is_relative_to(directory) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.cmdline())
-    return found
+    there = [each for each in processes.living() if Path(processes.directory(each)).is_relative_to(directory)]
+    return list(map(processes.words, there))
 
 
 def _outputs(cells):

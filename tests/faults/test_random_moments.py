@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
+import processes
 import pytest
 
 REPETITIONS = int(os.environ.get("REPETITIONS", "4"))
@@ -34,14 +34,7 @@ with QCGPJExecutor(resources=2) as executor:
 
 def left_of(directory):
     """Return the processes that work in a directory: the client, its manager and all its jobs do."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == directory:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
-            continue
-    return found
+    return [process for process in processes.living() if processes.directory(process) == str(directory)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -130,7 +130,8 @@ class Cluster:
             for pid in pids:
                 _end(pid)
         for process in self.step_daemons():
-            process.kill()  # one whose slurmd has gone waits for it without end, and ignores SIGTERM
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()  # one whose slurmd has gone waits for it without end, and ignores SIGTERM
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def step_daemons(self) -> list[psutil.Process]:
@@ -142,7 +143,7 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
                 if process.name() == "slurmstepd" and conf in Path(f"/proc/{process.pid}/environ").read_bytes():
                     found.append(process)
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in found if _lives(process.pid)]
 
     def cancel_jobs(self) -> None:
         """Revoke all allocations; return when none is left, or after STOP_SECONDS: who has to know asks `jobs`."""

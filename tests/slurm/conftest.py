@@ -14,10 +14,11 @@ import time
 import uuid
 from pathlib import Path
 
-import psutil
+import processes
 import pytest
 
 _MARK = "QCGPJ_TEST_RUN"
+_FIRST = f"import sys; sys.path.append({str(Path(processes.__file__).parent)!r})\n"  # for the module `processes`
 _LEFT_SECONDS = 10.0  # a step that has to be ended takes Slurm KillWait seconds and a little more
 
 _MPI_PROGRAM = r"""
@@ -106,7 +107,7 @@ def outside(cluster, monkeypatch):
     finally:
         cluster.cancel_jobs()
         for process in _marked(mark):
-            process.kill()
+            processes.kill(process)
 
 
 def _runner(cluster, tmp_path, *options):
@@ -114,7 +115,7 @@ def _runner(cluster, tmp_path, *options):
         mark = uuid.uuid4().hex
         # the inner limit ends the program, which salloc would leave behind; the outer one ends a salloc that hangs
         limits = ["timeout", "-k", "5", str(limit)]
-        command = [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
+        command = [sys.executable, "-c", _FIRST + textwrap.dedent(source), *map(str, arguments)]
         try:
             completed = subprocess.run(
                 ["salloc", "-Q", "-N2", "--exclusive", *options, *limits, *command],
@@ -131,7 +132,7 @@ def _runner(cluster, tmp_path, *options):
         finally:
             cluster.cancel_jobs()
             for process in _marked(mark):
-                process.kill()
+                processes.kill(process)
         if check and completed.returncode != 0:
             logs = "\n".join(path.read_text()[-3000:] for path in tmp_path.glob(".qcgpjm-service-*/service.log"))
             pytest.fail(f"exit code {completed.returncode}\n{completed.stdout}\n{completed.stderr}\n{logs}")
@@ -144,21 +145,14 @@ def _assert_nothing_left(cluster, mark, *said):
     end = time.monotonic() + _LEFT_SECONDS
     while (_marked(mark) or cluster.jobs()) and time.monotonic() < end:
         time.sleep(0.02)
-    left = [f"{process.pid}: {' '.join(process.cmdline())[:200]}" for process in _marked(mark)]
+    left = [f"{process.pid}: {' '.join(processes.words(process))[:200]}" for process in _marked(mark)]
     assert not left, said
     assert not cluster.jobs(), said
 
 
 def _marked(mark):
     """Return the processes of a run: srun and the agents hand the environment on to the jobs on every node."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+    return processes.living(**{_MARK: mark})
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.slurm
 BEGIN = """
     import json, os, signal, time
     from pathlib import Path
+    import processes
     from qcg.pilotjob.executor_api import *
 
     def wait_until(condition):
@@ -22,12 +24,6 @@ BEGIN = """
         while not condition():
             assert time.monotonic() < end
             time.sleep(0.005)
-
-    def lives(pid):
-        try:
-            return "State:\\tZ" not in Path(f"/proc/{pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
 """
 
 
@@ -168,9 +164,9 @@ def test_cancel_ends_a_running_program(in_allocation):
         waiting = executor.submit(BasicTemplate, name="waiting", exec="true")
         wait_until(lambda: len(list(Path(".").glob("*.pid"))) == 4)
         pids = [int(path.read_text()) for path in Path(".").glob("*.pid")]
-        before = [lives(pid) for pid in pids]
+        before = [processes.lives(pid) for pid in pids]
         cancelled = [future.cancel() for future in running]
-        after = [lives(pid) for pid in pids]
+        after = [processes.lives(pid) for pid in pids]
         states = [future.status() for future in running]
         freed = waiting.result(20)
     print(json.dumps([before, cancelled, after, states, freed]))
@@ -198,7 +194,7 @@ def test_cancel_ends_a_program_on_both_nodes(in_allocation):
         wait_until(lambda: len(list(Path(".").glob("*.pid"))) == 2)
         pids = {path.stem: int(path.read_text()) for path in Path(".").glob("*.pid")}
         cancelled = wide.cancel()
-        wait_until(lambda: not any(map(lives, pids.values())))
+        wait_until(lambda: not any(map(processes.lives, pids.values())))
     print(json.dumps([sorted(pids), cancelled, wide.status()]))
     """
         )
@@ -299,7 +295,7 @@ def test_the_command_brings_a_cluster_up_and_down(cluster_command):
     process.send_signal(signal.SIGINT)
     process.wait(30)
     assert not directory.exists()
-    assert not [each for each in daemons if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not list(filter(processes.lives, daemons))
 
 
 def test_a_client_that_is_killed_leaves_no_manager_and_no_agent(in_allocation):

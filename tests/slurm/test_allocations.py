@@ -14,6 +14,7 @@ from collections import Counter
 from concurrent.futures import wait
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 
@@ -108,7 +109,9 @@ def given_back(cluster, slurm, outside, wait_until):
     def given_back(seconds=15.0):
         wait_until(lambda: not cluster.jobs(), "the end of the allocation", seconds)
         wait_until(lambda: set(slurm("sinfo", "-h", "-N", "-p", "p", "-o", "%T").split()) == {"idle"}, "idle nodes")
-        wait_until(lambda: not any("SLURM_JOB_ID" in _environment(one) for one in outside()), "the end of processes")
+        wait_until(
+            lambda: not any("SLURM_JOB_ID" in processes.environment(one) for one in outside()), "the end of processes"
+        )
 
     return given_back
 
@@ -118,27 +121,14 @@ def kill(slurm, outside):
     """Functions that end an allocation in two ways."""
 
     def kill_all_processes(job):
-        victims = [process for process in outside() if _environment(process).get("SLURM_JOB_ID") == job]
+        victims = [process for process in outside() if processes.environment(process).get("SLURM_JOB_ID") == job]
         assert victims
         for process in victims:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+            processes.kill(process)
         for sockets in Path(tempfile.gettempdir()).glob("qcgpj-*"):  # of its manager, which cannot remove it any more
             shutil.rmtree(sockets)
 
     return {1: lambda job: slurm("scancel", job), 2: kill_all_processes}
-
-
-def _environment(process):
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return process.environ()
-    return {}
-
-
-def _words(process):
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return process.cmdline()
-    return []
 
 
 def _run_of(executor):
@@ -413,8 +403,8 @@ CLIENT = f"""
 @pytest.mark.parametrize("victims", ["the program", "the program and the guard"])
 def test_only_what_was_detached_outlives_the_program(program, outside, wait_until, given_back, victims):
     client = program(CLIENT, 5.0 if "guard" in victims else 300.0)
-    wait_until(lambda: sum(_words(process)[:1] == ["sleep"] for process in outside()) == 8, "the jobs")
-    guards = [process for process in outside() if "qcgpj-guard" in _words(process)]
+    wait_until(lambda: sum(processes.words(process)[:1] == ["sleep"] for process in outside()) == 8, "the jobs")
+    guards = [process for process in outside() if "qcgpj-guard" in processes.words(process)]
     assert len(guards) == 1
     if "guard" in victims:
         guards[0].suspend()  # so that it does not see the program's end

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slurm
 
 BEGIN = """
     import json, os, socket, time
-    import psutil, zmq
+    import processes, psutil, zmq
     from qcg.pilotjob.executor_api import *
 
     def host(_):
@@ -16,12 +16,8 @@ BEGIN = """
         return os.uname().nodename
 
     def is_agent_of_n2(process):
-        try:
-            of_n2 = process.cmdline()[-2:] == ["qcgpj-agent", "n2"]
-            ours = of_n2 and process.environ().get("QCGPJ_TEST_RUN") == os.environ["QCGPJ_TEST_RUN"]
-            return ours and process.name() not in ("srun", "qcgpj-starter")
-        except psutil.NoSuchProcess:
-            return False
+        of_n2 = processes.words(process)[-2:] == ["qcgpj-agent", "n2"]
+        return of_n2 and processes.name(process) not in ("", "srun", "qcgpj-starter")
 
     def rank():
         print("rank", os.environ["OMPI_COMM_WORLD_RANK"])
@@ -104,7 +100,8 @@ def test_a_node_that_goes_takes_its_calls_with_it(in_allocation_of_its_own):
         futures = [pool.submit(lambda: [time.sleep(2), os.uname().nodename][1]) for _ in range(4)]
         while not all(future.running() for future in futures):
             time.sleep(0.05)
-        max(filter(is_agent_of_n2, psutil.process_iter()), key=psutil.Process.create_time).kill()  # older: its guard
+        ours = processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"])
+        max(filter(is_agent_of_n2, ours), key=psutil.Process.create_time).kill()  # older: its guard
         found = [repr(future.exception(30)).partition("(")[0] for future in futures]
         later = pool.submit(pow, 2, 3).result(30)
     print(json.dumps([sorted(found), later]))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slurm
 BEGIN = """
     import json, os, signal, subprocess, sys, time
     from pathlib import Path
-    import psutil
+    import processes
     from qcg.pilotjob.executor_api import *
 
     STAY = "echo $$ > $N.tmp; mv $N.tmp $N.pid; sleep 999 & setsid sleep 998 & wait"
@@ -25,27 +25,13 @@ BEGIN = """
             time.sleep(0.005)
 
     def marked(**wanted):
-        found = []
-        for process in psutil.process_iter():
-            try:
-                env = process.environ()
-                if env.get("QCGPJ_TEST_RUN") == os.environ["QCGPJ_TEST_RUN"] and process.status() != "zombie":
-                    if all(env.get(name) == value for name, value in wanted.items()):
-                        found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                pass
-        return found
+        return processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"], **wanted)
 
     def agents(node):
         # the guard, then the agent; not the process that starts the jobs
-        found = []
-        for process in marked():
-            try:
-                if process.cmdline()[-2:] == ["qcgpj-agent", node] and process.name() not in ("srun", "qcgpj-starter"):
-                    found.append((process.create_time(), process.pid, process))
-            except psutil.NoSuchProcess:
-                pass
-        return [process for _, _, process in sorted(found)]
+        found = [each for each in marked() if processes.words(each)[-2:] == ["qcgpj-agent", node]]
+        found = [each for each in found if processes.name(each) not in ("", "srun", "qcgpj-starter")]
+        return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
     def stay(executor, name, **parameters):
         return executor.submit(ScriptTemplate, name=name, script=STAY, env={"N": name}, **parameters)
@@ -113,12 +99,8 @@ STEPS = """
     def steps(futures):
         ids = set()
         for future in futures:
-            for process in marked(N=future.ids[0]):
-                try:
-                    ids.add(process.environ()["QCG_PM_STEP_ID"])
-                except psutil.NoSuchProcess:
-                    pass
-        return ids
+            ids |= {processes.environment(each).get("QCG_PM_STEP_ID") for each in marked(N=future.ids[0])}
+        return ids - {None}
 """
 
 
@@ -278,7 +260,7 @@ def test_a_job_on_two_nodes_fails_with_one_of_them(in_allocation_of_its_own, los
         seconds = time.monotonic() - began
         for node in ("n1", "n2"):
             pid = int(Path(f"{node}.pid").read_text())
-            wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+            wait_until(lambda: processes.gone(pid))
         after = cores(executor)
     print(json.dumps([seconds, failed.message, after]))
     """,
