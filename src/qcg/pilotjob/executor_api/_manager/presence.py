@@ -37,12 +37,24 @@ class Presence:
         self._path = directory / PRESENCE
         was_there = self._path.exists()
         _refuse_living_core(directory / "address")
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = self._open()
         deadline = time.monotonic() + _LAST_MOMENTS
-        while not self._lock(was_there):
+        while not (self._lock(was_there) and self._is_there()):
             if time.monotonic() > deadline:
                 raise CannotResume(f"its manager still lives: {self._owner()}; wait for its end, or end it")
             time.sleep(0.02)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _is_there(self) -> bool:
+        """Whether the file is there that is locked; if not, take the next: a manager removes its own at its end."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file), os.stat(self._path)):
+                return True
+        os.close(self._file)
+        self._file = self._open()
+        return False
 
     def _lock(self, was_there: bool) -> bool:
         try:
@@ -62,8 +74,8 @@ class Presence:
     def tell(self, description: Dict[str, Any]) -> None:
         """Write down how the manager is reached."""
         here = {"host": socket.gethostname(), "pid": os.getpid(), **description}
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps(here).encode(), 0)
+        size = os.fstat(self._file).st_size  # of what one that was killed has left: nobody may find the file empty
+        os.pwrite(self._file, json.dumps(here).encode().ljust(size), 0)
 
     def end(self) -> None:
         """Remove the file."""
@@ -73,8 +85,8 @@ class Presence:
     def _owner(self) -> str:
         try:
             owner = json.loads(self._path.read_bytes())
-        except ValueError:
-            return "it is starting"
+        except (FileNotFoundError, ValueError):
+            return "it is starting, or ending"
         return f"process {owner['pid']} on {owner['host']}"
 
 
