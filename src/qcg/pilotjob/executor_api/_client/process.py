@@ -155,10 +155,14 @@ class ManagerProcess:
             _remove(self._sockets)
 
     def _await_starter(self) -> None:
-        """Wait a moment for what the manager has left: it starts nothing more, and ends its jobs and itself."""
+        """Wait a moment for what the manager has left: it ends its jobs and itself; kill it if it does not."""
         deadline = time.monotonic() + _STARTER_SECONDS
-        while lives(self.description["starter"], STARTER) and time.monotonic() < deadline:
+        while lives(self.description["starter"], STARTER):
             time.sleep(0.002)
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.description["starter"], signal.SIGKILL)
+                return
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
-__all__ = ["STARTER", "has_no_environment_yet", "kill_jobs_of", "lives"]
+__all__ = ["STARTER", "has_no_environment_yet", "kill_children", "kill_jobs_of", "lives", "parents"]
 
 STARTER = "qcgpj-starter"
 """What lists of processes call the process that starts a manager's jobs."""
@@ -40,6 +41,20 @@ def _status(pid: int) -> Tuple[str, List[str]]:
     except (FileNotFoundError, ProcessLookupError):
         return "", ["X"]
     return called.partition(" (")[2], rest.split()
+
+
+def parents() -> Dict[int, int]:
+    """Return the process id of the parent of each process."""
+    statuses = {int(entry): _status(int(entry))[1] for entry in os.listdir("/proc") if entry.isdigit()}
+    return {pid: int(status[1]) for pid, status in statuses.items() if len(status) > 1}
+
+
+def kill_children() -> None:
+    """Kill every child of this process, also one that has not become the program yet that it is to run."""
+    for pid, parent in parents().items():
+        if parent == os.getpid():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def kill_jobs_of(sockets: str) -> None:

@@ -42,7 +42,7 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         from qcg.pilotjob.executor_api._manager.starter import fork_starter
 
         leave_step()
-        starter = fork_starter(os.environ, umask=jobs_umask, alone=True)
+        starter = fork_starter(os.environ, umask=jobs_umask)
         if lifeline is None:  # nobody else removes what it has made when it is ended at its start
             signal.signal(signal.SIGTERM, _end_at_start)
         import_asyncio_without_ssl()

@@ -55,7 +55,7 @@ def main(orders: Dict[str, Any]) -> None:
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
     _fork_guarded(QCG_PM_ZMQ_ADDRESS=orders["address"], SLURMD_NODENAME=orders["name"])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job
-    starter = fork_starter(orders["env"], umask=orders["umask"], alone=False)
+    starter = fork_starter(orders["env"], umask=orders["umask"])
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     NodeAgent(orders, loop, starter).run()

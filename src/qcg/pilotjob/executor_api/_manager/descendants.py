@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import time
-from typing import Dict, List, Mapping, Set
+from typing import Dict, Iterator, List, Mapping, Set
 
 import psutil
 
-from qcg.pilotjob.executor_api._client.sweeping import has_no_environment_yet
+from qcg.pilotjob.executor_api._client.sweeping import has_no_environment_yet, parents
 
 __all__ = [
     "LINGER_SECONDS",
@@ -30,14 +31,14 @@ _logger = logging.getLogger(__name__)
 MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
 LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
 _PR_SET_CHILD_SUBREAPER = 36
-_EXEC_SECONDS = 0.05  # the moment of an exec takes less than a thousandth of that
+_EXEC_SECONDS = 0.5  # the moment of an exec takes less than a thousandth of that, where there is a core for it
 
 
 def kill_descendants() -> None:
     """Kill every process that comes from this one, which is a subreaper: without a child it has no descendant."""
     if not _has_child():
         return
-    for process in psutil.Process().children(recursive=True):
+    for process in _descendants():
         send(process, signal.SIGKILL)
 
 
@@ -89,11 +90,25 @@ def signal_group(pid: int, number: int) -> bool:
 def marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
     """Return for each of the marks the descendants that have it."""
     found: Dict[str, List[psutil.Process]] = {mark: [] for mark in marks}
-    for process in psutil.Process().children(recursive=True) if marks else ():
+    for process in _descendants() if marks else ():
         mark = _environment(process).get(MARK)
         if mark in found:
             found[mark].append(process)
     return found
+
+
+def _descendants() -> Iterator[psutil.Process]:
+    """Yield what comes from this process; psutil leaves out what comes from one that ends while it looks."""
+    children: Dict[int, List[int]] = {}
+    for pid, parent in parents().items():
+        children.setdefault(parent, []).append(pid)
+    unseen = [os.getpid()]
+    while unseen:
+        below = children.get(unseen.pop(), [])
+        unseen += below
+        for pid in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                yield psutil.Process(pid)
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str]:

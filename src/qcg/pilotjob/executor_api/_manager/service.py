@@ -39,6 +39,7 @@ from qcg.pilotjob.executor_api._manager.remote import Remote
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
+from qcg.pilotjob.executor_api._manager.starter import SOCKETS, Frames
 from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
@@ -120,8 +121,11 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         super()._setup_aux_dir()
         self._presence = Presence(Path(self._aux_dir))
         self._sockets = RequestInterface.directory = EventPublisher.directory = make_socket_directory(
-            self._aux_dir, REQUESTS
+            self._aux_dir, REQUESTS, self._tell_starter
         )
+
+    def _tell_starter(self, sockets: str) -> None:
+        self._starter[1].sendall(Frames.frame((SOCKETS, sockets)))  # a manager that is killed cannot remove it
 
     @override
     def _setup_logging(self) -> None:

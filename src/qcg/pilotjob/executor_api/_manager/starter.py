@@ -15,13 +15,14 @@ between the end of a short job and the start of the next one no core has to wait
 what is ready (see `ahead`) starts at once.
 
 What it starts are its children until one of both ends: then they are the manager's, which is a subreaper. When the
-manager has gone without a word, the starter kills what it has started.
+manager has gone without a word, the starter kills what it has started, and removes the manager's sockets.
 
-To the starter: ``(RUN, number, kind, *order)`` and ``(READY, number, kind, *order)``, which waits for a process of the
-same kind to end, or for ``(NOW, number)``; ``(TAKE_BACK, 0)`` asks for all that is ready,
-and after ``(KEEP, number)`` nothing starts on the cores of that one. From it: ``(STARTED, number, pid, when)``
-or ``(FAILED, number, reason, exit code, next)``, and ``(ENDED, number, exit code, is something left, when, next)``;
-`next` is the number of what is started on the same cores, or 0. ``(TAKEN_BACK, numbers)`` are not started any more.
+To the starter: ``(SOCKETS, directory)``, which is removed when the manager has gone; ``(RUN, number, kind, *order)``;
+``(READY, number, kind, *order)``, which waits for a process of the same kind to end, or for ``(NOW, number)``;
+``(TAKE_BACK, 0)`` asks for all that is ready, and after ``(KEEP, number)`` nothing starts on the cores of that one.
+From it: ``(STARTED, number, pid, when)`` or ``(FAILED, number, reason, exit code, next)``, and
+``(ENDED, number, exit code, is something left, when, next)``; `next` is the number of what is started on the same
+cores, or 0. ``(TAKEN_BACK, numbers)`` are not started any more.
 """
 
 from __future__ import annotations
@@ -42,48 +43,58 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, Iterator, Mapping, Optional, Set, Tuple
 
-from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of
+from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_children, kill_jobs_of
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart, Order, Spawner
 
 __all__ = ["Frames", "fork_starter"]
 
-RUN, READY, NOW, TAKE_BACK, KEEP = "run", "ready", "now", "take back", "keep"
+SOCKETS, RUN, READY, NOW, TAKE_BACK, KEEP = "sockets", "run", "ready", "now", "take back", "keep"
 STARTED, FAILED, ENDED, TAKEN_BACK = "started", "failed", "ended", "taken back"
-_PR_SET_NAME = 15
+_PR_SET_NAME, _PR_GET_NAME = 15, 16
+_LONGEST_START = 5.0
 _STACK_BYTES = 256 * 1024  # of a thread, of which there is one a running process
 _LENGTH = struct.Struct("=I")
-_ADDRESS = "QCG_PM_ZMQ_ADDRESS"  # the core tells it to each job
 
 _logger = logging.getLogger(__name__)
 _Task = Tuple[int, int, Order]  # its number, its kind, and what is to be started
 
 
-def fork_starter(environment: Mapping[str, str], *, umask: int, alone: bool) -> Tuple[int, socket.socket]:
+def fork_starter(environment: Mapping[str, str], *, umask: int) -> Tuple[int, socket.socket]:
     """Fork the starter, and return its process id and the connection to it. No thread may run yet.
 
-    `environment` is what the orders' environments differ from. Where the caller is `alone`, nobody else clears up when
-    it has gone. `umask` is that of what is started.
+    `environment` is what the orders' environments differ from, `umask` that of what is started.
     """
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    pid = _fork_as(STARTER.encode())
     if pid:
         theirs.close()
         return pid, ours
     try:
         os.umask(umask)
         os.setsid()  # whoever kills the manager's group does not reach it
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, STARTER.encode(), 0, 0, 0)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)  # it ends with the manager; its jobs do not inherit a handler
         _close_all_but(theirs.fileno())
         gc.freeze()
         gc.enable()
         threading.stack_size(_STACK_BYTES)
-        _Starter(theirs, environment).run(clear_up=alone)
+        _Starter(theirs, environment).run()
     except BaseException:
         _logger.exception("the process that starts jobs fails")
     finally:
         os._exit(1)
+
+
+def _fork_as(name: bytes) -> int:
+    """Fork a child that has its name from the beginning: whoever looks at it knows it."""
+    prctl = ctypes.CDLL(None).prctl
+    ours = ctypes.create_string_buffer(16)
+    prctl(_PR_GET_NAME, ours, 0, 0, 0)
+    prctl(_PR_SET_NAME, name, 0, 0, 0)
+    pid = os.fork()
+    if pid:
+        prctl(_PR_SET_NAME, ours, 0, 0, 0)
+    return pid
 
 
 class Frames:
@@ -120,10 +131,11 @@ class _Starter:
         self._ready: Deque[_Task] = deque()
         self._running: Dict[int, int] = {}  # the numbers of what runs or is about to, with process ids, or 0
         self._kept: Set[int] = set()
+        self._starting = 0  # threads that start a process just now
         self._alone = False
-        self._address = ""
+        self._sockets = ""
 
-    def run(self, *, clear_up: bool) -> None:
+    def run(self) -> None:
         """Serve until the manager has gone."""
         frames = Frames()
         with contextlib.suppress(ConnectionResetError):
@@ -132,14 +144,15 @@ class _Starter:
                 for message in frames.messages(read):
                     self._handle(*message)
                 read = self._connection.recv(65536)
-        self._end_all(clear_up=clear_up)
+        self._end_all()
 
     # ---- the main thread
 
-    def _handle(self, what: str, number: int, kind: int = 0, *order: Any) -> None:
-        if what in (RUN, READY):
+    def _handle(self, what: str, number: Any, kind: int = 0, *order: Any) -> None:
+        if what == SOCKETS:
+            self._sockets = number
+        elif what in (RUN, READY):
             task = (number, kind, Order(*order))
-            self._address = task[2].env.get(_ADDRESS) or ""
             if what == RUN:
                 self._put(task)
             else:
@@ -182,18 +195,29 @@ class _Starter:
                 return task
         return None
 
-    def _end_all(self, *, clear_up: bool) -> None:
+    def _end_all(self) -> None:
         with self._lock:
             self._alone = True
             self._ready.clear()
             running = [pid for pid in self._running.values() if pid]
         for pid in running:
             _kill_group(pid)
-        if clear_up and self._address:
-            sockets = os.path.dirname(self._address.partition("://")[2])
-            kill_jobs_of(sockets)
-            shutil.rmtree(sockets, ignore_errors=True)  # the client may be removing it too
+        self._kill_what_is_started_just_now()
+        if self._sockets:
+            kill_jobs_of(self._sockets)
+            shutil.rmtree(self._sockets, ignore_errors=True)  # the client may be removing it too
         os._exit(0)
+
+    def _kill_what_is_started_just_now(self) -> None:
+        """Kill what nobody knows yet: it has neither a group nor an environment of its own before it is a program."""
+        deadline = time.monotonic() + _LONGEST_START
+        while time.monotonic() < deadline:
+            with self._lock:
+                is_starting = self._starting > 0
+            kill_children()
+            if not is_starting:
+                return
+            time.sleep(0.001)
 
     # ---- the other threads
 
@@ -220,6 +244,10 @@ class _Starter:
             task = self._go_on(number, 0 if left else kind, ENDED, code, left, ended)
 
     def _start(self, order: Order) -> Tuple[int, Optional[CannotStart]]:
+        with self._lock:
+            if self._alone:
+                return 0, CannotStart("cannot start: the manager has ended")
+            self._starting += 1
         try:
             pid = self._spawner.spawn(order)
         except CannotStart as error:
@@ -227,6 +255,9 @@ class _Starter:
         except Exception as error:
             _logger.exception("%s was not started", order.command[0])
             return 0, CannotStart(f"cannot start {order.command[0]!r}: {error}")
+        finally:
+            with self._lock:
+                self._starting -= 1
         return pid, None
 
     def _has_started(self, number: int, pid: int) -> None:
