@@ -160,11 +160,11 @@ class QCGPJExecutor(Executor):
         try:
             if exc_type is None or not issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
                 self.shutdown()
-                return
-        except KeyboardInterrupt:  # one that came before shutdown() could take care of it
+            else:
+                self._cancel_all()
+        except KeyboardInterrupt:  # one that came before shutdown(), or the first of two, could be taken care of
             self._cancel_all()
             raise
-        self._cancel_all()
 
     @override
     def submit(  # type: ignore[override]  # a template where other executors take a function

@@ -42,6 +42,9 @@ class Alarm:
                 self._write_end.send(b"\0")
             except OSError:
                 return  # closed: nobody is left to be woken
+            except BaseException:  # an interrupt
+                self._set = False
+                raise
 
     def clear(self) -> None:
         """Let the thread sleep again; it has to look at what it was woken for after this."""

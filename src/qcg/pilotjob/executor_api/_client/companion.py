@@ -85,6 +85,6 @@ class Companion:
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
         if self.end_fd >= 0:
-            os.close(self.end_fd)
-            self.end_fd = -1
+            end_fd, self.end_fd = self.end_fd, -1  # a child that is forked meanwhile must not close it again
+            os.close(end_fd)
         self.leave()

@@ -90,6 +90,7 @@ class Dispatcher:
 
     def forget_in_child(self) -> None:
         """Close the child's copies of the descriptors: the manager has to see when the parent's are closed."""
+        self._ended = threading.Event()  # a thread that the child does not have may hold the lock of the other one
         self._ended.set()
         self._inbox.forget_in_child()
         if self.link.process is not None:
@@ -239,6 +240,7 @@ class Dispatcher:
     def _next_call(self) -> Optional[Call]:
         if self._urgent:
             return self._urgent.popleft()
+        leaving = self._inbox.leaving  # before it is looked what is there: nothing is added to that afterwards
         units, other = self._inbox.take(_BATCH)
         if units:
             return self._submission(units)
@@ -246,7 +248,7 @@ class Dispatcher:
             if isinstance(other, Follow):
                 self._pending.add(other.future, attached=True)
             return other
-        if self._inbox.leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
+        if leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
             self._said_goodbye = True
             return self._farewell("control", command="finishAfterAllTasksDone")
         return self._check()
@@ -351,7 +353,8 @@ class Dispatcher:
 
     def _nothing_left(self) -> bool:
         """Whether the thread can end; with a manager of ours its end is still to come."""
-        return bool(self._inbox.leaving) and not self._pending and self.link.process is None
+        done = self._inbox.leaving and not self._inbox.has_items and not self._pending
+        return bool(done) and self.link.process is None
 
     def _pause(self) -> Optional[float]:
         due = self._next_check if self._pending else math.inf
@@ -374,6 +377,7 @@ class Dispatcher:
             return False
         if self.link.process is not None:
             self.link.process.kill()
+        self._look_at_record()
         self._cancel_pending()
         return True
 

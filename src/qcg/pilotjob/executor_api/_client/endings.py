@@ -35,7 +35,8 @@ def register(dispatcher: Any) -> None:
 
 def unregister(dispatcher: Any) -> None:
     """Look after `dispatcher` no more: it has ended."""
-    _dispatchers.discard(dispatcher)
+    with _lock:  # the interpreter's exit goes through them
+        _dispatchers.discard(dispatcher)
 
 
 def _leave_at_exit() -> None:
