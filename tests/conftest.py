@@ -64,8 +64,7 @@ def jobs_of():
 
 def _children():
     uncollected = psutil.Process().children()  # what has ended is left behind too, until it is waited for
-    found = {*uncollected, *processes.children(psutil.Process())}
-    return {(process.pid, process.create_time(), " ".join(processes.words(process))[:200]) for process in found}
+    return {*uncollected, *processes.children(psutil.Process())}
 
 
 def _temporary_files():
@@ -78,6 +77,12 @@ def _threads():
 
 def _listening():
     return {connection.laddr for connection in psutil.Process().net_connections("tcp") if connection.status == "LISTEN"}
+
+
+def _told(thing):
+    if isinstance(thing, psutil.Process):  # its words can change, so they are not what it is known by
+        return f"{thing} {' '.join(processes.words(thing))[:200]}"
+    return str(thing)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,12 +104,12 @@ def nothing_left(request, temporary_directory):
     gc.collect()  # what raises in a finalizer becomes a warning, and that an error
     for look, found in before.items():
         name = look.__name__.strip("_").replace("_", " ")
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + DEADLINE
         while look() - found and time.monotonic() < end:
             time.sleep(0.005)
         left = look() - found
         if left and not request.session.shouldstop:
-            pytest.fail(f"left behind: {len(left)} {name}: {sorted(map(str, left))[:5]}")
+            pytest.fail(f"left behind: {len(left)} {name}: {sorted(map(_told, left))[:5]}")
 
 
 @pytest.fixture
@@ -119,7 +124,7 @@ def executor(tmp_path):
 def run_script(tmp_path):
     """Run Python source in a process and a directory of its own, as a user would; returns the completed process."""
 
-    def run(source, *arguments, options=(), cwd=None, timeout=60, env=None, check=True):
+    def run(source, *arguments, options=(), cwd=None, timeout=300, env=None, check=True):
         completed = subprocess.run(
             [sys.executable, *options, "-c", textwrap.dedent(source), *map(str, arguments)],
             cwd=cwd or tmp_path,
