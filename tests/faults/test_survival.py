@@ -50,7 +50,7 @@ def test_a_stopped_manager_does_not_keep_an_interrupted_client(tmp_path):
         manager.suspend()
         began = time.monotonic()
         raise KeyboardInterrupt
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert future.cancelled()
     assert not manager.is_running()
 
