@@ -172,7 +172,7 @@ def test_a_starter_that_is_killed_is_the_end_of_the_manager(tmp_path, wait_until
     starter.kill()
     for future in futures:
         with pytest.raises((ManagerDied, CancelledError)):
-            future.result(3)
+            future.result(4.5)  # after 5 s the manager ends itself by force
     executor.shutdown()
     wait_until(lambda: not any(job.is_running() for job in jobs))
     log = next(tmp_path.glob(".qcgpjm-service-*")) / "service.log"
@@ -205,6 +205,7 @@ def test_nothing_outlives_client_and_manager_that_are_killed_at_once(tmp_path, w
 
 def test_a_starter_that_is_asked_to_end_by_a_signal_goes_on(tmp_path):
     with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        executor.submit(BasicTemplate, name="first", exec="true").result(20)  # so the starter has begun its work
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             starter_of(executor).send_signal(number)
         assert executor.submit(BasicTemplate, name="a", exec="true").result(20) == {"a": "SUCCEED"}

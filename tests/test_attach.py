@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import CancelledError, wait
 
@@ -136,7 +137,7 @@ def test_the_managers_death_is_news_to_the_second_client_too(executor, second, t
     began = time.monotonic()
     psutil.Process(executor._connection.dispatcher.link.process.pid).kill()
     assert isinstance(followed.exception(20), ManagerDied)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     with pytest.raises(ManagerDied):
         second.attach("a")
     wait_until(lambda: executor._connection.dispatcher.has_ended)
@@ -146,19 +147,22 @@ def test_the_managers_death_is_news_to_the_second_client_too(executor, second, t
 
 def test_a_manager_that_ends_before_the_second_client_has_connected(executor, tmp_path, monkeypatch):
     executor.submit(BasicTemplate, name="a", exec="true").result(20)
+    submitted = threading.Event()
 
     def channel_too_late(link, alarm, channel=Link.channel):
         if link.process is None:
             executor.shutdown()
+            submitted.wait(20)  # once the loss is noticed, submit() itself raises
         return channel(link, alarm)
 
     monkeypatch.setattr(Link, "channel", channel_too_late)
     with QCGPJExecutor(manager=tmp_path) as second:
-        submitted = second.submit(BasicTemplate, name="b", exec="true")
+        future = second.submit(BasicTemplate, name="b", exec="true")
+        submitted.set()
         with pytest.raises(ManagerDied, match="lost"):
             second.attach("a")
         with pytest.raises(ManagerDied, match="lost"):
-            submitted.result(20)
+            future.result(20)
 
 
 def test_the_first_client_leaves_while_the_second_follows(tmp_path, wait_until):
