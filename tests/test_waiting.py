@@ -117,12 +117,18 @@ def test_what_waits_for_a_failed_job_is_omitted_while_no_core_is_free(tmp_path):
         assert other.cancel()
 
 
-def test_the_oldest_that_fits_is_started(tmp_path):
+def test_the_oldest_that_fits_is_started(tmp_path, wait_until):
     with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
-        executor.submit(template, name="first", script="sleep 0.3")
+        executor.submit(template, name="first", script="until [ -e one ]; do sleep 0.01; done")
         executor.submit(template, name="wide", script="echo wide >> order", cores=2)
-        executor.submit(template, name="narrow", script="echo narrow >> order; sleep 0.6")
-        executor.submit(template, name="late", script="echo late >> order")
+        narrow = "echo narrow >> order; touch begun; until [ -e two ]; do sleep 0.01; done"
+        executor.submit(template, name="narrow", script=narrow)
+        late = executor.submit(template, name="late", script="echo late >> order")
+        wait_until((tmp_path / "begun").exists)
+        assert late.status() == {"late": "QUEUED"}
+        (tmp_path / "one").touch()
+        assert late.result(20) == {"late": "SUCCEED"}
+        (tmp_path / "two").touch()
     assert (tmp_path / "order").read_text().split() == ["narrow", "late", "wide"]
 
 
