@@ -22,8 +22,8 @@ def _of_session(session):
 
 
 @pytest.fixture
-def run_program(tmp_path):
-    """Run a command as a user would, in a session of its own; after it nothing of that session may be alive."""
+def run_program(tmp_path, wait_until):
+    """Run a command as a user would, in a session of its own; after it nothing of that session may stay alive."""
 
     def run(*command):
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
@@ -42,8 +42,8 @@ def run_program(tmp_path):
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 pytest.fail(f"{command} did not end: {process.communicate()[0]}")
-        assert _of_session(process.pid) == []
         assert process.returncode == 0, output
+        wait_until(lambda: _of_session(process.pid) == [], "the end of all processes")
         return output
 
     return run

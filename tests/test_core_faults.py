@@ -87,14 +87,18 @@ class Subject:
     process: psutil.Process
 
     def answer(self, message, deadline=DEADLINE):
-        data = message if isinstance(message, bytes) else json.dumps(message).encode()
+        with self._request(message) as socket:
+            if not socket.poll(deadline * 1000):
+                raise TimeoutError(f"no answer to {str(message)[:100]} within {deadline} s")
+            return json.loads(socket.recv())
+
+    @contextlib.contextmanager
+    def _request(self, message):
         with zmq.Context() as context, context.socket(zmq.REQ) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.connect(self.address)
-            socket.send(data)
-            if not socket.poll(deadline * 1000):
-                raise TimeoutError(f"no answer to {data[:100]!r} within {deadline} s")
-            return json.loads(socket.recv())
+            socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
+            yield socket
 
     def submit(self, *jobs):
         """Submit by hand, past all that the executor checks; return whether the jobs were taken."""
@@ -132,6 +136,8 @@ class Core(Subject):
         options += ["--resume", str(resume)] if resume else []
         self._stack = contextlib.ExitStack()
         self._output = directory / "core.out"
+        address = (resume or directory / ".qcgpjm-service-core") / "address"
+        address.unlink(missing_ok=True)  # that of the one before
         with self._output.open("wb") as output:
             self._popen = subprocess.Popen(
                 [
@@ -147,20 +153,24 @@ class Core(Subject):
             )
         self.process = psutil.Process(self._popen.pid)
         try:
-            # one that could not resume is not there, and does not end either
-            self._connect((resume or directory / ".qcgpjm-service-core") / "address", 5.0 if resume else DEADLINE)
+            self._connect(address)
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, file, deadline):
-        surely(lambda: (file.exists() and file.read_text()) or self._popen.poll() is not None)
-        if self._popen.poll() is not None:
-            raise RuntimeError(f"the core did not start: {self._output.read_text()}")
+    def _connect(self, file):
+        self._await(lambda: file.exists() and file.read_text())
         # what it tells is the host's own address; the loopback does, whatever the host's network is
         self.address = re.sub("//.*:", "//127.0.0.1:", file.read_text())
-        told = self.answer({"request": "status"}, deadline)["data"]["System"]["StatusPublisher"]
+        with self._request({"request": "status"}) as socket:
+            self._await(lambda: socket.poll(0))  # one that cannot resume tells its address, and ends
+            told = json.loads(socket.recv())["data"]["System"]["StatusPublisher"]
         self.events = re.sub("//.*:", "//127.0.0.1:", told)
+
+    def _await(self, condition):
+        surely(lambda: condition() or self._popen.poll() is not None)
+        if self._popen.poll() is not None:
+            raise RuntimeError(f"the core did not start: {self._output.read_text()}")
 
     def submit_as_user(self, *jobs):
         return self.submit(*jobs)
@@ -428,19 +438,20 @@ def test_a_job_that_is_cancelled_before_it_has_a_process_does_not_run(start, see
     """
     after = [f"wide:{number}" for number in range(2000)]
     jobs = [
-        script("a", "sleep 1; echo > ended"),
+        script("a", f"sleep {1 if seen else 60}; echo > ended"),  # where nothing ends it, it has to end
         job("wide", iteration={"stop": len(after)}, resources={"numCores": {"exact": 2}}),
         *(job(f"busy{number}", dependencies={"after": after}) for number in range(40)),
     ]
-    for _ in range(10 if seen else 1):  # on a busy machine the request may come too late for the fault
+    for _ in range(10 if seen else 1):  # on a busy machine the request may come too late for the fault, or for the job
+        (tmp_path / "ended").unlink(missing_ok=True)
         manager = start(cores=2)
         assert manager.submit(*jobs)
         manager.cancel("a")
-        assert manager.outcome("a") == "CANCELED"
-        if (tmp_path / "ended").exists():
+        told = manager.outcome("a"), (tmp_path / "ended").exists()
+        if told == ("CANCELED", seen):
             break
         manager.close()
-    assert (tmp_path / "ended").exists() == seen
+    assert told == ("CANCELED", seen)
 
 
 @differs(core={"a": "Job a already canceled"}, ours={})
@@ -501,7 +512,8 @@ def test_a_job_is_ended_when_its_walltime_is_over(start, seen):
     """``executionschema.py: DirectExecution.preprocess`` does nothing with the walltime."""
     manager = start()
     resources = {"numCores": {"exact": 1}, "wt": "1s"}
-    assert manager.submit_as_user(job("a", "sleep", "2.5", resources=resources))
+    seconds = "2.5" if seen == "SUCCEED" else "60"  # a manager that is late must still find it running
+    assert manager.submit_as_user(job("a", "sleep", seconds, resources=resources))
     assert manager.outcome("a") == seen
 
 
@@ -566,7 +578,7 @@ def test_a_message_that_is_not_json_harms_nobody(start, seen):
     """``zmqinterface.py: receive`` raises, and ``receiver.py: _listen`` takes that for the interface's end."""
     manager = start()
     with contextlib.suppress(TimeoutError):
-        manager.answer(b"no JSON", deadline=0.1)
+        manager.answer(b"no JSON", deadline=manager.patience)
     try:
         manager.answer({"request": "status"}, deadline=manager.patience)
     except TimeoutError:
@@ -601,7 +613,7 @@ def test_an_interrupted_request_does_not_spoil_the_next_one(start, seen, tmp_pat
     manager = start()
     client = manager.client(tmp_path)
     manager.process.suspend()
-    with pytest.raises(KeyboardInterrupt), alarm(0.3, KeyboardInterrupt()):
+    with pytest.raises(KeyboardInterrupt), alarm(2.0, KeyboardInterrupt()):
         client.resources()
     manager.process.resume()
     try:
@@ -639,11 +651,15 @@ def test_the_users_start_method_of_processes_is_left_alone(program, seen):
 @differs(core=False, ours=True)
 def test_a_manager_ends_without_sleeping(start, seen):
     """``manager.py: handle_finish_req``, ``service.py: _stop_interfaces`` and ``start`` sleep for 3 s and more."""
-    manager = start()
-    began = time.monotonic()
-    manager.answer({"request": "finish"})
-    surely(lambda: gone(manager.process))
-    assert (time.monotonic() - began < 2.9) == seen
+
+    def ends_at_once():
+        manager = start()
+        began = time.monotonic()
+        manager.answer({"request": "finish"})
+        surely(lambda: gone(manager.process))
+        return time.monotonic() - began < 2.9
+
+    assert any(ends_at_once() for _ in range(5 if seen else 1)) == seen  # on a busy machine one or the other may not
 
 
 @differs(core=True, ours=False)
@@ -741,7 +757,7 @@ def test_a_torn_last_line_does_not_stop_a_resumed_run(start, interrupted, seen):
         file.write('{"task": "arr')
     try:
         started = start(resume=interrupted).outcome("array") == "SUCCEED"
-    except (RuntimeError, TimeoutError):
+    except RuntimeError:
         started = False
     assert started is seen
 
