@@ -123,9 +123,12 @@ class NodeAgent:
         self._children.on_starter_lost = self._starter_lost
         self._jobs: Dict[str, Child] = {}
         self._leaving = False
+        self._is_told_to_end = False
         self._measures = Measures(orders, loop)
         self._lines = Lines(loop, *_take_streams(), self._handle, self._leave, to_agent=False)
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
+        # the loop reads before it calls that: one that was stopped and goes on would begin with orders long given up
+        signal.signal(signal.SIGTERM, self._note_end)
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
@@ -138,7 +141,7 @@ class NodeAgent:
             self._measures.close()
 
     def _handle(self, message: Dict[str, Any]) -> None:
-        if self._leaving:
+        if self._leaving or self._is_told_to_end:
             return
         if "run" in message:
             self._start(message["run"], message)
@@ -181,6 +184,9 @@ class NodeAgent:
             self._lines.send({"ended": job, "code": code, **more})
         elif not self._jobs:
             self._loop.stop()
+
+    def _note_end(self, *_: Any) -> None:
+        self._is_told_to_end = True
 
     def _terminated(self) -> None:
         self._lines.send({"leaving": "its agent got SIGTERM"})
