@@ -18,6 +18,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
+from qcg.pilotjob.executor_api._client.process import limit_agents
 
 
 def only_aux(directory):
@@ -249,3 +250,12 @@ def test_of_several_that_srun_has_started_one_takes_the_allocation(tmp_path, mon
     monkeypatch.delenv("QCG_PM_EXEC_API_JOB_ID")
     monkeypatch.setenv("SLURM_PROCID", "0")
     QCGPJExecutor(wd=tmp_path).shutdown()
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(0.0, "1"), (3.0, "2"), (120.0, "108"), (float("inf"), "900000")])
+def test_agents_have_to_be_ready_before_the_manager(timeout, seconds):
+    arguments = []
+    limit_agents(arguments, timeout)
+    assert arguments == ["--nl-init-timeout", seconds]
+    limit_agents(arguments, 7.0)
+    assert arguments == ["--nl-init-timeout", seconds]

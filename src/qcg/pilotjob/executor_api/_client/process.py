@@ -172,7 +172,9 @@ class ManagerProcess:
 def limit_agents(arguments: List[str], timeout: float) -> None:
     """Let an allocation's agents have to be ready sooner than the manager, so that it can tell which are not."""
     if not value_of("--nl-init-timeout", arguments):
-        arguments += ["--nl-init-timeout", str(max(1, int(min(timeout, 1e6)) - 1))]
+        timeout = min(timeout, 1e6)
+        # a file system that delays the agents delays the manager, too, which starts them when it has started itself
+        arguments += ["--nl-init-timeout", str(max(1, int(min(timeout - 1, 0.9 * timeout))))]
 
 
 def directories_of(arguments: List[str]) -> Directories:
