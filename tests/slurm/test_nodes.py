@@ -60,6 +60,7 @@ BEGIN = """
 
 
 def findings(completed):
+    assert completed.stdout, completed.stderr
     return json.loads(completed.stdout.splitlines()[-1])
 
 
@@ -154,6 +155,8 @@ def test_when_all_nodes_have_gone_nothing_waits(in_allocation_of_its_own, lose):
         jobs += [executor.submit(BasicTemplate, name=f"q{n}", exec="true") for n in range(100)]
         jobs.append(executor.submit(IterationTemplate, name="array", exec="true", stop=300))
         jobs.append(executor.submit(BasicTemplate, name="after", exec="true", after=[jobs[0]]))
+        # what comes when the nodes have gone is refused, as the last one is
+        wait_until(lambda: all("QUEUED" in job.status().values() for job in jobs[4:]))
         began = time.monotonic()
         LOSE
         failures = [failure(job) for job in jobs]
