@@ -30,6 +30,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJFuture,
     ScriptTemplate,
 )
+from qcg.pilotjob.executor_api._client.sweeping import STARTER
 
 pytestmark = [
     pytest.mark.slurm,
@@ -129,6 +130,26 @@ def kill(slurm, outside):
             shutil.rmtree(sockets)
 
     return {1: lambda job: slurm("scancel", job), 2: kill_all_processes}
+
+
+@pytest.fixture(params=["all at once", "the agents first"])
+def revoke(slurm, outside, wait_until, request):
+    """A function that ends an allocation: Slurm sends SIGTERM to the agents and to the manager, one after the other."""
+
+    def end_agents():
+        agents = [process for process in outside() if processes.words(process)[-2:-1] == ["qcgpj-agent"]]
+        for process in agents:
+            if processes.name(process) not in ("srun", STARTER):
+                with contextlib.suppress(psutil.NoSuchProcess):  # its guard was quicker
+                    process.terminate()
+        wait_until(lambda: not any(map(processes.lives, agents)), "the end of the agents")
+
+    def revoke(job):
+        if request.param == "the agents first":
+            end_agents()
+        slurm("scancel", job)
+
+    return revoke
 
 
 def _run_of(executor):
@@ -267,7 +288,7 @@ def test_what_the_scheduler_refuses_is_told_in_its_words_with_what_to_do(make, o
         make(**options)
 
 
-def test_without_renewal_a_revoked_allocation_ends_what_has_not_ended(make, slurm, tmp_path, wait_until, given_back):
+def test_without_renewal_a_revoked_allocation_ends_what_has_not_ended(make, revoke, tmp_path, wait_until, given_back):
     executor = make()
     done = executor.submit(BasicTemplate, name="done", exec="true")
     done.result(60)
@@ -276,9 +297,9 @@ def test_without_renewal_a_revoked_allocation_ends_what_has_not_ended(make, slur
         for n in range(4)
     ]
     queued = executor.submit(BasicTemplate, name="queued", exec="true", after=slow)
-    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 4, "the jobs")
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 4, "the jobs", 90)
     job = executor.allocations[0].id
-    slurm("scancel", job)
+    revoke(job)
     for future in (*slow, queued):
         with pytest.raises(
             AllocationEnded, match=rf"allocation {job} on n\d has ended: CANCELED(.|\n)*next: .*resume="

@@ -12,6 +12,8 @@ from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 
+_LOSS_SECONDS = 5.0  # Slurm ends the steps of an allocation one after the other, the batch script's perhaps last
+
 
 def main(orders: Dict[str, Any]) -> None:
     """Run a manager until it is told to end; the exit code is 0 when it ended as it was told.
@@ -55,6 +57,8 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
         NodeJob.restarts = orders.get("restarts", 0)
+        if orders.get("remote"):  # a client elsewhere hears of the end of the allocation, and not of that of its jobs
+            NodeJob.loss_seconds = _LOSS_SECONDS
         Tracker.reruns = orders.get("rerun", True)
         try:
             service = Service(orders["arguments"], lifeline, starter, orders.get("remote"))

@@ -50,7 +50,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         LocalJob.children.after_reaping = self._start_what_fits
         LocalJob.children.on_next = self._hand_over
         self._is_due = False
-        self._losses: List[str] = []
+        self._going: Dict[str, str] = {}
+        self._losses: Dict[str, str] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
         self._waiting = WaitingJobs(self.job_list, self._omit)
@@ -86,20 +87,30 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     def hopeless(self, job: Job) -> str:
         """Return why a job can never run, an empty string when it can."""
-        if pool.fits(self.resources, job.resources):
+        if self._going or pool.fits(self.resources, job.resources):
             return ""
-        return "; ".join([f"jobs can use {self.usable_cores} here", *self._losses])
+        return "; ".join([f"jobs can use {self.usable_cores} here", *self._losses.values()])
 
     def drop_node(self, name: str) -> None:
-        """Send nothing more to a node."""
+        """Send nothing more to a node that goes; until `node_lost` follows, no job is called hopeless."""
+        self._going[name] = ""
         pool.drop_node(self.resources, name)
+
+    def node_gone(self, name: str, reason: str, patience: float) -> None:
+        """Send nothing more to a node; it is lost in `patience` seconds, unless it is this manager that ends."""
+        self.drop_node(name)
+        self._going[name] = reason
+        self._loop.call_later(0.0 if self.ending else patience, self.node_lost, name, reason)
 
     def node_lost(self, name: str, reason: str) -> None:
         """Fail the jobs that run on a node that is no more, and those that cannot run without it."""
+        if name in self._losses:
+            return
         message = f"node {name} is lost: {reason}"
         _logger.error(message)
-        self._losses.append(message)
-        self.drop_node(name)
+        self._losses[name] = message
+        self._going.pop(name, None)
+        pool.drop_node(self.resources, name)
         for running in list(self._executor._not_finished.values()):
             if running.runs_on(name):
                 running.node_lost(name, message)
@@ -209,6 +220,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             try:
                 allocation = self._allocate(iteration.resources)
             except (NotSufficientResources, InvalidResourceSpec) as error:
+                if self._going:  # it is not yet known what becomes of those that need this node
+                    return False
                 self._waiting.take(waiting, iteration)
                 self.change_job_state(iteration.job, iteration.iteration, JobState.FAILED, str(error))
                 return True
@@ -383,6 +396,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             job = self.job_list.get(name)
             if not job.state().is_finished():
                 await self._interrupt(job, _parts(job))
+        for node, reason in list(self._going.items()):
+            if reason:
+                self.node_lost(node, reason)
         await self.wait_until_idle()
 
     async def interrupt_queued(self) -> None:

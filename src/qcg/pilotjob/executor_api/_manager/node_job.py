@@ -24,6 +24,8 @@ class NodeJob(LocalJob):
     launcher: Optional[NodeLauncher] = None
     umask = 0o022
     restarts = 0
+    loss_seconds = 0.0
+    """For which a node that has gone is not called lost: it may be the first of an allocation that ends."""
     tell_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
 
     _lost_message = ""
@@ -39,7 +41,7 @@ class NodeJob(LocalJob):
         loop.run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
         cls.launcher.on_ready = lambda *_: manager.call_scheduler()
         cls.launcher.on_leaving = manager.drop_node
-        cls.launcher.on_lost = manager.node_lost
+        cls.launcher.on_lost = lambda name, why: manager.node_gone(name, why, cls.loss_seconds)
         for node in nodes:  # it may be enough when some of them are ready
             if cls.launcher.why_lost(node.name):
                 loop.call_soon(manager.node_lost, node.name, cls.launcher.why_lost(node.name))
