@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 from qcg.pilotjob.errors import InvalidResourceSpec, NotSufficientResources
@@ -45,6 +46,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._unwanted: Set[str] = set()
         self.ending = False
         self.detached = False
+        self.last_end = -math.inf
         self._changed = asyncio.Event()
         self._loop = asyncio.get_event_loop()
         LocalJob.children.after_reaping = self._start_what_fits
@@ -194,7 +196,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         try:
             if self._start_some():
                 self.call_scheduler()
-            elif self._knows_one_node and not self.closing:
+            elif self._knows_one_node and not self.closing and self.tracer.reruns:  # each start is on record first
                 self._ahead.fill(self._executor._not_finished.values())
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing would ever start again, silently
             self.on_failure(error)
@@ -334,6 +336,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     def _tell(self, job: Job, iteration: Optional[int], state: JobState) -> None:
         self._fire_job_state_notifies(job.name, iteration, state)
         if state.is_finished():
+            self.last_end = self._loop.time()
             self._waiting.ended(job, iteration)
 
     def _end_iterations(self, job: Job, state: JobState) -> None:
