@@ -33,8 +33,10 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
     WorkerDied,
 )
+from qcg.pilotjob.executor_api._allocation.keeper import Keeper
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
-from qcg.pilotjob.executor_api._client import remote_channel, wire
+from qcg.pilotjob.executor_api._client import distant, remote_channel, wire
+from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
 from qcg.pilotjob.executor_api._client.distant import Distant
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
@@ -42,6 +44,11 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason
 
 def _local(**options):
     return Allocation(**{"scheduler": "local", "cores_per_node": 2, "poll": 1.0, **options})
+
+
+def _run_one(make, **options):
+    """Run a job; that its allocation fails may be known at any moment, from its first on."""
+    make(allocation=options).submit(BasicTemplate, name="a", exec="true").result(90)
 
 
 def _run_of(executor):
@@ -69,12 +76,16 @@ def make(tmp_path):
     _assert_no_pilot(tmp_path)
 
 
+def _has_text(path):
+    return path.exists() and path.read_text() != ""
+
+
 def _pilots(directory):
     return [each for each in processes.living() if any(str(directory) in word for word in processes.words(each))]
 
 
 def _assert_no_pilot(directory):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 40
     while _pilots(directory) and time.monotonic() < end:
         time.sleep(0.01)
     assert list(map(processes.words, _pilots(directory))) == []
@@ -115,7 +126,7 @@ def test_leaving_before_the_manager_is_there_takes_no_time(make):
     begin = time.monotonic()
     with make():
         pass
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 25
 
 
 def test_interruption_cancels_and_gives_back(make, wait_until):
@@ -150,17 +161,22 @@ def test_strangers_are_not_heard_and_keys_are_nowhere_to_be_seen(make, wait_unti
     assert executor.submit(BasicTemplate, name="b", exec="true").result(30) == {"b": "SUCCEED"}
 
 
-def test_no_other_manager_is_believed(make, proxy, wait_until):
+@pytest.fixture
+def short_reach(monkeypatch):
+    """A manager that cannot be reached is given up soon, however long its start may take."""
+    monkeypatch.setattr(Keeper, "reach_seconds", property(lambda _: 2.0, lambda *_: None), raising=False)
+
+
+@pytest.mark.usefixtures("short_reach")
+def test_no_other_manager_is_believed(make):
     """Somebody who listens in the manager's place, with another key, gets nothing and is not believed."""
     keys = zmq.curve_keypair()
     with zmq.Context() as context, context.socket(zmq.ROUTER) as impostor:
         impostor.setsockopt(zmq.LINGER, 0)
         impostor.curve_publickey, impostor.curve_secretkey, impostor.curve_server = *keys, True
         port = impostor.bind_to_random_port("tcp://127.0.0.1")
-        executor = make(allocation={"tunnel": lambda *_: ("127.0.0.1", port), "start_timeout": 3.0})
-        future = executor.submit(BasicTemplate, name="a", exec="true")
         with pytest.raises(AllocationFailed, match="tunnel="):
-            future.result(30)
+            _run_one(make, tunnel=lambda *_: ("127.0.0.1", port))
         assert not impostor.poll(0)
 
 
@@ -253,6 +269,28 @@ def test_what_was_lost_fails_when_it_is_not_to_run_again(make, tmp_path, wait_un
     assert {state for future in later for state in future.result(60).values()} == {"SUCCEED"}
 
 
+def test_what_is_not_to_run_again_is_on_record_before_it_starts(make, tmp_path, wait_until):
+    """A manager that has stood still, and was killed then, had no part in what started meanwhile."""
+    executor = make(allocation={"renew": 1, "rerun": False, "cores_per_node": 1})
+    short = [executor.submit(BasicTemplate, name=f"short{n}", exec="true") for n in range(5)]
+    wait(short, 60)
+    script = f"echo $$ >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+    first, second = (executor.submit(ScriptTemplate, name=name, script=script) for name in ("first", "second"))
+    wait_until(lambda: first.status() == {"first": "EXECUTING"} and _has_text(tmp_path / "ran.first"))
+    assert second.status() == {"second": "QUEUED"}
+    manager = _manager_of(executor)
+    manager.suspend()
+    (tmp_path / "go").touch()
+    wait_until(lambda: processes.gone(int((tmp_path / "ran.first").read_text())))
+    end = time.monotonic() + 0.5
+    while not _has_text(tmp_path / "ran.second") and time.monotonic() < end:
+        time.sleep(0.01)
+    manager.kill()
+    assert first.result(60) == {"first": "FAILED"}
+    assert second.result(60) == {"second": "SUCCEED"}
+    assert len((tmp_path / "ran.second").read_text().split()) == 1
+
+
 def test_an_idle_executor_asks_for_no_other_allocation(make, wait_until):
     executor = make(allocation={"renew": 1})
     executor.submit(BasicTemplate, name="a", exec="true").result(30)
@@ -267,7 +305,7 @@ def test_an_idle_executor_asks_for_no_other_allocation(make, wait_until):
 
 
 def test_a_detached_run_is_followed_by_another_program(make, tmp_path, run_script, wait_until):
-    executor = make(allocation={"idle": 2.0})
+    executor = make(allocation={"idle": 10.0})
     done = executor.submit(BasicTemplate, name="done", exec="true")
     done.result(30)
     gate = tmp_path / "gate"
@@ -303,7 +341,7 @@ def test_a_manager_that_is_killed_with_its_node_is_missed_by_who_follows_it(make
     wait_until(lambda: lost.status() == {"lost": "EXECUTING"})
     manager = _manager_of(executor)
     handle = executor.detach()
-    monkeypatch.setattr(Distant, "patience", 1.0)
+    monkeypatch.setattr(Distant, "patience", 5.0)
     monkeypatch.setattr(remote_channel, "_PING_SECONDS", 0.2)
     with QCGPJExecutor(manager=handle) as follower:
         followed = follower.attach("lost")
@@ -312,11 +350,71 @@ def test_a_manager_that_is_killed_with_its_node_is_missed_by_who_follows_it(make
         for process in (manager.parent(), manager):  # so nobody is left to say that it has ended
             process.kill()
         with pytest.raises(ManagerDied, match="nothing has been heard"):
-            followed.result(30)
+            followed.result(60)
+
+
+def test_who_stood_still_does_not_take_the_manager_for_dead(make, monkeypatch, tmp_path, wait_until):
+    """As after Ctrl-Z: its clock has gone on, and what the manager has said meanwhile is not read yet."""
+    executor = make()
+    script = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    slow = executor.submit(ScriptTemplate, name="slow", script=script)
+    wait_until(lambda: slow.status() == {"slow": "EXECUTING"})
+    manager = _manager_of(executor)
+    handle = executor.detach()
+    clock = _Clock()
+    monkeypatch.setattr(distant, "time", clock)
+    monkeypatch.setattr(remote_channel, "_LOOK_SECONDS", 0.05)
+    with QCGPJExecutor(manager=handle) as follower:
+        followed = follower.attach("slow")
+        clock.ahead += 10 * Distant.patience
+        asked = clock.asked
+        wait_until(lambda: clock.asked > asked + 20 or followed.done())
+        (tmp_path / "go").touch()
+        assert followed.result(60) == {"slow": "SUCCEED"}
+    manager.terminate()
+
+
+class _Clock:
+    def __init__(self):
+        self.ahead, self.asked = 0.0, 0
+
+    def monotonic(self):
+        self.asked += 1
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def handed_over(tmp_path):
+    """The directory of a run that waits for its manager."""
+    (tmp_path / KEYS).write_text('{"client": {}}')
+    (tmp_path / HANDOVER).write_text("[]")
+    return tmp_path
+
+
+def test_a_manager_that_came_and_went_between_two_looks_is_missed(handed_over):
+    followed = Distant(str(handed_over))
+    followed.look()
+    (handed_over / HANDOVER).unlink()
+    with pytest.raises(ManagerDied, match="has ended"):
+        followed.look()
+
+
+def test_a_manager_that_comes_this_moment_has_not_ended(handed_over, monkeypatch):
+    followed = Distant(str(handed_over))
+    exists = distant.os.path.exists
+
+    def exists_and_comes(path):
+        found = exists(path)
+        (handed_over / PRESENCE).touch()
+        (handed_over / HANDOVER).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(distant.os.path, "exists", exists_and_comes)
+    assert not followed.has_ended
 
 
 def test_what_is_detached_at_once_is_not_lost(make, tmp_path, wait_until):
-    executor = make(allocation={"idle": 2.0})
+    executor = make(allocation={"idle": 10.0})
     for number in range(5):
         executor.submit(ScriptTemplate, name=f"n{number}", script=f"echo x >> {tmp_path}/ran.{number}")
     handle = executor.detach()
@@ -343,7 +441,7 @@ executor.submit(BasicTemplate, name="a", exec="sleep", args=["1000"]).result()
 
 
 def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):
-    executor = make(allocation={"silence": 3.0})
+    executor = make(allocation={"silence": 8.0})
     future = executor.submit(BasicTemplate, name="a", exec="sleep", args=["1000"])
     wait_until(lambda: future.status() == {"a": "EXECUTING"})
     guard = psutil.Process(executor._connection.dispatcher.link.process.pid)
@@ -352,7 +450,7 @@ def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):
     guard.suspend()  # and the dispatcher, which cannot be stopped alone, loses its keys
     executor._connection.dispatcher.link.keeper.manager = None
     executor._connection.dispatcher._inbox.alarm.set()
-    wait_until(lambda: not any(map(processes.lives, [manager, *job])))
+    wait_until(lambda: not any(map(processes.lives, [manager, *job])), "the end of the manager", 60)
     guard.resume()
 
 
@@ -414,19 +512,16 @@ def test_a_refusal_says_which_argument_to_look_at(said, argument):
     ],
 )
 def test_a_manager_that_does_not_start_says_why(make, options, match):
-    executor = make(allocation=options)
-    future = executor.submit(BasicTemplate, name="a", exec="true")
     with pytest.raises(AllocationFailed, match=match):
-        future.result(30)
+        _run_one(make, **options)
 
 
+@pytest.mark.usefixtures("short_reach")
 def test_a_port_that_is_blocked_is_named(make):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
-        executor = make(allocation={"tunnel": lambda *_: ("127.0.0.1", port), "start_timeout": 2.0})
-        future = executor.submit(BasicTemplate, name="a", exec="true")
         with pytest.raises(AllocationFailed, match=rf"127\.0\.0\.1:{port}(.|\n)*tunnel="):
-            future.result(30)
+            _run_one(make, tunnel=lambda *_: ("127.0.0.1", port))
 
 
 def test_a_run_that_was_interrupted_is_resumed_in_an_allocation(make, tmp_path, wait_until):
@@ -436,7 +531,7 @@ def test_a_run_that_was_interrupted_is_resumed_in_an_allocation(make, tmp_path, 
     executor.submit(
         ScriptTemplate, name="left", script=f"echo x >> {tmp_path}/ran.left; [ -e {tmp_path}/go ] || sleep 99"
     )
-    wait_until((tmp_path / "ran.left").exists)
+    wait_until(lambda: _has_text(tmp_path / "ran.left"))
     run = _run_of(executor)
     executor.__exit__(KeyboardInterrupt, None, None)
     (tmp_path / "go").touch()
@@ -463,14 +558,14 @@ def test_calls_whose_worker_was_lost_with_its_allocation_end(make, tmp_path, wai
 
     with executor.functions() as pool, executor.functions(retries=1) as again:
         lost = pool.submit(call, 2)
-        wait_until((tmp_path / "begun").exists)
+        wait_until(lambda: _has_text(tmp_path / "begun"))
         _manager_of(executor).kill()
         with pytest.raises(WorkerDied, match="allocation"):
             lost.result(30)
         pool.shutdown()
         (tmp_path / "begun").unlink()
         retried = again.submit(call, 2)
-        wait_until((tmp_path / "begun").exists)
+        wait_until(lambda: _has_text(tmp_path / "begun"))
         _manager_of(executor).kill()
         assert retried.result(60) == "done"
 
@@ -502,7 +597,11 @@ def _managers_of(executor):
 
 
 def test_jobs_are_spread_over_several_allocations(three, tmp_path, wait_until):
-    script = f"echo $PPID >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; sleep 0.3; echo $QCG_PM_ZMQ_ADDRESS"
+    go = tmp_path / "go"
+    script = (
+        f"echo $PPID >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; until [ -e {go} ]; do sleep 0.05; done; "
+        "sleep 0.3; echo $QCG_PM_ZMQ_ADDRESS"
+    )
     with three as executor:
         assert len(executor.allocations) == 3
         wait_until(lambda: {status.state for status in executor.allocations} == {"RUNNING"})
@@ -514,6 +613,7 @@ def test_jobs_are_spread_over_several_allocations(three, tmp_path, wait_until):
         assert waiting.status() == {"n29": "QUEUED"}
         assert waiting.info()["n29"]["status"] == "QUEUED"
         assert waiting.cancel()
+        go.touch()
         assert {state for future in futures[:-1] for state in future.result(60).values()} == {"SUCCEED"}
         assert futures[0].info()["n0"]["runtime"]["exit_code"] == "0"
     addresses = [(tmp_path / f"out.{n}").read_text() for n in range(29)]
@@ -579,8 +679,8 @@ def test_what_was_not_to_run_again_fails_where_several_allocations_are(make, tmp
     assert {len(path.read_text().split()) for path in tmp_path.glob("ran.*")} == {1}
 
 
-def test_what_waits_for_its_allocation_can_be_asked_for_and_cancelled(make, wait_until):
-    executor = make(allocation={"setup": "sleep 5"})
+def test_what_waits_for_its_allocation_can_be_asked_for_and_cancelled(make, tmp_path):
+    executor = make(allocation={"setup": f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"})
     futures = [executor.submit(BasicTemplate, name=f"n{n}", exec="true") for n in range(3)]
     assert futures[0].status() == {"n0": "QUEUED"}
     assert futures[0].info()["n0"]["status"] == "QUEUED"
@@ -588,6 +688,7 @@ def test_what_waits_for_its_allocation_can_be_asked_for_and_cancelled(make, wait
     assert futures[1].cancel()
     assert futures[1].status() == {"n1": "CANCELED"}
     assert executor.allocations[0].state in {"QUEUED", "STARTING"}
+    (tmp_path / "go").touch()
     assert futures[2].result(30) == {"n2": "SUCCEED"}
 
 

@@ -14,6 +14,8 @@ from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 
 __all__ = ["Distant"]
 
+_GAP_SECONDS = 3.0  # more than there is between two looks, unless this process stood still
+
 
 class Distant:
     """Where that manager is; see `Peer`."""
@@ -38,13 +40,16 @@ class Distant:
         self.manager: Optional[Dict[str, Any]] = None
         self._text = b""
         self._heard_at = math.inf
+        self._looked_at = math.inf
         if not self.has_ended:
-            self.look()
+            with contextlib.suppress(ManagerDied):  # this moment: `has_ended` tells
+                self.look()
 
     @property
     def has_ended(self) -> bool:
         """Whether there is no manager, and none is to come."""
-        return not any(os.path.exists(os.path.join(self._run, name)) for name in (PRESENCE, HANDOVER))
+        # in this order: the handover goes when the presence is there
+        return not any(os.path.exists(os.path.join(self._run, name)) for name in (HANDOVER, PRESENCE))
 
     def endpoint(self, what: str, host: str) -> str:
         """Return the address of the manager's ``requests`` or ``events``."""
@@ -71,9 +76,13 @@ class Distant:
         if text and text != self._text:
             with contextlib.suppress(ValueError):  # it is being written
                 self.manager, self._text, self._heard_at = json.loads(text), text, math.inf
-        elif not text and self._text:
+        elif not text and (self._text or self.has_ended):
             raise ManagerDied(f"the manager of {self._run} has ended; resume= takes up what it has left")
-        if time.monotonic() - self._heard_at > self.patience:
+        now = time.monotonic()
+        if now - self._looked_at > _GAP_SECONDS:  # what has come meanwhile is not read yet
+            self._heard_at += now - self._looked_at
+        self._looked_at = now
+        if now - self._heard_at > self.patience:
             raise ManagerDied(
                 f"nothing has been heard of the manager of {self._run} for {self.patience:g} s: it was killed, or the "
                 "network is gone; manager= connects to one that lives, resume= takes up what another has left"

@@ -35,19 +35,20 @@ class Leash:
     def start(self) -> None:
         """Look from now on."""
         self._loop = asyncio.get_event_loop()
-        self._busy_until = self._loop.time()
+        self._started_at = self._loop.time()
         self._look()
 
     def _look(self) -> None:
         self.look_for_handover()
         now = self._loop.time()
-        if not self.manager.is_all_jobs_finished:
-            self._busy_until = now
         silent = now - self.remote.last_heard
         if not self.manager.detached and silent > self.seconds:
             self.on_silence(f"its client has not been heard of for {silent:.0f} s")
-        elif self.manager.detached and now - max(self._busy_until, self.remote.last_heard) > self.idle_seconds:
+        elif self.manager.detached and self.manager.is_all_jobs_finished and self._idle_for(now) > self.idle_seconds:
             _logger.info("nothing has been left to do for %g s", self.idle_seconds)
             self.on_idle()
         else:
             self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _idle_for(self, now: float) -> float:
+        return now - max(self._started_at, self.manager.last_end, self.remote.last_heard)

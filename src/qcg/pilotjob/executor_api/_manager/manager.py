@@ -400,7 +400,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             if not job.state().is_finished():
                 await self._interrupt(job, _parts(job))
         for node, reason in list(self._going.items()):
-            if reason:
+            if reason:  # the agent has gone, and nobody else tells the end of what ran there
                 self.node_lost(node, reason)
         await self.wait_until_idle()
 
