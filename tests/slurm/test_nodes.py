@@ -1,12 +1,16 @@
 """What happens on the nodes of an allocation: whole jobs end, and nodes that go are missed."""
 
+import asyncio
 import json
 import operator
 import os
 import re
+import socket
 import textwrap
 
 import pytest
+
+from qcg.pilotjob.executor_api._manager.lines import Lines
 
 pytestmark = pytest.mark.slurm
 
@@ -624,3 +628,18 @@ def test_large_descriptions_and_many_jobs_arrive_whole(in_allocation, tmp_path):
     )
     assert found == [["SUCCEED"], True]
     assert os.listdir(tmp_path)
+
+
+def test_a_connection_that_is_reset_has_ended():
+    """The agent's standard input is a socket where sshd gives it one."""
+    loop, faults = asyncio.new_event_loop(), []
+    loop.set_exception_handler(lambda _, fault: faults.append(fault))
+    ours, theirs = socket.socketpair()
+    ours.send(b"not read")
+    theirs.close()
+    Lines(loop, ours.fileno(), ours.fileno(), lambda _: None, loop.stop, to_agent=True)
+    loop.run_forever()  # until its end is told
+    loop.remove_reader(ours)
+    ours.close()
+    loop.close()
+    assert faults == []

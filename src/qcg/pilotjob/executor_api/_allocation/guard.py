@@ -33,6 +33,7 @@ import psutil
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
 from qcg.pilotjob.executor_api._client.directories import PRESENCE, private, quoted, tail
+from qcg.pilotjob.executor_api._client.sweeping import STARTER
 
 __all__ = ["main"]
 
@@ -293,7 +294,7 @@ class _Guard:
         """End the allocation."""
         if self._wanted["scheduler"] == "local":
             self._end_local_pilot()
-        with contextlib.suppress(SubmitException):  # it has ended meanwhile
+        with contextlib.suppress(SubmitException, KeyError):  # it has ended meanwhile; psij's local one forgets it then
             self._scheduler.cancel()
 
     def clean_up(self) -> None:
@@ -306,7 +307,8 @@ class _Guard:
         os.killpg(0, signal.SIGTERM)  # it is in this process's group, and so is what it is forking just now
         for process in psutil.wait_procs(left, _KILL_SECONDS)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+                if process.name() != STARTER:  # it clears up behind its manager, and ends then
+                    process.kill()
 
 
 def _lines(path: Path) -> List[Dict[str, Any]]:

@@ -100,7 +100,7 @@ class Lines:
             del self._unsent[: os.write(self._target, self._unsent[:_CHUNK])]
         except BlockingIOError:
             pass  # there is no room yet
-        except BrokenPipeError:  # the end of what is read tells whoever has to know
+        except (BrokenPipeError, ConnectionResetError):  # the end of what is read tells whoever has to know
             self._drop_target()
             return
         if self._unsent:
@@ -116,6 +116,8 @@ class Lines:
             read = os.read(self._source, _CHUNK)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # standard input may be a socket, as it is by ssh
+            read = b""
         if not read:
             self._loop.remove_reader(self._source)
             self._on_end()

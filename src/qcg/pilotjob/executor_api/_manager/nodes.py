@@ -314,7 +314,9 @@ class NodeLauncher:
         self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
 
     def _say_who_is_missing(self) -> None:
-        self.on_waiting({link.name: link.ready for link in self._links.values()})
+        waiting = {link.name: link.ready for link in self._links.values()}
+        if not all(waiting.values()):  # as after a moment in which nothing went on here
+            self.on_waiting(waiting)
         self._say_later(_WORD_SECONDS)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
