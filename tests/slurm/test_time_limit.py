@@ -50,7 +50,7 @@ def end(slurm, job):
 @pytest.mark.parametrize("stop", [warn, end])
 def test_a_study_goes_on_in_the_next_batch_job(chain, cluster, tmp_path, wait_until, stop):
     first = chain("sbatch", "--parsable", "study.sbatch")
-    wait_until(lambda: len(ended(tmp_path)) >= 6, "a few runs")
+    wait_until(lambda: len(ended(tmp_path)) >= 6, "a few runs", 90)
     stop(chain, first)
     wait_until(lambda: not cluster.jobs(), "the end of the chain", 90)
     log = (tmp_path / "study.log").read_text()
@@ -80,10 +80,11 @@ def test_what_a_node_took_with_it_runs_again_when_the_run_is_resumed(in_allocati
             while len(glob.glob("begun.*")) < 4:
                 time.sleep(0.01)
             subprocess.run(["scontrol", "update", "nodename=n2", "state=down", "reason=test"], check=True)
-            wide.result(20)
+            wide.result(60)
             open("go", "w").close()
-            print(json.dumps([wide.result(), after.result(20), *(job.result(20) for job in jobs)]))
-        """
+            print(json.dumps([wide.result(), after.result(60), *(job.result(60) for job in jobs)]))
+        """,
+        limit=120,
     )
     wide, after, *jobs = json.loads(completed.stdout)
     assert (wide, after) == ({"wide": "FAILED"}, {"after": "OMITTED"})
@@ -93,8 +94,9 @@ def test_what_a_node_took_with_it_runs_again_when_the_run_is_resumed(in_allocati
         import json
         from qcg.pilotjob.executor_api import *
         with QCGPJExecutor(resume=".") as executor:
-            print(json.dumps(executor.attach(*[f"j{n}" for n in range(4)], "after", "wide").result(30)))
-        """
+            print(json.dumps(executor.attach(*[f"j{n}" for n in range(4)], "after", "wide").result(60)))
+        """,
+        limit=120,
     )
     assert set(json.loads(completed.stdout).values()) == {"SUCCEED"}
     ran = Counter((tmp_path / "ran").read_text().split())
