@@ -48,7 +48,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=10000
 MailProg=/bin/true
 SlurmdTimeout=10
-KillWait=2
+# a manager that gets SIGTERM ends in peace within this time, on a busy machine too
+KillWait=5
 InactiveLimit=0
 StateSaveLocation={directory}/state
 SlurmdSpoolDir={directory}/spool.%n
@@ -92,6 +93,7 @@ class Cluster:
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
         self.directory = _make_directory()
+        self._claims: list[socket.socket] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SALLOC_"))},
             "SLURM_CONF": str(self.directory / "slurm.conf"),
@@ -126,12 +128,16 @@ class Cluster:
             self.cancel_jobs()
         # the nodes go before the controller, which they would look for, and that before munged, which it needs
         for pattern in ("slurmd.*.pid", "slurmctld.pid", "munge.pid"):
-            pids = [int(path.read_text()) for path in self.directory.glob(pattern)]
-            for pid in pids:
+            for pid in list(map(_pid_in, self.directory.glob(pattern))):
                 _end(pid)
-        for process in self.step_daemons():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()  # one whose slurmd has gone waits for it without end, and ignores SIGTERM
+        end = time.monotonic() + STOP_SECONDS
+        while (daemons := self.step_daemons()) and time.monotonic() < end:
+            for process in daemons:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()  # one whose slurmd has gone waits for it without end, and ignores SIGTERM
+            time.sleep(0.01)
+        for claim in self._claims:
+            claim.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def step_daemons(self) -> list[psutil.Process]:
@@ -164,7 +170,7 @@ class Cluster:
 
     def _write_files(self) -> None:
         (self.directory / "state").mkdir()
-        ports = _free_ports(len(self.node_names) + 1)
+        ports = [self._claim_port() for _ in range(len(self.node_names) + 1)]
         for name in self.node_names:
             (self.directory / f"spool.{name}").mkdir()
             (self.directory / f"tmp.{name}").mkdir()
@@ -184,6 +190,21 @@ class Cluster:
         (self.directory / "slurm.conf").write_text(conf)
         aliases = " ".join(self.node_names)
         (self.directory / "hosts").write_text(f"127.0.0.1 {aliases}\n{Path('/etc/hosts').read_text()}")
+
+    def _claim_port(self) -> int:
+        """Return a port that is free, and no other cluster's, which may not listen there yet, until this one stops.
+
+        It is above those of the core's managers, and below those that the system gives away itself.
+        """
+        while True:
+            port = random.randrange(10_000, 32_000)
+            claim = socket.socket(socket.AF_UNIX)
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                claim.bind(f"\0qcgpj-test-port-{port}")
+                probe.bind(("127.0.0.1", port))
+                self._claims.append(claim)
+                return port
+            claim.close()
 
     def _start_munge(self) -> None:
         key = self.directory / "munge.key"
@@ -238,19 +259,19 @@ def _make_directory() -> Path:
     raise ClusterError("no directory with a path short enough for munged's socket")
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that are free now, below those that the system and the core's agents give away themselves."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(6100, 9900)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
+def _pid_in(path: Path) -> int:
+    """Return the process id in a daemon's file, 0 when there is none: a daemon that is starting writes it late."""
+    end = time.monotonic() + STOP_SECONDS
+    with contextlib.suppress(FileNotFoundError):
+        while not (text := path.read_text().strip()) and time.monotonic() < end:
+            time.sleep(0.01)
+        return int(text or 0)
+    return 0
 
 
 def _end(pid: int) -> None:
+    if not pid:
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
