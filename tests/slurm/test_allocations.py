@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,7 @@ def slurm(cluster, outside):
 def full(slurm, wait_until):
     """Another one's batch job on both nodes; returns a function that ends it."""
     job = slurm("sbatch", "--parsable", "-N2", "--exclusive", "-t5", "-o/dev/null", "--wrap", "exec sleep 1000")
-    wait_until(lambda: slurm("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", "the other job")
+    wait_until(lambda: slurm("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", "the other job", 90)
     return lambda: slurm("scancel", job)
 
 
@@ -107,8 +108,8 @@ def program(tmp_path, wait_until, outside):
 def given_back(cluster, slurm, outside, wait_until):
     """A function that waits until no allocation and none of its processes is there, and all nodes are free."""
 
-    def given_back(seconds=15.0):
-        wait_until(lambda: not cluster.jobs(), "the end of the allocation", seconds)
+    def given_back():
+        wait_until(lambda: not cluster.jobs(), "the end of the allocation", 60)
         wait_until(lambda: set(slurm("sinfo", "-h", "-N", "-p", "p", "-o", "%T").split()) == {"idle"}, "idle nodes")
         wait_until(
             lambda: not any("SLURM_JOB_ID" in processes.environment(one) for one in outside()), "the end of processes"
@@ -122,7 +123,12 @@ def kill(slurm, outside):
     """Functions that end an allocation in two ways."""
 
     def kill_all_processes(job):
-        victims = [process for process in outside() if processes.environment(process).get("SLURM_JOB_ID") == job]
+        victims = set()
+        while more := {one for one in outside() if processes.environment(one).get("SLURM_JOB_ID") == job} - victims:
+            for process in more:  # before any is killed, so that none tells of another's end
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            victims |= more
         assert victims
         for process in victims:
             processes.kill(process)
@@ -190,20 +196,25 @@ def test_an_mpi_job_has_its_ranks_on_both_nodes(make, tmp_path, mpi_program, par
     with make() as executor:
         executor.submit(
             ParallelTemplate, parameters, name="mpi", exec=str(mpi_program), cores=2, nodes=2, stdout="mpi.out"
-        ).raise_for_status(60)
+        ).raise_for_status(90)
     rows = sorted(line.split() for line in _said(tmp_path, "mpi"))
     assert [row[:2] + row[3:] for row in rows] == [[str(rank), "4", "6"] for rank in range(4)]
     assert sorted(row[2] for row in rows) == ["n1", "n1", "n2", "n2"]
 
 
-def test_functions_are_called_on_both_nodes(make, given_back):
+def test_functions_are_called_on_both_nodes(make, tmp_path, given_back):
     def host(_):
-        time.sleep(0.2)
-        return subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout.strip()
+        """Return where it is called, once there were calls on both nodes: their workers need not begin together."""
+        name = os.uname().nodename
+        (tmp_path / f"called.{name}").touch()
+        end = time.monotonic() + 30
+        while len(list(tmp_path.glob("called.*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        return name
 
     with make() as executor, executor.functions() as pool:
-        assert sorted(set(pool.map(host, range(12), timeout=60))) == NODES
-        assert isinstance(pool.submit(divmod, 1, 0).exception(30), ZeroDivisionError)
+        assert sorted(set(pool.map(host, range(12), timeout=120))) == NODES
+        assert isinstance(pool.submit(divmod, 1, 0).exception(90), ZeroDivisionError)
     given_back()
 
 
@@ -213,7 +224,7 @@ def test_what_is_submitted_while_the_allocation_waits_in_the_queue_runs_when_it_
     executor = make()
     futures = [executor.submit(BasicTemplate, name=f"n{n}", exec="true") for n in range(50)]
     after = executor.submit(BasicTemplate, name="after", exec="true", after=futures)
-    wait_until(lambda: executor.allocations[0].position == 1, "its place in the queue")
+    wait_until(lambda: executor.allocations[0].position == 1, "its place in the queue", 90)
     (status,) = executor.allocations
     assert (status.state, status.nodes, status.cores) == ("QUEUED", None, None)
     assert status.id
@@ -221,7 +232,7 @@ def test_what_is_submitted_while_the_allocation_waits_in_the_queue_runs_when_it_
     assert futures[0].status() == {"n0": "QUEUED"}
     full()
     assert after.result(60) == {"after": "SUCCEED"}
-    assert {state for future in futures for state in future.result(30).values()} == {"SUCCEED"}
+    assert {state for future in futures for state in future.result(90).values()} == {"SUCCEED"}
     assert executor.allocations[0].position is None
     assert executor.allocations[0].id == status.id
     executor.shutdown()
@@ -230,7 +241,7 @@ def test_what_is_submitted_while_the_allocation_waits_in_the_queue_runs_when_it_
 
 def test_why_an_allocation_waits_is_told(full, make, wait_until):
     executor = make()
-    wait_until(lambda: executor.allocations[0].message in {"Priority", "Resources"}, "the scheduler's reason")
+    wait_until(lambda: executor.allocations[0].message in {"Priority", "Resources"}, "the scheduler's reason", 90)
     full()
 
 
@@ -239,7 +250,7 @@ def test_jobs_are_cancelled_while_the_allocation_waits_in_the_queue(full, make, 
     first, second = (executor.submit(BasicTemplate, name=name, exec="true") for name in "ab")
     began = time.monotonic()
     assert first.cancel()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
     assert first.cancelled()
     assert first.status() == {"a": "CANCELED"}
     assert second.status() == {"b": "QUEUED"}
@@ -251,9 +262,12 @@ def test_jobs_are_cancelled_while_the_allocation_waits_in_the_queue(full, make, 
 
 def test_an_allocation_that_waits_too_long_is_taken_back(full, make, cluster):
     executor = make(queue_timeout=2.0)
-    future = executor.submit(BasicTemplate, name="a", exec="true")
+
+    def run_one():
+        executor.submit(BasicTemplate, name="a", exec="true").result(90)
+
     with pytest.raises(AllocationFailed, match=r"still in the queue after 2 s \(queue_timeout\), and was taken back"):
-        future.result(30)
+        run_one()
     assert executor.allocations[0].state == "ENDED"
     with pytest.raises(AllocationFailed, match="queue_timeout"):
         executor.submit(BasicTemplate, name="b", exec="true")
@@ -266,7 +280,7 @@ def test_leaving_takes_back_what_waits_in_the_queue(full, make, cluster):
     future = executor.submit(BasicTemplate, name="a", exec="true")
     began = time.monotonic()
     executor.__exit__(KeyboardInterrupt, None, None)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     assert future.cancelled()
     assert len(cluster.jobs()) == 1
     full()
@@ -304,7 +318,7 @@ def test_without_renewal_a_revoked_allocation_ends_what_has_not_ended(make, revo
         with pytest.raises(
             AllocationEnded, match=rf"allocation {job} on n\d has ended: CANCELED(.|\n)*next: .*resume="
         ):
-            future.result(30)
+            future.result(90)
     assert done.result(0) == {"done": "SUCCEED"}
     assert done.info()["done"]["runtime"]["exit_code"] == "0"
     assert (executor.allocations[0].state, executor.allocations[0].id) == ("ENDED", job)
@@ -317,8 +331,8 @@ def test_the_end_of_the_walltime_is_told(make, slurm, tmp_path, wait_until, give
     executor = make()
     done = executor.submit(BasicTemplate, name="done", exec="true")
     slow = executor.submit(ScriptTemplate, name="slow", script=STAY.format(f"{tmp_path}/slow"))
-    wait_until((tmp_path / "slow.pid").exists, "the job")
-    done.result(30)
+    wait_until((tmp_path / "slow.pid").exists, "the job", 90)
+    done.result(90)
     job = executor.allocations[0].id
     slurm("scontrol", "update", f"JobId={job}", "EndTime=now")  # Slurm looks every 30 s
     with pytest.raises(AllocationEnded, match=rf"allocation {job} on n\d has ended: .*(TO|TIMEOUT) ?.*TimeLimit"):
@@ -330,8 +344,10 @@ def test_the_end_of_the_walltime_is_told(make, slurm, tmp_path, wait_until, give
 def test_a_study_goes_on_over_three_allocations(make, kill, tmp_path, wait_until, given_back):
     """Two of them are killed: only what ran at that moment runs again."""
     script = f"exec >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; echo begin; sleep 0.15; echo end"
+    until_killed = f"until [ -e {tmp_path}/killed ]; do sleep 0.05; done; {script}"
     with make(renew=2) as executor:
-        futures = [executor.submit(ScriptTemplate, name=f"n{n}", script=script) for n in range(200)]
+        scripts = [script] * 150 + [until_killed] * 50
+        futures = [executor.submit(ScriptTemplate, name=f"n{n}", script=text) for n, text in enumerate(scripts)]
         done, ended = QCGPJFuture.done, {}
         for number, enough in enumerate((40, 110), 1):
 
@@ -345,6 +361,7 @@ def test_a_study_goes_on_over_three_allocations(make, kill, tmp_path, wait_until
                 ran = tmp_path / f"ran.{future.ids[0]}"
                 ended.setdefault(ran, ran.read_text())
             kill[number](status.id)
+        (tmp_path / "killed").touch()
         assert not wait(futures, 120).not_done
         states = Counter(state for future in futures for state in future.result(0).values())
         (status,) = executor.allocations
@@ -375,12 +392,12 @@ ATTACH = """
 def test_what_is_detached_while_it_runs_is_followed_by_another_program(
     make, tmp_path, run_script, wait_until, given_back
 ):
-    executor = make(idle=1.0)
+    executor = make(idle=10.0)
     gate = tmp_path / "gate"
     script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; until [ -e {gate} ]; do sleep 0.05; done"
     names = [f"n{n}" for n in range(12)]
     futures = [executor.submit(ScriptTemplate, name=name, script=script) for name in names]
-    wait_until(lambda: len(list(tmp_path.glob("ran.*"))) == 4, "the first jobs")
+    wait_until(lambda: len(list(tmp_path.glob("ran.*"))) == 4, "the first jobs", 90)
     handle = executor.detach()
     assert executor.allocations[0].state == "DETACHED"
     with pytest.raises(ExecutorClosed, match="manager="):
@@ -393,7 +410,7 @@ def test_what_is_detached_while_it_runs_is_followed_by_another_program(
 
 
 def test_what_is_detached_in_the_queue_is_followed_by_another_program(full, make, tmp_path, program, given_back):
-    executor = make(idle=1.0)
+    executor = make(idle=10.0)
     script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID"
     names = [f"n{n}" for n in range(12)]
     for name in names:
@@ -423,9 +440,10 @@ CLIENT = f"""
 
 @pytest.mark.parametrize("victims", ["the program", "the program and the guard"])
 def test_only_what_was_detached_outlives_the_program(program, outside, wait_until, given_back, victims):
-    client = program(CLIENT, 5.0 if "guard" in victims else 300.0)
-    wait_until(lambda: sum(processes.words(process)[:1] == ["sleep"] for process in outside()) == 8, "the jobs")
-    guards = [process for process in outside() if "qcgpj-guard" in processes.words(process)]
+    client = program(CLIENT, 12.0 if "guard" in victims else 300.0)
+    wait_until(lambda: sum(processes.words(process)[:1] == ["sleep"] for process in outside()) == 8, "the jobs", 90)
+    # what a guard forks has its words for a moment
+    guards = [each for each in psutil.Process(client.pid).children() if "qcgpj-guard" in processes.words(each)]
     assert len(guards) == 1
     if "guard" in victims:
         guards[0].suspend()  # so that it does not see the program's end
@@ -434,15 +452,15 @@ def test_only_what_was_detached_outlives_the_program(program, outside, wait_unti
     else:
         client.kill()
     assert client.wait() == -signal.SIGKILL
-    given_back(20.0 if "guard" in victims else 15.0)
-    wait_until(lambda: not outside(), "the end of all processes", 5.0)
+    given_back()
+    wait_until(lambda: not outside(), "the end of all processes")
 
 
 def test_a_program_that_is_killed_in_the_queue_leaves_nothing_there(full, program, cluster, wait_until):
     client = program(CLIENT, 300.0)
-    wait_until(lambda: len(cluster.jobs()) == 2, "the allocation that waits")
+    wait_until(lambda: len(cluster.jobs()) == 2, "the allocation that waits", 90)
     client.kill()
-    wait_until(lambda: len(cluster.jobs()) == 1, "the other job alone", 15.0)
+    wait_until(lambda: len(cluster.jobs()) == 1, "the other job alone", 60)
     full()
 
 
@@ -452,7 +470,7 @@ def test_keys_are_nowhere_to_be_seen(make, slurm, tmp_path, wait_until):
         executor.submit(ScriptTemplate, name=f"s{n}", script=STAY.format(f"{tmp_path}/{n}"))
     pool = executor.functions()
     pool.submit(abs, -1).result(60)
-    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 3, "the jobs")
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 3, "the jobs", 90)
     run = _run_of(executor)
     keys = json.loads((run / "keys.json").read_text())
     secrets = [keys["manager"]["secret"], keys["client"]["secret"], pool._hub._place.token]

@@ -8,12 +8,18 @@ pytestmark = pytest.mark.slurm
 
 BEGIN = """
     import json, os, socket, time
+    from pathlib import Path
     import processes, psutil, zmq
     from qcg.pilotjob.executor_api import *
 
-    def host(_):
-        time.sleep(0.2)
-        return os.uname().nodename
+    def host(number):
+        # the workers of both nodes need not begin together
+        name = os.uname().nodename
+        Path(f"called.{name}").touch()
+        end = time.monotonic() + 30
+        while len(list(Path().glob("called.*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        return name
 
     def is_agent_of_n2(process):
         of_n2 = processes.words(process)[-2:] == ["qcgpj-agent", "n2"]
@@ -58,7 +64,8 @@ def test_workers_are_on_all_nodes_and_only_they_are_heard(in_allocation):
             stranger.close()
         large = len(pool.submit(lambda given: given + given, bytes(3_000_000)).result(30))
     print(json.dumps([hosts, listening, heard, large]))
-    """
+    """,
+            limit=90,
         )
     )
     assert hosts == ["n1", "n2"]
@@ -67,7 +74,7 @@ def test_workers_are_on_all_nodes_and_only_they_are_heard(in_allocation):
     assert large == 6_000_000
 
 
-def test_a_function_on_every_rank(in_allocation):
+def test_a_function_on_every_rank(in_allocation, for_mpi):
     first, every, error = findings(
         in_allocation(
             BEGIN
@@ -81,7 +88,7 @@ def test_a_function_on_every_rank(in_allocation):
     print(json.dumps([first, every, error]))
     """,
             limit=90,
-            env={"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+            env=for_mpi,
         )
     )
     assert first == [0, "n1"]
@@ -95,13 +102,20 @@ def test_a_node_that_goes_takes_its_calls_with_it(in_allocation_of_its_own):
         in_allocation_of_its_own(
             BEGIN
             + """
+    def call():
+        while not Path("go").exists():
+            time.sleep(0.02)
+
     with QCGPJExecutor() as executor:
         pool = executor.functions()
-        futures = [pool.submit(lambda: [time.sleep(2), os.uname().nodename][1]) for _ in range(4)]
+        futures = [pool.submit(call) for _ in range(4)]
         while not all(future.running() for future in futures):
             time.sleep(0.05)
         ours = processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"])
         max(filter(is_agent_of_n2, ours), key=psutil.Process.create_time).kill()  # older: its guard
+        while sum(future.done() for future in futures) < 2:
+            time.sleep(0.05)
+        Path("go").touch()
         found = [repr(future.exception(30)).partition("(")[0] for future in futures]
         later = pool.submit(pow, 2, 3).result(30)
     print(json.dumps([sorted(found), later]))
