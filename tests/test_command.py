@@ -144,6 +144,35 @@ def test_an_interrupted_study_leaves_a_table(started, command, tmp_path, wait_un
     assert {row["state"] for row in _results(tmp_path / "results.csv")} == {"CANCELED"}
 
 
+@pytest.mark.parametrize("options", [(), ("--resume",)])
+def test_an_interrupt_between_two_jobs_leaves_a_table_of_those_before(tmp_path, options):
+    _write(tmp_path, "sleep 100${T}")
+    boot = """
+        import signal
+        from qcg.pilotjob.executor_api._command import main
+        submit = main.QCGPJExecutor.submit
+        def interrupted(executor, template, row):
+            if row["name"] == "run2":
+                signal.raise_signal(signal.SIGINT)
+            return submit(executor, template, row)
+        main.QCGPJExecutor.submit = interrupted
+        main.main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(boot), "t.json", "--grid", "T=0:4:1", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert [(row["name"], row["state"]) for row in _results(tmp_path / "results.csv")] == [
+        ("run0", "CANCELED"),
+        ("run1", "CANCELED"),
+    ]
+
+
 def test_a_run_that_ends_while_its_watcher_connects(tmp_path):
     boot = """
         from qcg.pilotjob.executor_api import *

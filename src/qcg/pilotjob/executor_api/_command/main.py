@@ -119,7 +119,8 @@ def _run(study: Study, wd: Path, options: Dict[str, Any], results: Path, *, resu
     try:
         where: Dict[str, Any] = {"resume": wd} if resume and runs_in(str(wd)) else {"wd": wd}
         with QCGPJExecutor(**options, progress=_has_tqdm(), **where) as executor:
-            futures += study.resume(executor, retry_failed=retry_failed) if resume else study.submit(executor)
+            # one by one: those that an interrupt finds submitted are in the table
+            futures.extend(study.resume(executor, retry_failed=retry_failed) if resume else study.submit(executor))
             wait(futures)
     finally:
         ended = table.ended(study.rows, futures)

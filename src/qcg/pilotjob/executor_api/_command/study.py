@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, Sequence
 
 import qcg.pilotjob.executor_api as api
 from qcg.pilotjob.executor_api._command.ready_made import TEMPLATES
@@ -71,13 +71,15 @@ class Study:
             for job in jobs:
                 yield json.loads(encoded(validated(job, None)))
 
-    def submit(self, executor: QCGPJExecutor) -> List[QCGPJFuture]:
-        """Submit all."""
-        return [executor.submit(self._template, row) for row in self.rows.values()]
+    def submit(self, executor: QCGPJExecutor) -> Iterator[QCGPJFuture]:
+        """Submit one after the other; each is yielded before the next one is."""
+        for row in self.rows.values():
+            yield executor.submit(self._template, row)
 
-    def resume(self, executor: QCGPJExecutor, *, retry_failed: bool) -> List[QCGPJFuture]:
-        """Follow the jobs that an earlier run knows, and submit the others; failed ones again, when that is asked."""
-        return [self._resume_one(executor, row, retry_failed) for row in self.rows.values()]
+    def resume(self, executor: QCGPJExecutor, *, retry_failed: bool) -> Iterator[QCGPJFuture]:
+        """Do as `submit`, but follow the jobs that an earlier run knows; failed ones again, when that is asked."""
+        for row in self.rows.values():
+            yield self._resume_one(executor, row, retry_failed)
 
     def _resume_one(self, executor: QCGPJExecutor, row: Dict[str, Any], retry_failed: bool) -> QCGPJFuture:
         try:
