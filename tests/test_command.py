@@ -134,10 +134,15 @@ def test_a_study_goes_on_after_a_crash(command, started, tmp_path, wait_until):
     assert (tmp_path / "ran.run0").read_text() == "x\n"
 
 
+def _has_submitted(directory, jobs):
+    """Whether the manager of the run there has so many; that one of them has begun tells nothing of the next."""
+    return sum(path.read_text().count("\n") for path in directory.glob(".qcgpjm-service-*/track.reqs")) == jobs
+
+
 def test_an_interrupted_study_leaves_a_table(started, command, tmp_path, wait_until):
     _write(tmp_path, f"touch {tmp_path}/began; sleep 1000")
     process = started("t.json", "--grid", "T=1,2", "--name", "T$T")
-    wait_until((tmp_path / "began").exists)
+    wait_until(lambda: (tmp_path / "began").exists() and _has_submitted(tmp_path, 2))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
@@ -201,7 +206,7 @@ def test_a_run_that_has_ended_is_told_to_its_watcher(command, started, tmp_path,
     assert command("--watch", "good").stderr == "2 jobs: 2 SUCCEED\n"
     _write(tmp_path, f"touch {tmp_path}/began; sleep 1000")
     process = started("t.json", "--grid", "T=1,2", "--name", "T$T", "--wd", "crashed", "--resources", "1")
-    wait_until((tmp_path / "began").exists)
+    wait_until(lambda: (tmp_path / "began").exists() and _has_submitted(tmp_path / "crashed", 2))
     manager = _manager_of(process)
     manager.kill()
     process.communicate(timeout=30)
@@ -210,13 +215,14 @@ def test_a_run_that_has_ended_is_told_to_its_watcher(command, started, tmp_path,
 
 
 def _manager_of(process):
-    return next(each for each in psutil.Process(process.pid).children(True) if "qcgpj-manager" in processes.words(each))
+    of_run = processes.children(psutil.Process(process.pid))
+    return next(each for each in of_run if "qcgpj-manager" in processes.words(each))
 
 
 def test_a_run_of_somebody_else_is_watched(started, command, tmp_path, wait_until):
     _write(tmp_path, f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit ${{T}}")
     started("t.json", "--grid", "T=0,1", "--wd", "study", "--resources", "2")
-    wait_until(lambda: list(tmp_path.glob("study/.qcgpjm-service-*/track.reqs")))
+    wait_until(lambda: _has_submitted(tmp_path / "study", 2))
     watching = started("--watch", "study")
     deadline = time.monotonic() + 1
     wait_until(lambda: time.monotonic() > deadline or watching.poll() is not None)
