@@ -27,17 +27,26 @@ from qcg.pilotjob.executor_api import *
 
 def job(executor, name, script="true", **more):
     return executor.submit(ScriptTemplate, name=name, script=script, **more)
+
+def until(file):
+    return f"until [ -e {os.getcwd()}/{file} ]; do sleep 0.05; done"
+
+def wait_for(file):
+    while not os.path.exists(file):
+        time.sleep(0.01)
 """
+RATE = r"[^],]*(job/s|s/job)"  # which of them depends on how fast this machine is
 
 
 @pytest.fixture
 def in_terminal(tmp_path):
     """Run Python source with a terminal as standard error; return its exit code and all that was shown there.
 
-    When `sign` is shown for the first time, `act` is called with the process.
+    Each step is a pattern and what is done when it is shown: a function that is called with the process, or the name of
+    a file that is made. One comes after the other, and all have to come.
     """
 
-    def run(source, sign=None, act=None, columns=150):
+    def run(source, *steps, columns=150):
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         command = [sys.executable, "-X", "dev", "-W", "error", "-c", HEAD + textwrap.dedent(source)]
@@ -45,15 +54,17 @@ def in_terminal(tmp_path):
             timer = threading.Timer(60, process.kill)
             timer.start()
             os.close(theirs)
-            shown = ""
+            shown, left = "", list(steps)
             for text in iter(lambda: _read(ours), ""):
                 shown += text
-                if sign is not None and re.search(sign, shown):
-                    sign = act(process)  # once
+                while left and re.search(left[0][0], shown):
+                    _, act = left.pop(0)
+                    (tmp_path / act).touch() if isinstance(act, str) else act(process)
             code = process.wait()
             timer.cancel()
             timer.join()
         os.close(ours)
+        assert not left, shown
         return code, shown
 
     return run
@@ -86,7 +97,7 @@ def test_the_last_line_has_the_counts_and_nothing_follows(in_terminal):
     assert code == 0
     *_, last, after = _lines(shown)
     assert last.startswith("100%")
-    assert re.search(r"8/8 \[.*job/s, 1 failed, 1 omitted, 1 cancelled\]$", last)
+    assert re.search(rf"8/8 \[.*, {RATE}, 1 failed, 1 omitted, 1 cancelled\]$", last)
     assert after == "after"
 
 
@@ -94,37 +105,39 @@ def test_what_runs_and_waits_is_shown(in_terminal):
     code, shown = in_terminal(
         """
         with QCGPJExecutor(resources=2, progress=True) as executor:
-            for number in range(5):
-                job(executor, f"job{number}", "sleep 0.9")
-        """
+            for number in range(4):
+                job(executor, f"job{number}", until("most"))
+            job(executor, "last", until("all"))
+        """,
+        (r"0/5 \[[^]]*, 2 running, 3 queued, 2/2 cores\]", "most"),
+        (r"4/5 \[[^]]*, 1 running, 1/2 cores\]", "all"),
     )
     assert code == 0
-    assert re.search(r"0/5 \[[^]]*, 2 running, 3 queued, 2/2 cores\]", shown)
-    assert re.search(r"4/5 \[[^]]*, 1 running, 1/2 cores\]", shown)
-    assert re.search(r"5/5 \[[^],]*, [^],]*job/s\]", _lines(shown)[-1])
+    assert re.search(rf"5/5 \[[^],]*, {RATE}\]", _lines(shown)[-1])
 
 
 def test_a_core_that_is_kept_for_the_manager_is_none_of_theirs(in_terminal):
-    _, shown = in_terminal(
+    code, _ = in_terminal(
         """
         with QCGPJExecutor(resources=2, reserve_core=True, progress=True) as executor:
-            job(executor, "job", "sleep 1.7")
-        """
+            job(executor, "job", until("go"))
+        """,
+        (r"1 running, 1/1 cores\]", "go"),
     )
-    assert "1 running, 1/1 cores]" in shown
+    assert code == 0
 
 
 def test_jobs_of_a_list_count_one_by_one_and_an_array_as_one(in_terminal):
     _, shown = in_terminal(
         """
         TWO = '''[{"name": "a", "execution": {"exec": "true"}},
-                  {"name": "b", "execution": {"exec": "sleep", "args": ["1.7"]}}]'''
+                  {"name": "b", "execution": {"script": "%s"}}]''' % until("go")
         with QCGPJExecutor(resources=4, progress=True) as executor:
             executor.submit(lambda: TWO)
             executor.submit(IterationTemplate, name="c", exec="true", stop=3)
-        """
+        """,
+        (r" 2/3 \[", "go"),
     )
-    assert " 2/3 [" in shown
     assert " 3/3 [" in _lines(shown)[-1]
 
 
@@ -160,9 +173,8 @@ def test_a_manager_that_is_killed_closes_the_bar(in_terminal):
         futures[0].result()
         os.kill(executor._connection.dispatcher.link.process.pid, signal.SIGKILL)
         assert isinstance(futures[1].exception(), ManagerDied)
-        time.sleep(1)
+        executor._connection._progress.join()
         print("after", file=sys.stderr)
-        time.sleep(1)
         executor.shutdown()
         """
     )
@@ -183,8 +195,7 @@ def test_ctrl_c_closes_the_bar(in_terminal):
             print("after", file=sys.stderr)
             time.sleep(1)
         """,
-        sign="2 running",
-        act=lambda process: process.send_signal(signal.SIGINT),
+        ("2 running, 2 queued", lambda process: process.send_signal(signal.SIGINT)),
     )
     assert code == 0
     *_, last, after = _lines(shown)
@@ -209,11 +220,13 @@ def test_a_terminal_that_goes_away_harms_nothing(in_terminal, tmp_path):
     in_terminal(
         """
         with QCGPJExecutor(resources=1, progress=True) as executor:
-            job(executor, "a", "sleep 1.5")
-            time.sleep(0.7)
+            job(executor, "a", until("closed"))
+            wait_for("shown")
             sys.stderr.close()
+            open("closed", "w").close()
         os.mkdir("left")
-        """
+        """,
+        ("1 running", "shown"),
     )
     assert (tmp_path / "left").exists()
 
@@ -222,16 +235,19 @@ def test_a_forked_child_shows_nothing(in_terminal, tmp_path):
     code, shown = in_terminal(
         """
         with QCGPJExecutor(resources=1, progress=True) as executor:
-            job(executor, "a", "sleep 2")
-            time.sleep(1.2)
+            job(executor, "a", until("forked"))
+            wait_for("shown")
             if os.fork() == 0:
                 os.dup2(os.open("child", os.O_CREAT | os.O_WRONLY), 2)
                 executor._connection._progress._bar.refresh()
                 executor._connection._progress._bar.__del__()
                 executor.shutdown()
                 os._exit(0)
-            assert os.wait()[1] == 0
-        """
+            status = os.wait()[1]
+            open("forked", "w").close()
+            assert status == 0
+        """,
+        ("1 running", "shown"),
     )
     assert code == 0, shown
     assert (tmp_path / "child").read_text() == ""
@@ -242,15 +258,15 @@ def test_a_forked_child_shows_nothing(in_terminal, tmp_path):
 def test_where_the_allocation_stands(in_terminal):
     code, shown = in_terminal(
         """
-        waits = Allocation(scheduler="local", cores_per_node=2, setup="sleep 2")
+        waits = Allocation(scheduler="local", cores_per_node=2, setup=until("asked"))
         with QCGPJExecutor(allocation=waits, progress=True) as executor:
             for number in range(3):
-                job(executor, f"job{number}", "sleep 1.7")
-        """
+                job(executor, f"job{number}", until("go"))
+        """,
+        (r"0/3 \[[^]]*allocation (asked|queued|starting)\]", "asked"),
+        (r"2 running, 1 queued, 2/2 cores\]", "go"),
     )
     assert code == 0, shown
-    assert re.search(r"0/3 \[[^]]*allocation (asked|queued|starting)\]", shown)
-    assert "2 running, 1 queued, 2/2 cores]" in shown
     assert re.search(r"3/3 \[[^],]*, [^],]*\]", _lines(shown)[-1])
 
 
@@ -261,11 +277,11 @@ def test_several_allocations_count_together(in_terminal):
         two = Allocation(scheduler="local", cores_per_node=1, count=2)
         with QCGPJExecutor(allocation=two, progress=True) as executor:
             for number in range(4):
-                job(executor, f"job{number}", "sleep 2.5")
-        """
+                job(executor, f"job{number}", until("go"))
+        """,
+        (r"2 running, 2 queued, 2/2 cores\]", "go"),
     )
     assert code == 0, shown
-    assert "2 running, 2 queued, 2/2 cores]" in shown
     assert " 4/4 [" in _lines(shown)[-1]
 
 
@@ -275,10 +291,12 @@ def test_jobs_that_are_left_to_themselves_have_not_failed(in_terminal, tmp_path)
         """
         executor = QCGPJExecutor(allocation=Allocation(scheduler="local", cores_per_node=2, idle=0.1), progress=True)
         job(executor, "short").result()
-        job(executor, "long", "sleep 1; touch done")
+        job(executor, "long", until("go") + "; touch done")
         directory = executor.detach()
         print("after", file=sys.stderr)
-        QCGPJExecutor(manager=directory).attach("long").result(30)
+        long = QCGPJExecutor(manager=directory).attach("long")
+        open("go", "w").close()
+        long.result(30)
         """
     )
     assert code == 0, shown
