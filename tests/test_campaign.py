@@ -20,7 +20,7 @@ def test_the_quick_campaign_agrees_with_published_values(run_script, tmp_path):
         sys.path.insert(0, {str(CAMPAIGN.parent)!r})
         runpy.run_path({str(CAMPAIGN)!r}, run_name="__main__")
         """,
-        timeout=300,
+        timeout=900,
         env={"PYTHONWARNINGS": "", "PYTHONDEVMODE": ""},  # matplotlib's warnings are not this package's
     )
     assert "DISAGREES" not in completed.stdout

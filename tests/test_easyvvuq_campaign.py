@@ -81,7 +81,7 @@ def test_what_failed_and_what_was_interrupted_runs_again_and_nothing_else(exampl
     shutil.copy(EXAMPLE / "cup.py", example)
     with _start(*command, cwd=tmp_path) as process:
         session = process.pid
-        said, errors = process.communicate(timeout=180)
+        said, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert errors == ""
     assert _of_session(session) == []
@@ -125,7 +125,7 @@ print(campaign.get_collation_result()["y"].values.round(6).tolist())
 def test_the_pool_by_itself_with_each_of_its_templates(tmp_path):
     with _start("-c", POOL, cwd=tmp_path) as process:
         session = process.pid
-        said, errors = process.communicate(timeout=180)
+        said, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert _of_session(session) == []
     assert said.splitlines() == ["QCG-PilotJob task 2 finished with the status: FAILED", "[[0.333333], [0.333333]]"]
