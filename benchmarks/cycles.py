@@ -32,7 +32,8 @@ from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
 JOBS = 36
 PATIENCE = 60.0  # seconds for a cycle's jobs
 LEFT_SECONDS = 10.0  # a step that has to be ended takes Slurm KillWait seconds and a little more
-THREAD_SECONDS = 1.0
+OWN_SECONDS = 10.0  # Linux shows a thread for a moment after its end, which is longer on a busy machine
+PROCESS_SECONDS = 4.0  # less than the cluster's KillWait: what Slurm has to end would be gone after that
 
 
 def marked(mark: str) -> List[psutil.Process]:
@@ -73,13 +74,14 @@ def possessions() -> Dict[str, Any]:
 
 
 def differences(before: Dict[str, Any]) -> List[str]:
-    """Return what this process holds that it did not, or no longer; Linux shows a thread for a moment after its end."""
-    after = possessions()
-    end = time.monotonic() + THREAD_SECONDS
-    while after != before and time.monotonic() < end:
+    """Return what this process holds that it did not, or no longer, after the time that it has to let go of it."""
+    begin = time.monotonic()
+    while True:
+        after, waited = possessions(), time.monotonic() - begin
+        changed = [name for name in before if before[name] != after[name]]
+        if not changed or waited > (PROCESS_SECONDS if "processes" in changed else OWN_SECONDS):
+            return [f"{name}: {before[name]} before, {after[name]} after" for name in changed]
         time.sleep(0.01)
-        after = possessions()
-    return [f"{name}: {before[name]} before, {after[name]} after" for name in before if before[name] != after[name]]
 
 
 def work(jobs: int) -> Dict[str, Any]:
