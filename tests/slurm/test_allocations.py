@@ -26,6 +26,7 @@ from qcg.pilotjob.executor_api import (
     BasicTemplate,
     ExecutorClosed,
     IterationTemplate,
+    JobFailed,
     ParallelTemplate,
     QCGPJExecutor,
     QCGPJFuture,
@@ -498,3 +499,19 @@ def _has(path, secrets):
         text = path.read_text(errors="replace")
         return any(secret in text for secret in secrets)
     return False
+
+
+def test_a_node_that_goes_is_named_by_the_jobs_that_it_had(make, outside, tmp_path, wait_until):
+    executor = make()
+    script = f"hostname > {tmp_path}/$N.tmp; mv {tmp_path}/$N.tmp {tmp_path}/$N.host; exec sleep 1000"
+    jobs = [executor.submit(ScriptTemplate, name=f"j{n}", script=script, env={"N": f"j{n}"}) for n in range(4)]
+    wait_until(lambda: len(list(tmp_path.glob("*.host"))) == 4, "the jobs", 90)
+    for process in outside():
+        if processes.words(process)[-2:] == ["qcgpj-agent", "n2"]:
+            processes.kill(process)
+    there = [job for job in jobs if (tmp_path / f"{job.ids[0]}.host").read_text() == "n2\n"]
+    assert len(there) == 2
+    for job in there:
+        with pytest.raises(JobFailed, match="node n2 is lost"):
+            job.raise_for_status(60)
+        assert "node n2 is lost" in job.info()[job.ids[0]]["messages"]

@@ -17,7 +17,8 @@ class Report:
     """Reads the report, each line once, and keeps where a job's line stands. Any thread may ask.
 
     Of the part before `resumed_at`, in bytes, which is older than the manager, what bears the mark of an interruption
-    does not count: it runs again. Where another allocation may follow, no `interrupted` end counts.
+    does not count as an end: it runs again. Where another allocation may follow, no `interrupted` end counts. Of a job
+    of which somebody else has told that this was its end, it is known all the same how it came.
     """
 
     def __init__(self, path: Path, resumed_at: int = 0, *, interrupted: bool = True) -> None:
@@ -27,11 +28,12 @@ class Report:
         self._lock = threading.Lock()
         self._read = 0
         self._places: Dict[str, Tuple[int, int]] = {}
+        self._interruptions: Dict[str, Tuple[int, int]] = {}
         self._numbers: Dict[str, Set[int]] = {}
 
     def state(self, name: str) -> str:
         """Return the state in which a job or iteration has ended, an empty string when it is not on record."""
-        line = self._line(name)
+        line = self._line(name, only_ends=True)
         return str(line["state"]) if line else ""
 
     def info(self, name: str) -> Optional[JobInfo]:
@@ -58,20 +60,19 @@ class Report:
             children.append(child)
         return children
 
-    def _line(self, name: str) -> Dict[str, Any]:
+    def _line(self, name: str, *, only_ends: bool = False) -> Dict[str, Any]:
         with self._lock:
             try:
                 file = self.path.open("rb")
             except FileNotFoundError:
                 return {}  # nothing has ended yet
             with file:
-                return self._line_of(file, name)
+                self._index(file)
+                place = self._places.get(name) or (None if only_ends else self._interruptions.get(name))
+                return self._line_at(file, *place) if place else {}
 
-    def _line_of(self, file: IO[bytes], name: str) -> Dict[str, Any]:
-        self._index(file)
-        if name not in self._places:
-            return {}
-        start, length = self._places[name]
+    @staticmethod
+    def _line_at(file: IO[bytes], start: int, length: int) -> Dict[str, Any]:
         file.seek(start)
         return dict(json.loads(file.read(length)))
 
@@ -82,12 +83,12 @@ class Report:
                 return  # torn: the manager is writing it, or was when it ended
             entry = json.loads(line)
             counts = self._counts_interrupted and self._read >= self._resumed_at
-            if counts or INTERRUPTED not in entry["runtime"]:
-                self._note_place(entry["name"], len(line))
+            is_end = counts or INTERRUPTED not in entry["runtime"]
+            self._note_place(self._places if is_end else self._interruptions, entry["name"], len(line))
             self._read += len(line)
 
-    def _note_place(self, name: str, length: int) -> None:
-        self._places[name] = (self._read, length)
+    def _note_place(self, places: Dict[str, Tuple[int, int]], name: str, length: int) -> None:
+        places[name] = (self._read, length)
         job, colon, number = name.partition(":")
         if colon:
             self._numbers.setdefault(job, set()).add(int(number))

@@ -51,4 +51,5 @@ class Leash:
             self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def _idle_for(self, now: float) -> float:
-        return now - max(self._started_at, self.manager.last_end, self.remote.last_heard)
+        last: float = max(self._started_at, self.manager.last_end, self.remote.last_heard)
+        return now - last
