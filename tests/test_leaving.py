@@ -322,3 +322,43 @@ def test_an_interrupt_does_not_wait_for_a_slow_cancel(tmp_path, wait_until, monk
     canceller.join()
     assert stubborn.cancelled()
     assert stubborn.info()["a"]["status"] == "CANCELED"  # the manager had the time to record it
+
+
+def soon(seconds, action):
+    """Whether an action takes less than that, on a busy machine in one of five attempts."""
+    took = []
+    for number in range(5):
+        took.append(action(number))
+        if took[-1] < seconds:
+            return True
+    print(took)
+    return False
+
+
+def test_a_dead_manager_is_noticed_within_a_second(tmp_path):
+    def seconds_to_notice(number):
+        with QCGPJExecutor(wd=tmp_path / str(number), resources=1) as executor:
+            future = executor.submit(BasicTemplate, name="a", exec="sleep", args=["1000"])
+            executor.qcgpj_manager.resources()
+            began = time.monotonic()
+            manager_of(executor).kill()
+            assert isinstance(future.exception(20), ManagerDied)
+            return time.monotonic() - began
+
+    assert soon(1.0, seconds_to_notice)
+
+
+@pytest.mark.parametrize("manager", ["that is well", "that is stopped"])
+def test_ctrl_c_ends_all_within_two_seconds(tmp_path, wait_until, manager):
+    def seconds_to_end(number):
+        wd = tmp_path / str(number)
+        with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=wd, resources=1) as executor:  # noqa: PT012
+            executor.submit(ScriptTemplate, name="a", script="trap '' TERM; touch begun; sleep 1000; :")
+            wait_until((wd / "begun").exists)
+            if manager == "that is stopped":
+                manager_of(executor).suspend()
+            began = time.monotonic()
+            raise KeyboardInterrupt
+        return time.monotonic() - began
+
+    assert soon(2.0, seconds_to_end)
