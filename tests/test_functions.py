@@ -9,6 +9,7 @@ import time
 from concurrent.futures import CancelledError, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import processes
@@ -28,6 +29,7 @@ from qcg.pilotjob.executor_api import (
     RemoteTraceback,
     WorkerDied,
 )
+from qcg.pilotjob.executor_api._functions import crew
 
 
 @pytest.fixture
@@ -38,6 +40,26 @@ def pool(executor):
 def workers_of(executor, jobs_of):
     jobs = jobs_of(psutil.Process(executor._connection.dispatcher.link.process.pid))
     return [job for job in jobs if "functions." in " ".join(processes.words(job))]
+
+
+def submit_together(pool, *calls):
+    """Submit calls so that a worker gets them in one message, as it does when calls are short and there are many."""
+    pool._hub._most_together = lambda: len(calls)
+    with pool._hub._waiting.lock:
+        return [pool.submit(*call) for call in calls]
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """What calls wait for in a worker, until it is opened."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+
+    def wait():
+        begun.touch()
+        while not go.exists():
+            time.sleep(0.005)
+
+    return SimpleNamespace(wait=wait, is_waited_for=begun.exists, open=go.touch)
 
 
 # ---- what goes there and comes back
@@ -167,6 +189,16 @@ def test_a_call_is_made_again_as_often_as_asked(executor, tmp_path):
         executor.functions(1, retries=1).submit(die_twice).result(30)
 
 
+def test_a_call_that_waits_to_be_made_again_can_be_cancelled(executor, gate, wait_until):
+    pool = executor.functions(cores=4, retries=1)
+    future = pool.submit(gate.wait)
+    wait_until(gate.is_waited_for)
+    executor.submit(BasicTemplate, name="other", exec="sleep", args=["1000"])  # has a core before another worker can
+    pool._hub._crew.workers[1].job.cancel()
+    wait_until(lambda: not future.running())
+    assert future.cancel()
+
+
 def test_a_crash_among_short_calls_that_were_sent_together(executor, tmp_path):
     def note(number):
         with (tmp_path / "begun").open("a") as file:
@@ -221,6 +253,20 @@ def test_a_running_call_is_cancelled_with_its_process(executor, tmp_path, wait_u
         future.result(0)
     assert waiting.result(30) == 8
     assert not waiting.cancel()
+
+
+def test_a_cancelled_call_that_its_worker_has_not_begun_is_not_made(executor, wait_until):
+    def be_late():
+        from qcg.pilotjob.executor_api._functions import messages
+
+        messages.cut = lambda _: time.sleep(1000)
+
+    pool = executor.functions(1)
+    pool.submit(be_late).result(30)
+    first, *others = submit_together(pool, (time.sleep, 1000), (pow, 2, 2), (pow, 2, 3))
+    wait_until(first.running)
+    assert first.cancel()
+    assert [other.result(20) for other in others] == [4, 8]
 
 
 def test_the_walltime_is_that_of_each_call(executor):
@@ -326,6 +372,15 @@ def test_an_interrupt_cancels_the_calls(tmp_path, wait_until):
         raise KeyboardInterrupt
     assert running.cancelled()
     assert waiting.cancelled()
+
+
+def test_an_interrupt_cancels_the_calls_that_were_sent_together(tmp_path, monkeypatch, gate, wait_until):
+    monkeypatch.setattr(crew, "_PATIENCE_SECONDS", 1000)
+    executor = QCGPJExecutor(wd=tmp_path, resources=1)
+    futures = submit_together(executor.functions(), (gate.wait,), (pow, 2, 2), (pow, 2, 3))
+    wait_until(gate.is_waited_for)
+    executor.__exit__(KeyboardInterrupt, None, None)
+    assert all(future.cancelled() for future in futures)
 
 
 def test_a_pool_that_is_dropped_makes_its_calls(executor):

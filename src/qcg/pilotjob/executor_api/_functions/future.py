@@ -56,7 +56,7 @@ class FunctionFuture(Future[Any]):
             return file.read(end - begin).decode(errors="replace")
 
     def _begins_anew(self) -> None:
-        """Let a running future wait again: nothing of its call was done."""
+        """Let a running future wait again: its call is another worker's to make."""
         with self._condition:
             if self._state == RUNNING:
                 self._state = PENDING

@@ -46,22 +46,22 @@ class Waiting:
         with self.lock:
             while self._calls and len(calls) < most:
                 call = self._calls.popleft()
-                if self._begins(call):
+                if call.future.set_running_or_notify_cancel():
                     calls.append(call)
         return calls
 
     def again(self, call: Call) -> None:
-        """Let the call of a worker that has died be the next one."""
+        """Let the call of a worker be the next one, unless it is over: cancelled, or its time was."""
         with self.lock:
-            self._calls.appendleft(call)
+            if not call.is_over:
+                call.future._begins_anew()
+                self._calls.appendleft(call)
 
     def take_back(self, worker: Worker, count: int) -> None:
         """Let others make the last calls of a worker, which have not begun."""
         with self.lock:
             for _ in range(count):
-                call = worker.calls.pop()
-                call.future._begins_anew()
-                self._calls.appendleft(call)
+                self.again(worker.calls.pop())
 
     def claim(self, call: Call) -> bool:
         """Return whether it is for the caller to give the call's future its end: for the first that asks."""
@@ -80,7 +80,3 @@ class Waiting:
             cancelled = list(self._calls)[kept:]
         for call in cancelled:
             call.future.cancel()
-
-    @staticmethod
-    def _begins(call: Call) -> bool:
-        return call.died > 0 or call.future.set_running_or_notify_cancel()
