@@ -183,10 +183,17 @@ def test_a_call_is_made_again_as_often_as_asked(executor, tmp_path):
             os._exit(1)
         return "third time"
 
-    assert executor.functions(1, retries=2).submit(die_twice).result(30) == "third time"
+    with executor.functions(1, retries=2) as pool:
+        assert pool.submit(die_twice).result(30) == "third time"
+        (tmp_path / "times").unlink()
+        after_the_shutdown = pool.submit(die_twice)
+    assert after_the_shutdown.result(0) == "third time"
     (tmp_path / "times").unlink()
-    with pytest.raises(WorkerDied):
-        executor.functions(1, retries=1).submit(die_twice).result(30)
+    with executor.functions(1, retries=1) as pool:
+        dead = pool.submit(die_twice)
+        with pytest.raises(WorkerDied):
+            dead.result(30)
+    assert (tmp_path / "times").read_text() == "xx"
 
 
 def test_a_call_that_waits_to_be_made_again_can_be_cancelled(executor, gate, wait_until):
@@ -267,6 +274,26 @@ def test_a_cancelled_call_that_its_worker_has_not_begun_is_not_made(executor, wa
     wait_until(first.running)
     assert first.cancel()
     assert [other.result(20) for other in others] == [4, 8]
+
+
+def test_cancelling_a_call_does_not_fail_the_one_that_its_worker_has_begun_meanwhile(executor, tmp_path, wait_until):
+    cancelled = threading.Event()
+
+    def hold_the_first_time():
+        if not (tmp_path / "begun").exists():
+            (tmp_path / "begun").touch()
+            time.sleep(1000)
+        return "made again"
+
+    pool = executor.functions(1)
+    pool.submit(pow, 2, 1).result(30)
+    with pool._hub._waiting.lock:
+        before, call, after = submit_together(pool, (pow, 2, 2), (pow, 2, 3), (hold_the_first_time,))
+        before.add_done_callback(lambda _: cancelled.wait(20))  # the hub does not hear that the call has ended
+    wait_until((tmp_path / "begun").exists)
+    assert call.cancel()
+    cancelled.set()
+    assert after.result(30) == "made again"
 
 
 def test_the_walltime_is_that_of_each_call(executor):

@@ -174,10 +174,9 @@ class Crew:
             begun = begun_of_all - (worker.sent - len(worker.calls)) if message == worker.messages else 0
         self._waiting.take_back(worker, len(worker.calls) - begun)
         for call in worker.calls:
-            call.died += 1
-            if call.is_over:
-                continue  # it was cancelled, or took too long
-            if call.died <= self._needs.retries and not self._waiting.closed:
+            # of a worker that we have ended, over one of its calls, the others had no part in it
+            call.died += not worker.is_ending
+            if worker.is_ending or call.died <= self._needs.retries:
                 self._waiting.again(call)
             elif self._waiting.claim(call):
                 call.future.set_exception(own(error))
