@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import stat
 import sys
 import threading
@@ -93,6 +94,15 @@ def test_arrays_arrive_as_they_were(pool):
     assert writeable
     assert result.flags.writeable
     assert np.array_equal(result, np.arange(3_000_000, dtype=float)[::2] + 1)
+
+
+def test_large_values_come_from_processes_that_end_with_their_calls(executor):
+    class Large:
+        def __reduce_ex__(self, protocol):
+            return len, (pickle.PickleBuffer(bytearray(5_000_000)),)
+
+    pool = executor.functions(fresh=True)
+    assert list(pool.map(lambda _: Large(), range(30), timeout=60)) == [5_000_000] * 30
 
 
 def test_map_in_chunks(pool):

@@ -223,10 +223,13 @@ class Hub:
         with self._waiting.lock:
             call = worker.calls.popleft()
         self._usual_seconds = max(seconds, 0.9 * self._usual_seconds)
-        self._crew.go_on(worker)
+        if not self._needs.fresh:
+            self._crew.go_on(worker)  # it makes the next one already, however long callbacks of this one take
         if self._waiting.claim(call):
             call.future._streams = (worker.paths, streams)
             resolve(call.future, answers, all_ranks=self._needs.all_ranks)
+        if self._needs.fresh:
+            self._crew.go_on(worker)  # to its end, and with it goes the memory that the value was in
 
     def _has_ended(self, worker: Worker) -> None:
         self._receive()  # what it has said before comes first
