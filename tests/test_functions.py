@@ -30,7 +30,10 @@ from qcg.pilotjob.executor_api import (
     RemoteTraceback,
     WorkerDied,
 )
-from qcg.pilotjob.executor_api._functions import crew
+from qcg.pilotjob.executor_api._functions import crew, messages
+from qcg.pilotjob.executor_api._functions.crew import Crew
+from qcg.pilotjob.executor_api._functions.hub import Hub
+from qcg.pilotjob.executor_api._functions.place import Place
 
 
 @pytest.fixture
@@ -251,6 +254,78 @@ def test_a_long_call_among_short_ones_holds_none_of_them_up(executor, tmp_path, 
     assert not long.done()
     gate.touch()
     assert long.result(20) is None
+
+
+def test_what_was_sent_with_a_long_call_is_free_when_its_worker_can_be_asked_late(
+    executor, gate, monkeypatch, wait_until
+):
+    greet, ask_back, asked, late = Hub._greet, Crew._ask_back, [], []
+
+    def greet_late(hub, sender, message):
+        if message[0] == messages.CONTROL and not asked:
+            late.append((hub, sender, message))
+        else:
+            greet(hub, sender, message)
+
+    def ask_too_early(crew_of_it, worker):
+        ask_back(crew_of_it, worker)
+        asked.append(worker)
+        while late:
+            greet(*late.pop())
+
+    monkeypatch.setattr(Hub, "_greet", greet_late)
+    monkeypatch.setattr(Crew, "_ask_back", ask_too_early)
+    long, *others = submit_together(executor.functions(1), (gate.wait,), (pow, 2, 2), (pow, 2, 3))
+    wait_until(gate.is_waited_for)
+    wait_until(lambda: not any(other.running() for other in others))
+    gate.open()
+    assert [long.result(20), *(other.result(20) for other in others)] == [None, 4, 8]
+
+
+def test_what_was_sent_with_a_long_call_is_free_when_its_worker_is_asked_before_it_reads(
+    executor, gate, monkeypatch, wait_until
+):
+    send, held = Place.send, []
+
+    def send_calls_after_the_question(place, receiver, *frames):
+        if frames[0] == messages.CALLS and not held:
+            held.append((receiver, *frames))
+            return
+        send(place, receiver, *frames)
+        if frames[0] == messages.TAKE_BACK and len(held) == 1:
+            assert place.socket.poll(20_000)  # its answer, that there is nothing to give back
+            send(place, *held[0])
+            held.append("sent")
+
+    pool = executor.functions(1, idle_seconds=1000)
+    assert pool.submit(pow, 2, 1).result(30) == 2
+    wait_until(lambda: pool._hub._crew.workers[1].control)
+    monkeypatch.setattr(Place, "send", send_calls_after_the_question)
+    long, *others = submit_together(pool, (gate.wait,), (pow, 2, 2), (pow, 2, 3))
+    wait_until(gate.is_waited_for)
+    wait_until(lambda: not any(other.running() for other in others))
+    gate.open()
+    assert [long.result(20), *(other.result(20) for other in others)] == [None, 4, 8]
+
+
+def test_a_worker_that_gives_all_back_before_it_has_begun_is_used_again(executor):
+    def be_late():
+        from qcg.pilotjob.executor_api._functions.worker import _Worker
+
+        make_all = _Worker._make_all
+
+        def make_all_late(worker, **options):
+            _Worker._make_all = make_all
+            while worker._waiting:
+                time.sleep(0.001)
+            make_all(worker, **options)
+
+        _Worker._make_all = make_all_late
+
+    pool = executor.functions(1)
+    pool.submit(be_late).result(30)
+    futures = submit_together(pool, *((pow, 2, number) for number in range(5)))
+    assert [future.result(20) for future in futures] == [1, 2, 4, 8, 16]
 
 
 # ---- the life of calls and workers

@@ -217,6 +217,18 @@ class Crew:
             else:
                 self.end(worker)
 
+    def has_given_back(self, worker: Worker) -> None:
+        """Go on with a worker that has given back what had not begun: perhaps all, perhaps before it had its calls."""
+        if worker.calls:
+            self.look_again(worker)
+        else:
+            self.go_on(worker)
+
+    def look_again(self, worker: Worker) -> None:
+        """Ask later for what has not begun, of a worker that could not be asked, or knew of nothing."""
+        if worker.look_at is None and len(worker.calls) > 1:
+            worker.look_at = time.monotonic() + _PATIENCE_SECONDS
+
     def _ask_back(self, worker: Worker) -> None:
         """Ask for the calls that have not begun: the one before them takes long."""
         if worker.control and not worker.is_asked:

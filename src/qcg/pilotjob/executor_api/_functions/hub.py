@@ -186,6 +186,7 @@ class Hub:
         if message[0] == messages.CONTROL:
             worker.control = sender
             self._at[sender] = worker, -1
+            self._crew.look_again(worker)
         elif self._crew.greet(worker, sender, hello["rank"], hello["python"]):
             self._at[sender] = worker, hello["rank"]
 
@@ -216,6 +217,7 @@ class Hub:
             count = int(message[1].bytes)
             worker.sent -= count
             self._waiting.take_back(worker, count)
+            self._crew.has_given_back(worker)
 
     def _answered(self, worker: Worker) -> None:
         answers, worker.answers = worker.answers, {}
