@@ -347,6 +347,27 @@ def test_a_running_call_is_cancelled_with_its_process(executor, tmp_path, wait_u
     assert not waiting.cancel()
 
 
+def test_a_call_can_be_cancelled_as_soon_as_it_runs(executor, monkeypatch):
+    give, submitted, answers = Crew.give, threading.Event(), []
+
+    def give_late(crew_of_it, calls):
+        submitted.wait(20)
+        canceller.start()
+        canceller.join(0.2)  # until then it has its answer, when there is a moment in which it gets the wrong one
+        give(crew_of_it, calls)
+
+    pool = executor.functions(1)
+    pool.submit(pow, 2, 3).result(30)
+    monkeypatch.setattr(Crew, "give", give_late)
+    future = pool.submit(time.sleep, 1000)
+    canceller = threading.Thread(target=lambda: answers.append(future.cancel()))
+    submitted.set()
+    with pytest.raises(CancelledError):
+        future.result(30)
+    canceller.join()
+    assert answers == [True]
+
+
 def test_a_cancelled_call_that_its_worker_has_not_begun_is_not_made(executor, wait_until):
     def be_late():
         from qcg.pilotjob.executor_api._functions import messages

@@ -192,9 +192,10 @@ class Hub:
 
     def _assign(self) -> None:
         while self._crew.idle and self._waiting:
-            calls = self._waiting.take(self._most_together())
-            if calls:
-                self._crew.give(calls)
+            with self._waiting.lock:  # a call that runs is always somebody's, so that it can be cancelled
+                calls = self._waiting.take(self._most_together())
+                if calls:
+                    self._crew.give(calls)
         if self._waiting.closed and not self._waiting:
             for worker in list(self._crew.idle.values()):
                 self._crew.end(worker)
