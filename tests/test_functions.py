@@ -507,6 +507,23 @@ def test_an_interrupt_cancels_the_calls(tmp_path, wait_until):
     assert waiting.cancelled()
 
 
+def test_an_interrupt_waits_until_the_calls_are_cancelled(tmp_path, monkeypatch, wait_until):
+    cancel_all, looked = Hub._cancel_all, threading.Event()
+
+    def cancel_all_late(hub):
+        wait_until(lambda: executor._connection.has_ended)
+        looked.wait(0.2)  # when it is not waited for, it has been looked at until then
+        cancel_all(hub)
+
+    monkeypatch.setattr(Hub, "_cancel_all", cancel_all_late)
+    executor = QCGPJExecutor(wd=tmp_path, resources=1)
+    call = executor.functions().submit(time.sleep, 1000)
+    executor.__exit__(KeyboardInterrupt, None, None)
+    was_cancelled = call.cancelled()
+    looked.set()
+    assert was_cancelled
+
+
 def test_an_interrupt_cancels_the_calls_that_were_sent_together(tmp_path, monkeypatch, gate, wait_until):
     monkeypatch.setattr(crew, "_PATIENCE_SECONDS", 1000)
     executor = QCGPJExecutor(wd=tmp_path, resources=1)

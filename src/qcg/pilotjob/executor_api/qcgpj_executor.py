@@ -352,10 +352,14 @@ class QCGPJExecutor(Executor):
 
     def _cancel_all(self) -> None:
         self.finished = True
-        for pool in list(self._pools):
+        pools = list(self._pools)
+        for pool in pools:
             pool.abort()
         self._connection.cancel_all()
         self._connection.join()
+        if self._connection.has_ended:  # else this is a callback, where nobody may wait
+            for pool in pools:
+                pool.join()
 
 
 def _connection(
