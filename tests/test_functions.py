@@ -573,6 +573,34 @@ def test_a_forked_child_gets_an_error_and_ends(run_script):
     assert completed.stdout.endswith("None\n")
 
 
+def test_a_forked_child_cannot_cancel_and_does_not_wait_for_a_lock(run_script):
+    completed = run_script(
+        """
+        import os, signal, threading, time, warnings
+        warnings.simplefilter("ignore")
+        from qcg.pilotjob.executor_api import QCGPJExecutor
+        with QCGPJExecutor(resources=1) as executor:
+            future = executor.functions().submit(pow, 2, 3)
+            held, forked = threading.Event(), threading.Event()
+            def hold():
+                with future._condition:  # as whoever gives it its value
+                    held.set()
+                    forked.wait()
+            thread = threading.Thread(target=hold)
+            thread.start()
+            held.wait()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                os._exit(future.cancel())
+            forked.set()
+            thread.join()
+            print(os.waitpid(child, 0)[1], future.result())
+        """
+    )
+    assert completed.stdout == "0 8\n"
+
+
 @pytest.mark.parametrize("way_out", ["raise SystemExit", "executor.shutdown()", "pool.shutdown()", "future.cancel()"])
 def test_children_that_are_forked_while_calls_are_made_end(run_script, way_out):
     completed = run_script(

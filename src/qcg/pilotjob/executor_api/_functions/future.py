@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING, RUNNING
 from pathlib import Path
@@ -23,6 +24,7 @@ class FunctionFuture(Future[Any]):
     def __init__(self, cancel_running: Callable[["FunctionFuture"], bool]) -> None:
         super().__init__()
         self._cancel_running_call = cancel_running
+        self._pid = os.getpid()
         self._streams: Optional[Tuple[Sequence[str], Sequence[int]]] = None
 
     @override
@@ -30,8 +32,10 @@ class FunctionFuture(Future[Any]):
         """Cancel the call and return whether it is cancelled; one that runs is ended, with its process.
 
         Where it may wait (not in a done-callback, nor in a thread that runs an event loop), nothing of the process is
-        left when it returns True.
+        left when it returns True. In a forked child it returns False, and does nothing: the call is its parent's.
         """
+        if os.getpid() != self._pid:
+            return False  # nor may it wait for a lock, which a thread may have held that the child has not
         return super().cancel() or (self.running() and self._cancel_running_call(self))
 
     @property
