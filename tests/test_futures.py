@@ -178,7 +178,7 @@ def test_asyncio_cancel_does_not_block_the_loop(executor, tmp_path, wait_until):
             await waiting
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 2
+    assert asyncio.run(main()) < 4.5  # the grace period is 5 s
     assert stubborn.cancelled()
     wait_until(lambda: stubborn.status() == {"stubborn": "CANCELED"})
     assert not processes_of("stubborn")
@@ -261,6 +261,7 @@ def test_cancel_in_a_callback(executor, tmp_path, wait_until):
     quick.add_done_callback(lambda _: answers.append(sleeper.cancel()))
     with pytest.raises(concurrent.futures.CancelledError):
         sleeper.result(20)
+    wait_until(lambda: answers)  # cancel() returns in the callback after the future has its end
     assert answers == [True]
     wait_until(lambda: not processes_of("sleeper"))
     wait_until(lambda: sleeper.status() == {"sleeper": "CANCELED"})

@@ -63,7 +63,7 @@ def test_the_state_of_the_whole_in_whatever_order_iterations_end(executor, order
 
 @pytest.mark.parametrize("delay", [0, 0.005, 0.05])
 def test_a_whole_array_cancelled_soon_after_its_submission(executor, delay, jobs_of):
-    array = executor.submit(lambda: ARRAY, name="a", stop=60, script="sleep 0.02; sleep ${it}")
+    array = executor.submit(lambda: ARRAY, name="a", stop=60, script="sleep 0.02; sleep ${it}00")
     time.sleep(delay)  # the moment itself is what is varied
     assert array.cancel()
     with pytest.raises(CancelledError):
@@ -72,7 +72,7 @@ def test_a_whole_array_cancelled_soon_after_its_submission(executor, delay, jobs
     told = states(array)
     assert len(told) == 60
     assert set(told) <= {"SUCCEED", "CANCELED"}
-    assert told.count("SUCCEED") <= 4
+    assert told.count("SUCCEED") <= 1
     assert jobs_of(psutil.Process(executor._connection.dispatcher.link.process.pid)) == []
     assert executor.qcgpj_manager.resources()["free_cores"] == 4
 
