@@ -390,6 +390,7 @@ def test_cancelling_a_call_does_not_fail_the_one_that_its_worker_has_begun_meanw
     with pool._hub._waiting.lock:
         before, call, after = submit_together(pool, (pow, 2, 2), (pow, 2, 3), (hold_the_first_time,))
         before.add_done_callback(lambda _: cancelled.wait(20))  # the hub does not hear that the call has ended
+    assert before.result(30) == 4
     wait_until((tmp_path / "begun").exists)
     assert call.cancel()
     cancelled.set()
