@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import wait
 from pathlib import Path
@@ -38,6 +39,7 @@ from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._client import distant, remote_channel, wire
 from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
 from qcg.pilotjob.executor_api._client.distant import Distant
+from qcg.pilotjob.executor_api._client.inbox import Inbox
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
@@ -705,3 +707,24 @@ def test_what_is_for_one_allocation_only_says_so(three, make):
         three.qcgpj_manager.resources()
     with pytest.raises(JobUnknown, match="one allocation"):
         three.attach("a")
+
+
+def test_a_job_that_is_submitted_when_it_was_looked_for_in_vain_runs(make, monkeypatch):
+    looked, left = threading.Event(), threading.Event()
+    has_items = Inbox.has_items.fget
+
+    def look_and_be_held_up(inbox):
+        found = has_items(inbox)
+        if not found:
+            looked.set()
+            assert left.wait(20)
+        return found
+
+    monkeypatch.setattr(Inbox, "has_items", property(look_and_be_held_up))
+    executor = make()
+    executor._connection.dispatcher._inbox.alarm.set()
+    assert looked.wait(20)
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+    executor.shutdown(wait=False)
+    left.set()
+    assert future.result(60) == {"a": "SUCCEED"}
