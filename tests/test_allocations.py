@@ -282,6 +282,7 @@ def test_what_is_not_to_run_again_is_on_record_before_it_starts(make, tmp_path, 
     assert second.status() == {"second": "QUEUED"}
     manager = _manager_of(executor)
     manager.suspend()
+    wait_until(lambda: manager.status() == psutil.STATUS_STOPPED)
     (tmp_path / "go").touch()
     wait_until(lambda: processes.gone(int((tmp_path / "ran.first").read_text())))
     end = time.monotonic() + 0.5
