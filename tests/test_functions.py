@@ -623,7 +623,7 @@ def test_children_that_are_forked_while_calls_are_made_end(run_script, way_out):
         with QCGPJExecutor(resources=1) as executor:
             pool = executor.functions()
             futures = []
-            for turn in range(30):
+            for turn in range(15):
                 futures += [pool.submit(pow, 2, number) for number in range(turn)]
                 future = pool.submit(pow, 2, 3)
                 futures.append(future)
@@ -635,7 +635,7 @@ def test_children_that_are_forked_while_calls_are_made_end(run_script, way_out):
             print(sum(future.result() for future in futures))
         """
     )
-    expected = sum(2**number - 1 + 8 for number in range(30))
+    expected = sum(2**number - 1 + 8 for number in range(15))
     assert completed.stdout.split() == [str(expected)]
 
 
