@@ -240,7 +240,6 @@ class Dispatcher:
     def _next_call(self) -> Optional[Call]:
         if self._urgent:
             return self._urgent.popleft()
-        leaving = self._inbox.leaving  # before it is looked what is there: nothing is added to that afterwards
         units, other = self._inbox.take(_BATCH)
         if units:
             return self._submission(units)
@@ -248,7 +247,7 @@ class Dispatcher:
             if isinstance(other, Follow):
                 self._pending.add(other.future, attached=True)
             return other
-        if leaving and not self._pending and not self._said_goodbye and self.link.process is not None:
+        if self._inbox.is_done and not self._pending and not self._said_goodbye and self.link.process is not None:
             self._said_goodbye = True
             return self._farewell("control", command="finishAfterAllTasksDone")
         return self._check()
@@ -353,8 +352,7 @@ class Dispatcher:
 
     def _nothing_left(self) -> bool:
         """Whether the thread can end; with a manager of ours its end is still to come."""
-        done = self._inbox.leaving and not self._inbox.has_items and not self._pending
-        return bool(done) and self.link.process is None
+        return self._inbox.is_done and not self._pending and self.link.process is None
 
     def _pause(self) -> Optional[float]:
         due = self._next_check if self._pending else math.inf

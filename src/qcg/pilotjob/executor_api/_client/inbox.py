@@ -114,6 +114,11 @@ class Inbox:
         return bool(self._items)
 
     @property
+    def is_done(self) -> bool:
+        """Whether it is to leave, and nothing waits to be sent."""
+        return bool(self.leaving) and not self._items  # in this order: after the one nothing comes to the others
+
+    @property
     def has_units(self) -> bool:
         """Whether jobs wait to be sent."""
         with self._lock:

@@ -85,12 +85,11 @@ class RemoteDispatcher(Dispatcher):
             absence.answer(self._inbox, self._pending)
         if keeper is None or channel.greeted:
             return False
-        leaving = self._inbox.leaving  # before it is looked what is there: nothing is added to that afterwards
         if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
             if keeper.has_lapsed:
                 keeper.renew()
             return False
-        if not leaving:
+        if not self._inbox.is_done:
             return False
         self._said_goodbye = True
         keeper.kill()

@@ -51,7 +51,7 @@ __all__ = ["Frames", "fork_starter"]
 SOCKETS, RUN, READY, NOW, TAKE_BACK, KEEP = "sockets", "run", "ready", "now", "take back", "keep"
 STARTED, FAILED, ENDED, TAKEN_BACK = "started", "failed", "ended", "taken back"
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
-_LONGEST_START = 5.0
+_LONGEST_START = 5.0  # seconds for one that is killed within its start, which a file system may hold up
 _STACK_BYTES = 256 * 1024  # of a thread, of which there is one a running process
 _LENGTH = struct.Struct("=I")
 
