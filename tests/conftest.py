@@ -121,6 +121,12 @@ def executor(tmp_path):
 
 
 @pytest.fixture
+def patient(monkeypatch):
+    """An interrupted client does not kill its manager before that has recorded the ends of all jobs."""
+    monkeypatch.setattr("qcg.pilotjob.executor_api._client.dispatcher._CANCEL_SECONDS", 30.0)
+
+
+@pytest.fixture
 def run_script(tmp_path):
     """Run Python source in a process and a directory of its own, as a user would; returns the completed process."""
 

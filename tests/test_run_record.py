@@ -165,12 +165,6 @@ def test_a_summary_counts_runs_and_core_seconds(tmp_path):
     assert "1 run" not in str(RunRecord.of(RunRecord.of(tmp_path).runs[-1]).summary())
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """An executor that is left waits until its manager has ended, however long: one that is killed records nothing."""
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.dispatcher._CANCEL_SECONDS", 30.0)
-
-
 @pytest.mark.usefixtures("patient")
 def test_a_resumed_run_counts_each_job_once(tmp_path, wait_until):
     script = "touch begun-$name; until [ -e go ]; do sleep 0.01; done"

@@ -190,13 +190,17 @@ def test_an_executor_that_ends_while_the_interpreter_looks_after_all_does_not_st
             def __iter__(self):
                 for dispatcher in super().__iter__():
                     yield dispatcher
-                    end = time.monotonic() + 2
-                    while not first.finished and time.monotonic() < end:
-                        time.sleep(0.01)
-                    time.sleep(0.1)  # between the end of that thread's work and of the thread
+                    until(lambda: ending.has_ended, 20)
+                    until(lambda: ending not in self, 0.2)  # which has to wait
+
+        def until(condition, seconds):
+            end = time.monotonic() + seconds
+            while not condition() and time.monotonic() < end:
+                time.sleep(0.01)
 
         first, second = (QCGPJExecutor(resources=1, wd=name) for name in "ab")
         endings._dispatchers = Held(endings._dispatchers)
+        ending = first._connection.dispatcher
         late = second.submit(ScriptTemplate, name="late", script="sleep 0.5")
         late.add_done_callback(lambda future: print(future.result(), flush=True))
         first.shutdown(wait=False)

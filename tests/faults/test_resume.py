@@ -139,12 +139,6 @@ def test_the_clients_death_ends_what_the_next_one_takes_up(tmp_path, wait_until)
     assert ran(tmp_path) == Counter(["first", "long", "after"])
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """An interrupted client does not kill its manager before that has recorded the ends of all jobs."""
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.dispatcher._CANCEL_SECONDS", 30)
-
-
 def test_what_the_user_has_cancelled_stays_cancelled(tmp_path, wait_until, patient):
     with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=1) as executor:  # noqa: PT012
         unwanted = executor.submit(ScriptTemplate, name="unwanted", script="touch begun; sleep 1000; :")
