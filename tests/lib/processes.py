@@ -6,7 +6,19 @@ import os
 
 import psutil
 
-__all__ = ["children", "directory", "environment", "gone", "kill", "lives", "living", "name", "session", "words"]
+__all__ = [
+    "agents",
+    "children",
+    "directory",
+    "environment",
+    "gone",
+    "kill",
+    "lives",
+    "living",
+    "name",
+    "session",
+    "words",
+]
 
 # psutil raises FileNotFoundError when the directory of a process in /proc goes between two of its looks
 _ENDED = (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, ProcessLookupError)
@@ -76,3 +88,10 @@ def living(**variables):
         return all(found.get(key) == value for key, value in variables.items()) and lives(process)
 
     return [process for process in psutil.process_iter() if wanted(process)]
+
+
+def agents(node, **variables):
+    """Return the guard of a node's agent, and then the agent: neither their srun, nor the process that starts jobs."""
+    found = [process for process in living(**variables) if words(process)[-2:] == ["qcgpj-agent", node]]
+    found = [process for process in found if name(process) not in ("", "srun", "qcgpj-starter")]
+    return sorted(found, key=lambda process: (process.create_time(), process.pid))

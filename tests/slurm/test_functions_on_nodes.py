@@ -21,10 +21,6 @@ BEGIN = """
             time.sleep(0.02)
         return name
 
-    def is_agent_of_n2(process):
-        of_n2 = processes.words(process)[-2:] == ["qcgpj-agent", "n2"]
-        return of_n2 and processes.name(process) not in ("", "srun", "qcgpj-starter")
-
     def rank():
         print("rank", os.environ["OMPI_COMM_WORLD_RANK"])
         return int(os.environ["OMPI_COMM_WORLD_RANK"]), os.uname().nodename
@@ -111,8 +107,7 @@ def test_a_node_that_goes_takes_its_calls_with_it(in_allocation_of_its_own):
         futures = [pool.submit(call) for _ in range(4)]
         while not all(future.running() for future in futures):
             time.sleep(0.05)
-        ours = processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"])
-        max(filter(is_agent_of_n2, ours), key=psutil.Process.create_time).kill()  # older: its guard
+        processes.agents("n2", QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"])[1].kill()
         while sum(future.done() for future in futures) < 2:
             time.sleep(0.05)
         Path("go").touch()

@@ -33,10 +33,7 @@ BEGIN = """
         return processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"], **wanted)
 
     def agents(node):
-        # the guard, then the agent; not the process that starts the jobs
-        found = [each for each in marked() if processes.words(each)[-2:] == ["qcgpj-agent", node]]
-        found = [each for each in found if processes.name(each) not in ("", "srun", "qcgpj-starter")]
-        return sorted(found, key=lambda process: (process.create_time(), process.pid))
+        return processes.agents(node, QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"])
 
     def stay(executor, name, **parameters):
         return executor.submit(ScriptTemplate, name=name, script=STAY, env={"N": name}, **parameters)
