@@ -1,20 +1,30 @@
-# Each target sets up what it needs. PYTHON chooses the interpreter, VENV the environment; UV=uv has uv set it up, which
-# takes a tenth of the time.
+# Each target sets up what it needs, from the lock in requirements/. PYTHON chooses the interpreter, VENV the environment,
+# WORKERS how many tests run at a time; UV=uv has uv set it up, which takes a tenth of the time.
 PYTHON ?= python3
 VENV ?= .venv
 UV ?=
-BIN = $(VENV)/bin
-MAKE_VENV = $(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON),$(PYTHON) -m venv)
-INSTALL = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+WORKERS ?= auto
 PYTEST_ARGS ?=
+BIN = $(VENV)/bin
+MAKE_VENV = $(if $(UV),$(UV) venv --quiet --clear --seed --python $(PYTHON),$(PYTHON) -m venv --clear)
+PIP = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+PYTEST = $(BIN)/python -X dev -W error -m pytest
 
-.PHONY: demo test campaign notebook lint schema docs bench clean
+.PHONY: demo test test-newest campaign notebook lint schema docs bench update clean
 
 demo: $(VENV)/installed  ## run the first example
 	mkdir -p run && cd run && ../$(BIN)/python ../examples/first.py
 
 test: $(VENV)/installed-test  ## run all tests
-	$(BIN)/python -X dev -W error -m pytest $(PYTEST_ARGS)
+	$(PYTEST) -n $(WORKERS) $(PYTEST_ARGS)
+
+# The lock is left alone: what breaks with a new release of something is seen here, before users meet it.
+test-newest: VENV = .venv-newest
+test-newest:  ## run all tests with the newest releases of everything
+	$(MAKE_VENV) $(VENV)
+	$(PIP) -e '.[test]'
+	$(BIN)/python tools/drift.py requirements/test.txt
+	$(PYTEST) -n $(WORKERS) $(PYTEST_ARGS)
 
 campaign: $(VENV)/installed-examples  ## run the Lennard-Jones campaign
 	$(BIN)/python examples/lennard_jones/campaign.py --wd run/lennard_jones
@@ -25,7 +35,7 @@ notebook: $(VENV)/installed-examples $(VENV)/installed-notebook  ## execute the 
 	$(BIN)/jupyter-execute --inplace run/notebook/isotherms.ipynb
 	cp run/notebook/isotherms.ipynb examples/lennard_jones/
 
-lint: $(VENV)/installed-lint  ## check style and types
+lint: $(VENV)/installed-lint  ## check style and types; needs Python 3.10
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,17 +50,21 @@ docs: $(VENV)/installed-docs  ## build the site, which then is in build/docs
 bench: $(VENV)/installed  ## compare with other executors, a quick look
 	$(BIN)/python benchmarks/run.py --quick
 
-clean:
-	rm -rf $(VENV) run dist build
+update: $(VENV)/installed-uv  ## lock the newest releases that pyproject.toml allows
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/lock.sh
 
-# An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set nothing else would: each start of a
-# program would compile the package twice.
-$(VENV)/installed: pyproject.toml
+clean:
+	rm -rf $(VENV) .venv-newest run dist build
+
+# The package itself is built with what is locked too. An editable install compiles nothing, and where
+# PYTHONDONTWRITEBYTECODE is set nothing else would: each start of a program would compile the package twice.
+$(VENV)/installed: pyproject.toml requirements/base.txt
 	$(MAKE_VENV) $(VENV)
-	$(INSTALL) -e .
+	$(PIP) --require-hashes -r requirements/base.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m compileall -q src
 	touch $@
 
-$(VENV)/installed-%: $(VENV)/installed
-	$(INSTALL) -e '.[$*]'
+$(VENV)/installed-%: requirements/%.txt $(VENV)/installed
+	$(PIP) --require-hashes -r $<
 	touch $@
