@@ -33,6 +33,11 @@ settings.register_profile("the same examples", derandomize=True)
 settings.load_profile("the same examples")
 
 
+def pytest_xdist_auto_num_workers(config):  # noqa: ARG001
+    """Three tests a core at a time: most of them wait, for managers and for jobs."""
+    return 3 * len(os.sched_getaffinity(0))
+
+
 def pytest_collection_finish():
     gc.collect()
     gc.freeze()  # modules and the like stay: looking through them after every test would take a tenth of all the time
