@@ -1,0 +1,45 @@
+"""Pickle functions by value as cloudpickle does, and keep the name of the file that each of them is from.
+
+From 3.1.3 on, cloudpickle names the file of all code that travels by value ``<dynamic-code>``, so a traceback of it has
+no lines. What cloudpickle makes of a code object is sent as it is, whatever that may be, with the name of its file, and
+the receiver puts the name back. Only our own pickles are made so: cloudpickle itself is not changed, since other
+libraries in the user's process use it.
+"""
+
+from __future__ import annotations
+
+import io
+from types import CodeType
+from typing import Any, Callable, Set, Tuple
+
+import cloudpickle
+
+__all__ = ["dumps", "received_files"]
+
+received_files: Set[str] = set()
+"""The names of the files that the code is from which this process has received by value."""
+
+
+def dumps(value: Any, *, protocol: int, buffer_callback: Callable[[Any], Any]) -> bytes:
+    """Return the pickle of `value`; large buffers in it go to `buffer_callback`."""
+    with io.BytesIO() as file:
+        _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
+        return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    def reducer_override(self, obj: Any) -> Any:
+        # pickle asks here before it looks into its tables of reducers, so it matters not where cloudpickle has its own
+        reduced = super().reducer_override(obj)
+        if type(obj) is not CodeType:
+            return reduced
+        if reduced is NotImplemented:
+            reduced = self.dispatch_table[CodeType](obj)
+        make, arguments, *rest = reduced
+        return (_made_with_file, (make, arguments, obj.co_filename), *rest)
+
+
+def _made_with_file(make: Callable[..., CodeType], arguments: Tuple[Any, ...], file: str) -> CodeType:
+    """Make a code object in the process that receives it; pickles name this function."""
+    received_files.add(file)
+    return make(*arguments).replace(co_filename=file)
