@@ -63,6 +63,13 @@ def comprehending():
 def generator_expression():
     return sum(10 / x for x in (2, 1, 0))
 
+def with_odd_constant():
+    return [1 / x for x in (1, 0)]  # as code has it that a library has made: a constant that no compiler makes
+
+with_odd_constant.__code__ = with_odd_constant.__code__.replace(
+    co_consts=(*with_odd_constant.__code__.co_consts, Model)
+)
+
 def decorator(function):
     @functools.wraps(function)
     def wrapper(*args):
@@ -149,6 +156,7 @@ cases = {
     "genexpr": generator_expression, "decorated": decorated, "partial": functools.partial(plain, 4),
     "lines": over_lines, "cause": caused, "context": in_context, "from None": suppressed, "recursion": recursing,
     "too deep": too_deep, "syntax": not_python, "notes": noted, "exec": with_generated_code,
+    "constant": with_odd_constant,
     "context manager": in_context_manager,
 }
 if hasattr(__import__("builtins"), "ExceptionGroup"):
