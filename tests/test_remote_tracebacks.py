@@ -351,6 +351,27 @@ def test_a_line_that_cannot_be_read(executor, tmp_path):
     assert text.count("ZeroDivisionError: division by zero") == 1
 
 
+def test_a_file_that_is_shorter_now(executor, tmp_path):
+    path = tmp_path / "shorter.py"
+    path.write_text("def fail():\n\n    return 1 / 0\n")
+    space = {}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    path.write_text("nothing = 0\n")
+    text = str(executor.functions().submit(space["fail"]).exception(30).__cause__)
+    assert f'File "{path}", line 3, in fail\nZeroDivisionError: division by zero\n' in text
+
+
+def test_standard_error_that_somebody_has_removed(executor):
+    pool = executor.functions(1)
+    first = pool.submit(pow, 2, 3)
+    assert first.result(30) == 8
+    os.unlink(first._streams[0][1])
+    error = pool.submit(lambda: 1 / 0).exception(30)
+    assert "lambda: 1 / 0" in str(error.__cause__)
+    assert "No such file" in str(error.__cause__)
+    assert pool.submit(pow, 2, 3).result(30) == 8
+
+
 def test_a_name_of_several_lines(executor):
     space = {}
     exec(compile("def fail(): return 1 / 0", "one\ntwo", "exec"), space)

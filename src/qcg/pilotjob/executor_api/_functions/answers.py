@@ -60,8 +60,15 @@ def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: Func
     failure: BaseException
     failure = error if isinstance(error, BaseException) else CallFailed(f"{words['type']}: {words['text']}")
     # as raise ... from does it: the class may have a way of its own to set attributes, or none when it is frozen
-    _CAUSE.__set__(failure, RemoteTraceback(shown(words), future.stderr))
+    _CAUSE.__set__(failure, RemoteTraceback(shown(words), _stderr_of(future)))
     return failure
+
+
+def _stderr_of(future: FunctionFuture) -> str:
+    try:
+        return future.stderr
+    except OSError as error:  # somebody has removed the file
+        return f"not to be had: {error}"
 
 
 def death_of(worker: Worker, what: str) -> BaseException:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["said", "shown", "told"]
 
 _POSITIONS = ("end_lineno", "colno", "end_colno")  # from Python 3.11 on, for the ^^^^ below a line
+_MARKED_LINE = r"^(.*)    ([0-9a-f]{16})-(\d+)\n"  # the same for all: it takes longer to compile than to use
 _Place = Tuple[Any, ...]
 
 
@@ -34,7 +35,7 @@ def told(error: BaseException, sent_files: Container[str]) -> Dict[str, Any]:
 
     Lines of the files in `sent_files` are left for `shown` to put there.
     """
-    mark = os.urandom(8).hex() + "-"
+    mark = os.urandom(8).hex()  # another one each time, so that nothing in the text can be taken for it
     places: Dict[_Place, int] = {}
     try:
         text = _text_with_marks(error, sent_files, mark, places)
@@ -54,12 +55,14 @@ def shown(words: Dict[str, Any]) -> str:
     texts: Dict[int, List[str]] = {}
 
     def put(found: "re.Match[str]") -> str:
-        margin, number = found[1], int(found[2])  # in an exception group there is a margin
+        margin, mark, number = found[1], found[2], int(found[3])  # in an exception group there is a margin
+        if mark != words["mark"]:
+            return found[0]
         if number not in texts:
             texts[number] = _source_lines(*words["places"][number])
         return "".join(f"{margin}{line}\n" for line in texts[number])
 
-    return re.sub(rf"^(.*)    {words['mark']}(\d+)\n", put, words["traceback"], flags=re.MULTILINE)
+    return re.sub(_MARKED_LINE, put, words["traceback"], flags=re.MULTILINE)
 
 
 def _text_with_marks(error: BaseException, sent_files: Container[str], mark: str, places: Dict[_Place, int]) -> str:
@@ -73,7 +76,7 @@ def _text_with_marks(error: BaseException, sent_files: Container[str], mark: str
         for index, frame in enumerate(summary.stack):
             if frame.filename in sent_files and frame.lineno is not None:
                 number = places.setdefault(_place_of(frame), len(places))
-                summary.stack[index] = FrameSummary(frame.filename, frame.lineno, frame.name, line=f"{mark}{number}")
+                summary.stack[index] = FrameSummary(frame.filename, frame.lineno, frame.name, line=f"{mark}-{number}")
     return "".join(whole.format())
 
 
@@ -113,12 +116,9 @@ def _formatted(file: str, number: int, positions: Dict[str, Any], key: List[Any]
     linecache.checkcache(file)
     frame = FrameSummary(file, number, "", **positions)
     if not frame.line:
+        # of a line that the worker has read it is not known where in it the columns are: it came without its margin
         typed = _typed(file, number, positions, key)
-        frame = (
-            FrameSummary(file, number, "", line=typed, **positions)
-            if typed
-            else FrameSummary(file, number, "", line=theirs)
-        )
+        frame = FrameSummary(file, number, "", line=typed or theirs, **(positions if typed else {}))
     frame.filename = ""  # it may have more than one line
     return StackSummary.from_list([frame]).format()[0].split("\n")[1:-1]
 
