@@ -5,7 +5,7 @@
 #
 # For example, the tests with Python 3.15, from the root of a checkout:
 #
-#     tools/debian_next.sh make test PYTHON=/usr/bin/python3.15 VENV=.venv-3.15 PYTEST_ARGS="-m 'not packaging and not slurm'"
+#     tools/debian_next.sh make test PYTHON=/usr/bin/python3.15 VENV=.venv-3.15 PYTEST_ARGS="-m 'not packaging'"
 #
 # and those on Slurm, with the Slurm of that release:
 #
@@ -21,7 +21,8 @@
 # Processes and the network are those of this machine. All is mounted in a mount namespace of the command's own, so
 # nothing stays mounted, however the command ends.
 #
-# It needs root, and a Debian or Ubuntu of any age.
+# It needs root, and a Debian or Ubuntu of any age. It takes about 40 s, a minute with --slurm, and no time when DIR is
+# there: some 500 MB, or 1.2 GB.
 #
 # SUITE and MIRROR in the environment choose another release, or another mirror of Debian's archive.
 set -euo pipefail
@@ -84,8 +85,9 @@ install_release() {  # in the directory $1
     rm -rf "$1"
     # debootstrap knows the names of releases by a script for each; all that are newer than it are set up as sid is
     [ -e "/usr/share/debootstrap/scripts/$SUITE" ] || script=(sid)
-    quietly debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-        "$SUITE" "$1" "$MIRROR" "${script[@]}" || return 1
+    # in a mount namespace too: one that is killed leaves /proc mounted
+    quietly unshare --mount --propagation private debootstrap --variant=minbase \
+        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg "$SUITE" "$1" "$MIRROR" "${script[@]}" || return 1
     # Signatures are checked; a mirror that is some weeks old, or a clock that is wrong, is no reason not to run tests.
     cat > "$1/etc/apt/apt.conf.d/99qcgpj" <<'END'
 Acquire::Check-Valid-Until "false";
@@ -103,7 +105,9 @@ END
 install_packages() {  # in the directory $1 those that follow
     local root=$1
     shift
-    apt_get inside "$root" apt-get update && apt_get inside "$root" apt-get install -y "$@" \
+    # the first is for what an interrupted run has left
+    apt_get inside "$root" dpkg --configure -a \
+        && apt_get inside "$root" apt-get update && apt_get inside "$root" apt-get install -y "$@" \
         && apt_get inside "$root" apt-get clean
 }
 
@@ -115,6 +119,7 @@ install_packages() {  # in the directory $1 those that follow
 enter() {
     local root=$1 path
     shift
+    mount --bind "$root" "$root"  # only a mount point can be the root of further namespaces, which Slurm's tests make
     for path in proc sys dev; do mount --rbind "/$path" "$root/$path"; done
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
     for path in $(printf '%s\n' /etc/resolv.conf /etc/hosts $extra | sort -u); do mount_same "$root" "$path"; done
