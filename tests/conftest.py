@@ -16,7 +16,8 @@ from pathlib import Path
 import processes
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api import QCGPJExecutor
 from qcg.pilotjob.executor_api._client.sweeping import STARTER
@@ -38,7 +39,15 @@ def pytest_xdist_auto_num_workers(config):  # noqa: ARG001
     return 3 * len(os.sched_getaffinity(0))
 
 
+@given(st.none())
+def use_hypothesis(nothing):
+    """Have Hypothesis make the random numbers that it keeps."""
+
+
 def pytest_collection_finish():
+    # When it makes them, Hypothesis looks for who refers to them, and warns of nobody: what is frozen is not looked
+    # through, and that may be all.
+    use_hypothesis()
     gc.collect()
     gc.freeze()  # modules and the like stay: looking through them after every test would take a tenth of all the time
 
