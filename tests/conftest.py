@@ -34,7 +34,7 @@ settings.register_profile("the same examples", derandomize=True)
 settings.load_profile("the same examples")
 
 
-def pytest_xdist_auto_num_workers(config):  # noqa: ARG001
+def pytest_xdist_auto_num_workers(config):
     """Three tests a core at a time: most of them wait, for managers and for jobs."""
     return 3 * len(os.sched_getaffinity(0))
 
