@@ -134,6 +134,15 @@ def executor(tmp_path):
     made.__exit__(KeyboardInterrupt, None, None)  # what a failed test left running must not be waited for
 
 
+@pytest.fixture(scope="module")
+def shared(temporary_directory, tmp_path_factory):
+    """An executor of four cores and its directory, for all tests of a file that need no manager of their own."""
+    directory = tmp_path_factory.mktemp("shared")
+    made = QCGPJExecutor(wd=directory, resources="4")
+    yield made, directory
+    made.__exit__(KeyboardInterrupt, None, None)  # what a failed test left running must not be waited for
+
+
 @pytest.fixture
 def patient(monkeypatch):
     """An interrupted client does not kill its manager before that has recorded the ends of all jobs."""
