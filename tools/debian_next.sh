@@ -30,7 +30,7 @@ set -euo pipefail
 SUITE=${SUITE:-forky}
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 directory=/var/tmp/qcgpj-debian
-packages="make ca-certificates procps
+packages="make ca-certificates procps bc python3
     python3.14 python3.14-venv libpython3.14-testsuite python3.15 python3.15-venv libpython3.15-testsuite"
 slurm_packages="slurm-wlm slurm-client munge openmpi-bin libopenmpi-dev gcc libc6-dev"
 
