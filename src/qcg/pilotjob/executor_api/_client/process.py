@@ -84,11 +84,12 @@ class ManagerProcess:
 
         for line in self._lines():
             answer: Dict[str, Any] = json.loads(line)
-            if "waiting" not in answer:
+            if "waiting" in answer:
+                _say(_waiting_for(answer["waiting"]))
+            elif "note" in answer:
+                _say(answer["note"])
+            else:
                 return answer
-            # here, since the manager's own standard error is a file
-            if sys.stderr is not None:
-                print(_waiting_for(answer["waiting"]), file=sys.stderr, flush=True)
         raise AssertionError("no end of lines but an answer or an exception")
 
     def _lines(self) -> Iterator[bytes]:
@@ -196,7 +197,14 @@ def _waiting_for(ready: Mapping[str, bool]) -> str:
     shown = ", ".join(missing[:_MOST_NAMES])
     more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
     nodes = "1 node" if len(ready) == 1 else f"{len(ready)} nodes"
-    return f"qcgpj: waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
+    return f"waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
+
+
+def _say(words: str) -> None:
+    """Tell the user: here, since the manager's own standard error is a file."""
+    with contextlib.suppress(OSError, ValueError):  # a standard error that is closed is no reason not to start
+        if sys.stderr is not None:
+            print(f"qcgpj: {words}", file=sys.stderr, flush=True)
 
 
 def _size(path: str) -> int:

@@ -28,7 +28,8 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
     """Run a manager, and end this process with it.
 
     `orders` holds ``arguments`` (the core service's command line), ``restarts`` (how often a job may lose its node and
-    be started again) and, for a client on another machine, ``remote``: its keys, and how long it may be silent.
+    be started again) and, for a client on another machine, ``remote``: its keys, and how long it may be silent; then
+    ``exclusive`` tells that the batch system has been asked for the whole node.
     `ready` takes lines of JSON, the last of them when the manager is ready or has failed. The end of `lifeline` is the
     client's.
     """
@@ -61,7 +62,14 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
             NodeJob.loss_seconds = _LOSS_SECONDS
         Tracker.reruns = orders.get("rerun", True)
         try:
-            service = Service(orders["arguments"], lifeline, starter, orders.get("remote"))
+            service = Service(
+                orders["arguments"],
+                lifeline,
+                starter,
+                orders.get("remote"),
+                exclusive=orders.get("exclusive", False),
+                tell_note=lambda text: _tell(ready, {"note": text}),
+            )
         except CannotResume as refusal:
             _tell(ready, {"refused": str(refusal)})
             os._exit(1)
