@@ -33,6 +33,7 @@ __all__ = [
     "checked_restarts",
     "checked_signals",
     "command_line",
+    "in_allocation",
     "refuse_beside_allocation",
     "refuse_other_tasks",
 ]
@@ -162,7 +163,7 @@ def _nodes(resources: Union[int, str]) -> str:
             f"resources is {resources!r}; write a number of cores ('4'), or nodes with their cores ('n1:2,n2:4'); "
             "leave it out for all that is here"
         )
-    if len(nodes) > 1 and _in_allocation():
+    if len(nodes) > 1 and in_allocation():
         raise InvalidOption(
             f"resources is {resources!r}, but in a Slurm allocation it stands for cores of this machine alone; leave "
             "it out for all nodes, or give '--slurm-limit-nodes-range-end', '1' for the first one"
@@ -197,7 +198,8 @@ def refuse_other_tasks(extra: Sequence[Any], resources: Any) -> None:
         )
 
 
-def _in_allocation() -> bool:
+def in_allocation() -> bool:
+    """Return whether the environment tells of a Slurm allocation."""
     return "SLURM_NODELIST" in os.environ and "SLURM_JOB_CPUS_PER_NODE" in os.environ  # as the core finds out
 
 

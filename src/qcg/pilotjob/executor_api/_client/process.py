@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
-from qcg.pilotjob.executor_api._client.options import value_of, working_directory
+from qcg.pilotjob.executor_api._client.options import in_allocation, value_of, working_directory
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 
@@ -111,8 +111,17 @@ class ManagerProcess:
             f"the manager process did not start: {reason}\n"
             + "".join(f"  | {line}\n" for line in said.splitlines())
             + f"  log:  {self.directories.log}\n"
-            + f"  next: read {self.directories.output}; start it by hand with "
-            "'python -m qcg.pilotjob.service --net' to see what the core says"
+            + f"  next: {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        job = os.environ.get("SLURM_JOB_ID")
+        advice = f"read {self.directories.output}, which has all that was said"
+        if not in_allocation():
+            return advice
+        return (
+            f"{advice}; when this shell is left over from Slurm's allocation {job}, and that has ended, start from a "
+            "new one; to use this machine alone, unset SLURM_JOB_NODELIST and SLURM_NODELIST"
         )
 
     def wait(self, timeout: float) -> bool:
