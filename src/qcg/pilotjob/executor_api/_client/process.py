@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.directories import Directories, make_directories, tail
-from qcg.pilotjob.executor_api._client.options import in_allocation, value_of, working_directory
+from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 
@@ -32,8 +32,8 @@ _MOST_NAMES = 8  # of nodes in one line
 class ManagerProcess:
     """A manager process of our own. Belongs to the thread that started it, and then to the dispatcher's."""
 
-    def __init__(self, arguments: Sequence[str], timeout: float, restarts: int = 0) -> None:
-        """Start the process; `await_ready` has to follow.
+    def __init__(self, arguments: Sequence[str], timeout: float, orders: Mapping[str, Any]) -> None:
+        """Start the process; `await_ready` has to follow. `orders` are those that are no argument of the core's.
 
         Raises:
             ManagerStartError: it cannot be started.
@@ -47,7 +47,7 @@ class ManagerProcess:
         self._said_before = _size(self.directories.output)
         self._companion = Companion(
             boot.command("_manager.__main__", "qcgpj-manager", *arguments),
-            {"arguments": arguments, "restarts": restarts},
+            {**orders, "arguments": arguments},
             "ready",
             self.directories.output,
             shows="--show-progress" in arguments,
@@ -111,17 +111,7 @@ class ManagerProcess:
             f"the manager process did not start: {reason}\n"
             + "".join(f"  | {line}\n" for line in said.splitlines())
             + f"  log:  {self.directories.log}\n"
-            + f"  next: {self._advice()}"
-        )
-
-    def _advice(self) -> str:
-        job = os.environ.get("SLURM_JOB_ID")
-        advice = f"read {self.directories.output}, which has all that was said"
-        if not in_allocation():
-            return advice
-        return (
-            f"{advice}; when this shell is left over from Slurm's allocation {job}, and that has ended, start from a "
-            "new one; to use this machine alone, unset SLURM_JOB_NODELIST and SLURM_NODELIST"
+            + f"  next: read {self.directories.output}, which has all that was said"
         )
 
     def wait(self, timeout: float) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-__all__ = ["Core", "cores_of", "machine_cores", "parse_cpus", "slots", "usable_cpus"]
+__all__ = ["Core", "cores_of", "given_cpus", "machine_cores", "parse_cpus", "slots", "usable_cpus"]
 
 Core = Tuple[int, ...]
 """The hardware threads of one physical core, by the numbers that the kernel has for them."""
@@ -51,6 +51,24 @@ def cores_of(cpus: Iterable[int], machine: Iterable[Core]) -> List[Core]:
         if usable:
             cores.append(usable)
     return sorted([*cores, *((cpu,) for cpu in left)])
+
+
+def given_cpus(
+    usable: Sequence[int], machine: Sequence[Core], numbers: Optional[Sequence[int]], count: int
+) -> List[int]:
+    """Return the CPUs that a scheduler has given, of those that are `usable` here; none when they cannot be told.
+
+    `count` is how many the scheduler says, and `numbers` which, in its own order of the CPUs of `machine`, if it does.
+    A job that is confined to its CPUs can use no others. One that is not could use those of other jobs, too.
+    """
+    online = [cpu for core in machine for cpu in core]
+    if len(usable) <= (len(numbers) if numbers else count):
+        whole_machine_is_too_small = len(usable) == len(online) < count
+        return [] if whole_machine_is_too_small else list(usable)
+    if not numbers:
+        return []
+    given = sorted({online[number] for number in numbers if number < len(online)} & set(usable))
+    return given if len(given) == len(numbers) else []
 
 
 def slots(cores: Iterable[Core], threads_per_core: int = 1) -> List[Core]:

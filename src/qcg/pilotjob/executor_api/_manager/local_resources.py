@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from qcg.pilotjob.config import Config
-from qcg.pilotjob.errors import SlurmEnvError
 from qcg.pilotjob.localres import parse_local_resources
 from qcg.pilotjob.resources import Node, Resources, ResourcesType
-from qcg.pilotjob.slurmres import parse_slurm_resources
 
 from qcg.pilotjob.executor_api._manager import batch_systems
 from qcg.pilotjob.executor_api._manager.cgroups import cpu_quota
@@ -21,7 +18,7 @@ from qcg.pilotjob.executor_api._manager.cpus import usable_cpus
 
 _logger = logging.getLogger(__name__)
 
-__all__ = ["LocalCPUs", "local_cpus", "resources_of_machine", "resources_of_slurm"]
+__all__ = ["LocalCPUs", "local_cpus", "resources_of_machine"]
 
 
 class LocalCPUs(NamedTuple):
@@ -49,21 +46,6 @@ def resources_of_machine(config: Dict[Any, Any], tell: Callable[[str], None], *,
         _logger.info(cpus.note)
         tell(cpus.note)
     return Resources(ResourcesType.LOCAL, [Node(socket.gethostname(), cpus.number, 0)])
-
-
-def resources_of_slurm(config: Dict[Any, Any]) -> Resources:
-    """Return the nodes of the Slurm allocation, as the core finds them.
-
-    Raises:
-        SlurmEnvError: (the core's) they cannot be found out.
-    """
-    if shutil.which("scontrol") is None:
-        raise SlurmEnvError(
-            "SLURM_NODELIST is set, so this is an allocation of Slurm, but 'scontrol' is not on the PATH: put Slurm's "
-            "programs there (in a container they have to be mounted), or unset SLURM_JOB_NODELIST and SLURM_NODELIST "
-            "to use this machine alone"
-        )
-    return parse_slurm_resources(config)
 
 
 def local_cpus(
