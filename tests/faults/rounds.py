@@ -26,7 +26,7 @@ def main() -> int:
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGHUP):  # a shell has programs in its background ignore them
         signal.signal(number, signal.SIG_DFL)
-    spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
     try:
         return run(options.first, options.rounds, ["-n", options.workers, *options.tests])
     finally:

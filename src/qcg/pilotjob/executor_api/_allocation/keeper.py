@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import zmq
 
@@ -27,6 +28,7 @@ from qcg.pilotjob.executor_api.jobs import Capacity
 __all__ = ["Keeper", "make_keepers"]
 
 _GUARD_SECONDS = 60.0  # for the guard's first word, which is the scheduler's
+_ASKED_EXCLUSIVELY = ("pbs", "pbs_classic")  # psij asks these for one CPU of a node that nobody else gets
 _END_SECONDS = 30.0  # for the guard to give the allocation back
 
 
@@ -40,7 +42,7 @@ class Keeper:
     """
 
     def __init__(
-        self, allocation: Allocation, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int
+        self, allocation: Allocation, asked_for: Dict[str, Any], arguments: Sequence[str], orders: Mapping[str, Any]
     ) -> None:
         """Start the guard; `await_ready` has to follow. `asked_for` is what is `wanted`, `arguments` the manager's.
 
@@ -62,16 +64,17 @@ class Keeper:
         self.on_change: Callable[[AllocationStatus], None] = lambda _: None
         self.reach_seconds = allocation.start_timeout
         self._unread = b""
+        self._notes: List[str] = []
         self._why = ""
         self._refusal = ""
         self._seconds = asked_for["seconds"]
-        self._spawn(asked_for, arguments, restarts)
+        self._spawn(asked_for, arguments, orders)
 
-    def _spawn(self, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int) -> None:
+    def _spawn(self, asked_for: Dict[str, Any], arguments: Sequence[str], orders: Mapping[str, Any]) -> None:
         pilot = {
+            **orders,
             "arguments": arguments,
-            "restarts": restarts,
-            "whole_nodes": self._allocation.cores_per_node is None,
+            "exclusive": self._allocation.cores_per_node is None and asked_for["scheduler"] in _ASKED_EXCLUSIVELY,
             "rerun": self._allocation.rerun,
             "remote": {
                 "keys": self._keys_of_manager,
@@ -146,12 +149,18 @@ class Keeper:
         elif "starting" in news:
             until = datetime.now().astimezone() + timedelta(seconds=self._seconds)
             changes = {"state": "STARTING", "position": None, "expected": None, "until": until, "message": ""}
+            self._notes = []
         elif "waiting" in news:
             changes = {"message": f"waiting for {sum(not ready for ready in news['waiting'].values())} nodes"}
+        elif "note" in news:
+            self._notes.append(news["note"])
+            if sys.stderr is not None:
+                print(f"qcgpj: {news['note']}", file=sys.stderr, flush=True)
         elif "manager" in news:
             self.manager = news["manager"]
             capacity = news["manager"]["capacity"]
-            changes = {"state": "RUNNING", "nodes": capacity["nodes"], "cores": capacity["cores"], "message": ""}
+            changes = {"state": "RUNNING", "nodes": capacity["nodes"], "cores": capacity["cores"]}
+            changes["message"] = "; ".join(self._notes)
         elif "lapsed" in news:
             self.manager, self.has_lapsed, self._why = None, True, news["lapsed"]
             changes = {"state": "LAPSED", "nodes": None, "cores": None, "message": news["lapsed"]}
@@ -239,7 +248,7 @@ class Keeper:
         self._companion.close_descriptors()
 
 
-def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int) -> List[Keeper]:
+def make_keepers(allocation: Allocation, arguments: Sequence[str], orders: Mapping[str, Any]) -> List[Keeper]:
     """Return a keeper for each allocation that is asked for.
 
     Raises:
@@ -256,7 +265,7 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int
         raise InvalidOption("resume= takes up one run, and count= makes several; leave count out")
     if count > 1 and value_of("--id", arguments):
         raise InvalidOption("--id stands beside count=; each allocation has a run with an id of its own")
-    return [Keeper(allocation, asked_for, arguments, restarts) for _ in range(count)]
+    return [Keeper(allocation, asked_for, arguments, orders) for _ in range(count)]
 
 
 def _make_keys(path: Path) -> Dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from qcg.pilotjob.resources import Resources
 
@@ -24,6 +24,15 @@ def drop_node(resources: Resources, name: str) -> None:
         node.resources = None  # what jobs release there concerns nobody
     resources._max_crs = {kind: max(_consumables(resources, kind)) for kind in _kinds(resources)}
     resources._total_crs = {kind: sum(_consumables(resources, kind)) for kind in _kinds(resources)}
+
+
+def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
+    """Give a node, which is not available yet, the cores that its agent has found, and can bind jobs to or not."""
+    resources = node.resources
+    resources._binding = resources._binding and binds  # the core knows of one for all nodes
+    resources._total_cores += len(cores) - node.total
+    resources._used_cores += len(cores) - node.free  # what is not available counts as used
+    node._total_cores, node._core_ids, node._free_cores = len(cores), list(cores), list(cores)
 
 
 def fits(resources: Resources, wanted: Any) -> bool:

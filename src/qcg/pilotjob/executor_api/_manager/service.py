@@ -11,11 +11,14 @@ import signal
 import socket
 import threading
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import qcg.pilotjob.environment
 import qcg.pilotjob.executor
 import qcg.pilotjob.manager
+import qcg.pilotjob.parseres
 import qcg.pilotjob.service
 import zmq.asyncio
 from qcg.pilotjob.config import Config
@@ -29,6 +32,7 @@ from qcg.pilotjob.executor_api._client.socket_directory import make_socket_direc
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
+from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence
@@ -38,6 +42,7 @@ from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, writ
 from qcg.pilotjob.executor_api._manager.remote import Remote
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
+from qcg.pilotjob.executor_api._manager.slurm import in_allocation, resources_of_allocation
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
 from qcg.pilotjob.executor_api._manager.starter import SOCKETS, Frames
 from qcg.pilotjob.executor_api._overriding import override
@@ -64,6 +69,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         lifeline: Optional[int],
         starter: Tuple[int, socket.socket],
         remote: Optional[Dict[str, Any]] = None,
+        *,
+        exclusive: bool = False,
+        tell_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.on_forced_end: Callable[[str], None] = lambda _: None
         self._loop = asyncio.new_event_loop()
@@ -81,7 +89,12 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._handover: Optional["asyncio.Task[None]"] = None
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.service.StateTracker = Tracker
+        qcg.pilotjob.parseres.__RESOURCES_HANDLING__["slurm"] = resources_of_allocation
+        qcg.pilotjob.parseres.parse_slurm_resources = resources_of_allocation
+        qcg.pilotjob.parseres.in_slurm_allocation = in_allocation
+        qcg.pilotjob.environment.in_slurm_allocation = in_allocation
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
+        qcg.pilotjob.parseres.parse_local_resources = partial(resources_of_machine, tell=tell_note, exclusive=exclusive)
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
         # what a client that has gone does not fetch would be kept, and waited for, without end
