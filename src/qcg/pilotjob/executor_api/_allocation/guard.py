@@ -183,6 +183,8 @@ class _Guard:
                 self.tell(waiting=line["waiting"])
             elif "note" in line:
                 self.tell(note=line["note"])
+            elif "unusable" in line:
+                raise _Refused(f"the manager cannot use allocation {self._scheduler.name}: {line['unusable']}")
             elif "refused" in line or "error" in line:
                 why = line.get("refused") or line["error"]
                 raise _Refused(f"the manager did not start there: {why}{self._tail()}\n  next: {self._advice(why)}")

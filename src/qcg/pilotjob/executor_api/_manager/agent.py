@@ -12,9 +12,9 @@ there. The end of standard input means that the manager has gone, however it wen
 
 To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (kill what Slurm has started
 here for a job that another agent has started), each answered with ``{"did": id}``. From it: ``{"ready": {...}}`` first,
-with the cores (see `cores_here`); ``{"ended": id, "code": n}`` for each job, with ``"blames_node": true`` for one that has
-not started here and may elsewhere; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not report
-after that went with the node.
+with the cores (see `cores_here`); ``{"ended": id, "code": n}`` for each job, with ``"blames_node": true`` for one that
+has not started here and may elsewhere; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not
+report after that went with the node.
 """
 
 from __future__ import annotations

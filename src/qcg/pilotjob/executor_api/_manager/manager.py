@@ -14,6 +14,7 @@ from qcg.pilotjob.resources import ResourcesType
 
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
+from qcg.pilotjob.executor_api._manager.allocation import is_ending
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
@@ -41,6 +42,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
         self.on_failure: Callable[[BaseException], None] = lambda _: None
+        self.on_allocation_end: Callable[[str], None] = lambda _: None
         self.closing = False
         self.record: Any = None
         self.interruptions = Interruptions()
@@ -56,6 +58,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._going: Dict[str, str] = {}
         self._losses: Dict[str, str] = {}
         self._lost: Set[str] = set()
+        self._asks = False  # whether the allocation ends
         self._failed_starts: Dict[Tuple[str, Optional[int]], int] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
@@ -106,6 +109,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self.drop_node(name)
         self._going[name] = reason
         self._loop.call_later(0.0 if self.ending else patience, self.node_lost, name, reason)
+        if patience and not self.ending and not self._asks:
+            self._asks = True
+            asked = self._loop.run_in_executor(None, is_ending)
+            asked.add_done_callback(self._heard_of_allocation)
+
+    def _heard_of_allocation(self, asked: "asyncio.Future[bool]") -> None:
+        self._asks = False
+        if asked.result():
+            self.on_allocation_end("the allocation ends")
 
     def node_lost(self, name: str, reason: str) -> None:
         """Fail the jobs that run on a node that is no more, and those that cannot run without it."""

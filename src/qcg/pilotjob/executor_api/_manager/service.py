@@ -164,6 +164,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._children.on_starter_lost = self._starter_lost
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
+        self._manager.on_allocation_end = self._end_because
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         if self._remote_orders is not None:
