@@ -214,7 +214,11 @@ class _Guard:
             self._listen(since=begin)
         if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
             deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
+            next_look = 0.0
             while not self._scheduler.has_ended() and time.monotonic() < deadline:
+                if time.monotonic() > next_look:
+                    self._scheduler.look()
+                    next_look = time.monotonic() + _LONGEST_LOOK_SECONDS
                 self._listen()
         last_words = [line["ending"] for line in _lines(self._said) if "ending" in line]
         self.give_back()
