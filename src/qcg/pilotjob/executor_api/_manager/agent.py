@@ -29,6 +29,7 @@ import sys
 from typing import Any, Dict, Optional, Tuple
 
 from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
+from qcg.pilotjob.executor_api._manager.gpu_variables import gpus_in
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
@@ -132,7 +133,7 @@ class NodeAgent:
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
-        self._lines.send({"ready": {"cpus": sorted(os.sched_getaffinity(0))}})
+        self._lines.send({"ready": {"cpus": sorted(os.sched_getaffinity(0)), "gpus": gpus_in(os.environ)}})
         try:
             self._loop.run_forever()
         finally:

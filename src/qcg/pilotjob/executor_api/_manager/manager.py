@@ -15,6 +15,7 @@ from qcg.pilotjob.resources import ResourcesType
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
+from qcg.pilotjob.executor_api._manager.gpus import described
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
@@ -56,6 +57,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._losses: Dict[str, str] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
+        self._scheduler._scheduler_alg = pool.Algorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         self._ahead = Ahead(self._waiting, self._make_ready)
         self._knows_one_node = self.local and self.resources.total_nodes == 1
@@ -88,10 +90,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         }
 
     def hopeless(self, job: Job) -> str:
-        """Return why a job can never run, an empty string when it can."""
-        if self._going or pool.fits(self.resources, job.resources):
-            return ""
-        return "; ".join([f"jobs can use {self.usable_cores} here", *self._losses.values()])
+        """Return why a job can never run, as what comes behind "the job"; an empty string when it can."""
+        why = "" if self._going else pool.why_not(self.resources, job.resources)
+        return "; ".join([why, *self._losses.values()]) if why else ""
 
     def drop_node(self, name: str) -> None:
         """Send nothing more to a node that goes; until `node_lost` follows, no job is called hopeless."""
@@ -116,11 +117,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         for running in list(self._executor._not_finished.values()):
             if running.runs_on(name):
                 running.node_lost(name, message)
+        self.look_through_queue()
+
+    def look_through_queue(self) -> None:
+        """Fail the jobs that can no longer run, now that more is known of the nodes; start those that can."""
         for job in self._waiting:
             hopeless = self.hopeless(job)
             if hopeless:
                 self._waiting.remove(job)
-                self._fail_queued(job, f"it can no longer run: {hopeless}")
+                self._fail_queued(job, f"it can no longer run: it {hopeless}")
         self.call_scheduler()
 
     def run_again(self, running: Any, message: str, most: int) -> bool:
@@ -246,7 +251,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     def _start(self, iteration: Any, allocation: Any) -> None:
         job = iteration.job
         self.change_job_state(job, iteration.iteration, JobState.SCHEDULED)
-        job.append_runtime({"allocation": allocation.description()}, iteration.iteration)
+        job.append_runtime({"allocation": allocation.description(), **described(allocation)}, iteration.iteration)
         executor = self._executor
         kind = NodeJob if executor._is_node_launcher else LocalJob
         try:

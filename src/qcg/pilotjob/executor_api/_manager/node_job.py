@@ -39,7 +39,7 @@ class NodeJob(LocalJob):
         cls.launcher.on_waiting = cls.tell_waiting
         loop = asyncio.get_event_loop()
         loop.run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
-        cls.launcher.on_ready = lambda *_: manager.call_scheduler()
+        cls.launcher.on_ready = lambda *_: manager.look_through_queue()
         cls.launcher.on_leaving = manager.drop_node
         cls.launcher.on_lost = lambda name, why: manager.node_gone(name, why, cls.loss_seconds)
         for node in nodes:  # it may be enough when some of them are ready
@@ -102,6 +102,14 @@ class NodeJob(LocalJob):
         self.env_opts["nohostfile"] = True
         super()._prepare_env()
         self.env["SLURM_HOSTFILE"] = hostfile
+        self._add_gpus()
+
+    def _add_gpus(self) -> None:
+        assert self.launcher is not None
+        self.env.pop("CUDA_VISIBLE_DEVICES", None)  # what the core has set is the first node's, for all nodes
+        changes, files = self.launcher.gpus.job_environment(self.allocation.nodes, self.job_execution.env, self.jid)
+        self.env.update(changes)
+        self._temporary += files
 
     @override
     def _modelled(self, command: List[str]) -> List[str]:

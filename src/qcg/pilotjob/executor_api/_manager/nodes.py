@@ -15,6 +15,8 @@ from qcg.pilotjob.config import Config
 
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import tail
+from qcg.pilotjob.executor_api._manager import pool
+from qcg.pilotjob.executor_api._manager.gpus import AllocationGpus, agent_environment
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
@@ -76,7 +78,14 @@ class NodeLink:
         from_agent, to_us = os.pipe()
         with self.log.open("ab") as log:
             try:
-                process = subprocess.Popen(command, stdin=to_agent, stdout=to_us, stderr=log, **OWN_GROUP)
+                process = subprocess.Popen(
+                    command,
+                    stdin=to_agent,
+                    stdout=to_us,
+                    stderr=log,
+                    env=agent_environment(os.environ),
+                    **OWN_GROUP,
+                )
             except BaseException:
                 os.close(from_us)
                 os.close(from_agent)
@@ -149,7 +158,7 @@ class NodeLink:
             self._launcher.ended(message["ended"], message["code"], message.get("message"))
         elif "ready" in message:
             self.ready = True
-            self._launcher.is_ready(self, message["ready"]["cpus"])
+            self._launcher.is_ready(self, message["ready"]["cpus"], message["ready"]["gpus"])
         elif "leaving" in message:
             self._cause = message["leaving"]
             self._launcher.on_leaving(self.name)
@@ -191,6 +200,7 @@ class NodeLauncher:
         self._jobs: Dict[str, Any] = {}
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
+        self.gpus = AllocationGpus(self._env, directory, by_slurm=Config.NL_START_METHOD.get(config) != "ssh")
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
 
@@ -207,6 +217,7 @@ class NodeLauncher:
         try:
             for node in nodes:
                 node.available = False
+                pool.forget_consumables(node)
                 self._start_agent(node, {"binding": binding, "umask": umask})
             self._say_later(_SILENT_SECONDS)
             await asyncio.wait_for(self._until(lambda: self._enough(needed)), timeout)
@@ -273,11 +284,15 @@ class NodeLauncher:
         if ended is not None:
             ended.ended(code, message)
 
-    def is_ready(self, link: NodeLink, cpus: List[int]) -> None:
+    def is_ready(self, link: NodeLink, cpus: List[int], gpus: List[Dict[str, str]]) -> None:
         """A node can be used."""
         _logger.info("the agent of node %s is ready; it has the CPUs %s", link.name, cpus)
         if link.node.total == len(cpus):
             link.node.set_available_core_ids([str(cpu) for cpu in cpus])
+        found = self.gpus.found(gpus)
+        if found.total_count:
+            _logger.info("node %s has the GPUs %s", link.name, found.ids)
+        pool.provide(link.node, [found])
         link.node.available = True
         self._changed.set()
         self.on_ready(link.node, cpus)
@@ -308,7 +323,9 @@ class NodeLauncher:
             "wrapper": wrapper_in(config),
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
-        link.start(_command(node, Config.NL_START_METHOD.get(config), self._directory), boot.with_path(orders))
+        options = self.gpus.step_options(node.name)
+        command = _command(node, Config.NL_START_METHOD.get(config), self._directory, options)
+        link.start(command, boot.with_path(orders))
 
     def _say_later(self, seconds: float) -> None:
         self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
@@ -343,7 +360,7 @@ def _obituary(link: NodeLink, reason: str) -> str:
     return f"the agent of node {link.name} did not start: {reason}{said}\n    log: {link.log}"
 
 
-def _command(node: Any, method: str, directory: str) -> List[str]:
+def _command(node: Any, method: str, directory: str, options: List[str]) -> List[str]:
     agent = boot.command("_manager.agent", "qcgpj-agent", node.name)
     if method == "ssh":
         return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
@@ -351,6 +368,6 @@ def _command(node: Any, method: str, directory: str) -> List[str]:
     return [
         "srun", "--job-name", f"agent-{node.name}", "--nodelist", node.name, "--nodes=1", "--ntasks=1",
         f"--cpus-per-task={node.total}", "--cpu-bind=none", "--mem-per-cpu=0", "--oversubscribe", "--overcommit",
-        "--overlap", "--chdir", directory, *agent,
+        "--overlap", "--chdir", directory, *options, *agent,
     ]
     # fmt: on
