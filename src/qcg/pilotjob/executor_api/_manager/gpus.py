@@ -175,6 +175,22 @@ class AllocationGpus:
         least = min(self._counts.values())
         return {"SLURM_STEP_GRES": f"gpu:{least}" if least else "none"}
 
+    def for_hydra(self, arguments: Sequence[str], parts: Sequence[Any], given: Optional[Mapping[str, str]]) -> List[str]:
+        """Return the `arguments` of Intel MPI's mpirun, which name each node, with each node's variables.
+
+        Its daemons hand the variables of mpirun itself on to all ranks, and with them the GPUs of the first node.
+        """
+        left = [part for part in parts if self._variables]
+        completed: List[str] = []
+        for argument in arguments:
+            is_node = bool(left and completed and completed[-1] == "-host" and argument == left[0].node.name)
+            completed.append(argument)
+            if is_node:
+                own = given or {}
+                for name, value in self._on_node(left.pop(0)).items():
+                    completed += ["-env", name, own.get(name, value)]
+        return completed
+
 
 def task_prolog(nodes: Mapping[str, Mapping[str, str]], own_prolog: str) -> str:
     """Return a program for ``srun --task-prolog``: it gives each process that srun starts its node's variables.

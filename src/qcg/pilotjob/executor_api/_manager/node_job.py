@@ -106,10 +106,13 @@ class NodeJob(LocalJob):
 
     def _add_gpus(self) -> None:
         assert self.launcher is not None
+        gpus, execution, parts = self.launcher.gpus, self.job_execution, self.allocation.nodes
         self.env.pop("CUDA_VISIBLE_DEVICES", None)  # what the core has set is the first node's, for all nodes
-        changes, files = self.launcher.gpus.job_environment(self.allocation.nodes, self.job_execution.env, self.jid)
+        changes, files = gpus.job_environment(parts, execution.env, self.jid)
         self.env.update(changes)
         self._temporary += files
+        if execution.model == "intelmpi" and len(parts) > 1:
+            execution.args = gpus.for_hydra(execution.args, parts, execution.env)
 
     @override
     def _modelled(self, command: List[str]) -> List[str]:
