@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -87,11 +88,15 @@ class ClusterError(Exception):
 
 
 class Cluster:
-    """A controller and `nodes` nodes named n1, n2 and so on, all of them processes of this machine."""
+    """A controller and `nodes` nodes named n1, n2 and so on, all of them processes of this machine.
 
-    def __init__(self, nodes: int = 2, cpus: int = 2) -> None:
+    `gpus` says how many GPUs a node has; they are devices like /dev/null.
+    """
+
+    def __init__(self, nodes: int = 2, cpus: int = 2, gpus: dict[str, int] | None = None) -> None:
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
+        self.gpus = gpus or {}
         self.directory = _make_directory()
         self._claims: list[socket.socket] = []
         self.environment = {
@@ -176,10 +181,14 @@ class Cluster:
             (self.directory / f"tmp.{name}").mkdir()
         lines = [
             f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus} State=UNKNOWN"
+            + (f" Gres=gpu:{self.gpus[name]}" if name in self.gpus else "")
             for name, port in zip(self.node_names, ports[1:])
         ]
         # processors that the machine does not have cannot be bound to
         enough = len(os.sched_getaffinity(0)) >= self.cpus
+        if self.gpus:
+            lines.append("GresTypes=gpu")
+            self._make_gpus()
         conf = _CONF.format(
             host=socket.gethostname().partition(".")[0],
             controller_port=ports[0],
@@ -190,6 +199,15 @@ class Cluster:
         (self.directory / "slurm.conf").write_text(conf)
         aliases = " ".join(self.node_names)
         (self.directory / "hosts").write_text(f"127.0.0.1 {aliases}\n{Path('/etc/hosts').read_text()}")
+
+    def _make_gpus(self) -> None:
+        found = []
+        for name, count in self.gpus.items():
+            devices = [self.directory / f"{name}.gpu{number}" for number in range(count)]
+            for device in devices:
+                os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            found += [f"NodeName={name} Name=gpu File={device}\n" for device in devices]
+        (self.directory / "gres.conf").write_text("".join(found))
 
     def _claim_port(self) -> int:
         """Return a port that is free, and no other cluster's, which may not listen there yet, until this one stops.

@@ -32,6 +32,7 @@ from typing import Any, Dict, Optional, Tuple
 from qcg.pilotjob.executor_api._manager.cores_here import CoresHere, find_cores
 from qcg.pilotjob.executor_api._manager.cpus import parse_cpus
 from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
+from qcg.pilotjob.executor_api._manager.gpu_variables import gpus_in
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
@@ -141,7 +142,7 @@ class NodeAgent:
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
-        self._lines.send({"ready": self._found.report})
+        self._lines.send({"ready": {**self._found.report, "gpus": gpus_in(os.environ)}})
         try:
             self._loop.run_forever()
         finally:

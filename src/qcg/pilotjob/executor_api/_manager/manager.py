@@ -16,6 +16,7 @@ from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
 from qcg.pilotjob.executor_api._manager.allocation import is_ending
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
+from qcg.pilotjob.executor_api._manager.gpus import described
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
@@ -62,6 +63,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._failed_starts: Dict[Tuple[str, Optional[int]], int] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
+        self._scheduler._scheduler_alg = pool.Algorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         self._ahead = Ahead(self._waiting, self._make_ready)
         self._knows_one_node = self.local and self.resources.total_nodes == 1
@@ -94,10 +96,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         }
 
     def hopeless(self, job: Job) -> str:
-        """Return why a job can never run, an empty string when it can."""
-        if self._going or pool.fits(self.resources, job.resources):
-            return ""
-        return "; ".join([f"jobs can use {self.usable_cores} here", *self._losses.values()])
+        """Return why a job can never run, as what comes behind "the job"; an empty string when it can."""
+        why = "" if self._going else pool.why_not(self.resources, job.resources)
+        return "; ".join([why, *self._losses.values()]) if why else ""
 
     def drop_node(self, name: str) -> None:
         """Send nothing more to a node that goes; until `node_lost` follows, no job is called hopeless."""
@@ -132,7 +133,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         for running in list(self._executor._not_finished.values()):
             if running.runs_on(name):
                 running.node_lost(name, message)
-        self._fail_hopeless()
+        self.look_through_queue()
 
     def node_unfit(self, name: str, reason: str) -> None:
         """Send nothing more to a node that does not start what is sent; what runs there goes on."""
@@ -140,18 +141,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         _logger.error(message)
         self._losses[name] = message
         pool.drop_node(self.resources, name)
-        self._fail_hopeless()
+        self.look_through_queue()
 
-    def node_ready(self) -> None:
-        """Use a node whose agent is ready later than others; what it has may be less than it should."""
-        self._fail_hopeless()
-
-    def _fail_hopeless(self) -> None:
+    def look_through_queue(self) -> None:
+        """Fail the jobs that can no longer run, now that more is known of the nodes; start those that can."""
         for job in self._waiting:
             hopeless = self.hopeless(job)
             if hopeless:
                 self._waiting.remove(job)
-                self._fail_queued(job, f"it can no longer run: {hopeless}")
+                self._fail_queued(job, f"it can no longer run: it {hopeless}")
         self.call_scheduler()
 
     def run_again(self, running: Any, message: str, most: int) -> bool:
@@ -291,7 +289,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     def _start(self, iteration: Any, allocation: Any) -> None:
         job = iteration.job
         self.change_job_state(job, iteration.iteration, JobState.SCHEDULED)
-        job.append_runtime({"allocation": allocation.description()}, iteration.iteration)
+        job.append_runtime({"allocation": allocation.description(), **described(allocation)}, iteration.iteration)
         executor = self._executor
         kind = NodeJob if executor._is_node_launcher else LocalJob
         try:

@@ -29,6 +29,7 @@ from qcg.pilotjob.service import QCGPMService
 from qcg.pilotjob.executor_api._client.directories import HANDOVER
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
+from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
 from qcg.pilotjob.executor_api._manager.manager import Manager
@@ -105,7 +106,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _describe(self) -> Dict[str, Any]:
         """Return what a client has to know: addresses, the capacity, and how much of the record is an earlier run's."""
         resources = self._manager.resources
-        consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
+        is_known = pool.knows_consumables(resources)
         return {
             "starter": self._starter[0],
             "remote": self._remote.describe() if self._remote is not None else None,
@@ -119,7 +120,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
                 "nodes": resources.total_nodes,
                 "cores": self._manager.usable_cores,
                 "node_cores": [[node.free, node.used == 0] for node in resources.nodes],
-                "resources": consumables,
+                "node_resources": list(map(pool.consumables_of, resources.nodes)) if is_known else None,
             },
         }
 
