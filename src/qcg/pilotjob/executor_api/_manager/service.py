@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -32,6 +33,7 @@ from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
+from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence
@@ -68,6 +70,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         lifeline: Optional[int],
         starter: Tuple[int, socket.socket],
         remote: Optional[Dict[str, Any]] = None,
+        *,
+        exclusive: bool = False,
+        tell_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.on_forced_end: Callable[[str], None] = lambda _: None
         self._loop = asyncio.new_event_loop()
@@ -90,6 +95,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         qcg.pilotjob.parseres.in_slurm_allocation = in_allocation
         qcg.pilotjob.environment.in_slurm_allocation = in_allocation
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
+        qcg.pilotjob.parseres.parse_local_resources = partial(resources_of_machine, tell=tell_note, exclusive=exclusive)
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
         # what a client that has gone does not fetch would be kept, and waited for, without end

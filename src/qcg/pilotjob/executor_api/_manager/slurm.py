@@ -261,7 +261,8 @@ def details_of_nodes(environment: Mapping[str, str]) -> Dict[str, Dict[str, str]
         AllocationUnreadable: Slurm cannot be asked.
     """
     job = _job_of(environment)
-    return _details_in(*_output_of(_show_job(job)), job)
+    (records,) = _output_of(_show_job(job))
+    return _details_in(records, job)
 
 
 def _show_job(job: str) -> List[str]:
