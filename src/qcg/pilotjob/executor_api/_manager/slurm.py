@@ -171,10 +171,9 @@ def words_of(granted: Mapping[str, GrantedNode], found: Mapping[str, Mapping[str
         words.append(f"using {used} of {given} CPUs: this program may use no more on {_some(short)}")
     loose = [name for name in found if name not in bound]
     if loose:
-        words.append(
-            f"jobs on {_some(loose)} are not bound to CPUs: Slurm gives {granted[loose[0]].cpus}, which are not told "
-            f"from the others of that machine, or are more than it has"
-        )
+        cpus, machine = granted[loose[0]].cpus, found[loose[0]]["machine"]
+        reason = f"it has {machine}" if cpus > machine else f"which of its {machine} they are is not known"
+        words.append(f"jobs on {_some(loose)} are not bound to CPUs: Slurm gives {cpus} of {loose[0]}, and {reason}")
     shared = sum(len(node.get("shared", ())) for node in found.values())
     if shared:
         words.append(f"{shared} cores are shared with other executors in this allocation, which have taken them first")
