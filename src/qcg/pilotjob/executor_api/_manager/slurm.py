@@ -176,7 +176,8 @@ def words_of(granted: Mapping[str, GrantedNode], found: Mapping[str, Mapping[str
         words.append(f"jobs on {_some(loose)} are not bound to CPUs: Slurm gives {cpus} of {loose[0]}, and {reason}")
     shared = sum(len(node.get("shared", ())) for node in found.values())
     if shared:
-        words.append(f"{shared} cores are shared with other executors in this allocation, which have taken them first")
+        cores = "1 core is" if shared == 1 else f"{shared} cores are"
+        words.append(f"{cores} shared with another executor in this allocation, since no more are left")
     return words
 
 
