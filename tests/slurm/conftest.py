@@ -118,22 +118,12 @@ def in_allocation(cluster, tmp_path):
     return _runner(cluster, *_BOTH, tmp_path=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def gpu_cluster(cluster_module, temporary_directory):
-    """A cluster of two nodes with two CPUs each; the first has two GPUs, the second four."""
-    made = cluster_module.Cluster(gpus={"n1": 2, "n2": 4})
-    made.start()
-    yield made
-    made.stop()
-    assert made.step_daemons() == []
-
-
 @pytest.fixture
 def with_gpus(gpu_cluster, tmp_path):
     """Run Python source in an allocation of all GPUs, or of those that the options of salloc say."""
 
     def run(source, *arguments, options=("--gpus=6",), **more):
-        return _runner(gpu_cluster, tmp_path, *options)(source, *arguments, **more)
+        return _runner(gpu_cluster, *options, tmp_path=tmp_path)(source, *arguments, **more)
 
     return run
 

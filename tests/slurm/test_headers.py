@@ -54,19 +54,6 @@ ARRAY = "`--array=0-1 --ntasks=1`"
 
 
 @pytest.fixture(scope="module")
-def confined(cluster_module, temporary_directory):
-    """A cluster of two nodes with two CPUs each, where jobs are confined to those that they were given."""
-    reason = cluster_module.why_not(cgroups=True)
-    if reason:
-        pytest.skip(f"no cluster with cgroups: {reason}")
-    made = cluster_module.Cluster(cgroups=True, memory=4000)
-    made.start()
-    yield made
-    made.stop()
-    assert made.left() == []
-
-
-@pytest.fixture(scope="module")
 def wide(cluster_module, temporary_directory):
     """A cluster of two nodes with eight CPUs each, as it is told, where jobs are not bound to any."""
     made = cluster_module.Cluster(cpus=8)
@@ -126,8 +113,8 @@ def _row(found):
         "--nodes=2 --ntasks=4 --distribution=cyclic",
     ],
 )
-def test_each_cpu_is_used_by_one_job_at_a_time(confined, probe, options):
-    found, said = probe(confined, options.split())
+def test_each_cpu_is_used_by_one_job_at_a_time(cgroup_cluster, probe, options):
+    found, said = probe(cgroup_cluster, options.split())
     assert ROWS[f"`{options}`"] == _row(found)
     assert len(set(found["places"])) == len(found["places"]) == found["given"]
     assert all(re.fullmatch(r"n\d \d", place) for place in found["places"])
@@ -149,19 +136,16 @@ def test_cpus_that_cannot_be_bound_to_are_used_too(wide, probe, options):
     assert "are not bound to CPUs: Slurm gives" in said
 
 
-def test_a_job_beside_another_one_has_the_cpu_that_is_left(confined, probe):
-    confined.start_other_job("--nodelist=n1", "--ntasks=1", "--mem=100")
-    try:
-        found, _ = probe(confined, ["--nodelist=n1", "--ntasks=1", "--mem=500"])
-    finally:
-        confined.cancel_other_jobs()
+def test_a_job_beside_another_one_has_the_cpu_that_is_left(cgroup_cluster, other_job, probe):
+    other_job(cgroup_cluster, "--nodelist=n1", "--ntasks=1")
+    found, _ = probe(cgroup_cluster, ["--nodelist=n1", "--ntasks=1"])
     assert found["places"] == ["n1 1"]
     assert ROWS["`--ntasks=1` beside a job of another user"] == _row(found)
 
 
 @pytest.mark.parametrize("task", ["0", "1"])
-def test_each_task_of_an_array_has_its_own(confined, probe, task):
-    found, _ = probe(confined, ["--array=0-1", "--ntasks=1"], part=task)
+def test_each_task_of_an_array_has_its_own(cgroup_cluster, probe, task):
+    found, _ = probe(cgroup_cluster, ["--array=0-1", "--ntasks=1"], part=task)
     assert ROWS[ARRAY] == _row(found)
 
 
@@ -176,25 +160,25 @@ def test_each_task_of_an_array_has_its_own(confined, probe, task):
     ],
     ids=["srun", "srun --pty"],
 )
-def test_in_a_step_all_of_the_allocation_is_used(confined, probe, before, name):
-    found, _ = probe(confined, ["--nodes=2", "--exclusive"], before)
+def test_in_a_step_all_of_the_allocation_is_used(cgroup_cluster, probe, before, name):
+    found, _ = probe(cgroup_cluster, ["--nodes=2", "--exclusive"], before)
     assert ROWS[name] == _row(found)
     assert sorted(found["places"]) == ["n1 0", "n1 1", "n2 0", "n2 1"]
 
 
 @pytest.mark.parametrize(("component", "places"), [(0, ["n1 0"]), (1, ["n2 0", "n2 1"])])
-def test_of_a_heterogeneous_job_one_component_is_used_and_that_is_said(confined, probe, component, places):
+def test_of_a_heterogeneous_job_one_component_is_used_and_that_is_said(cgroup_cluster, probe, component, places):
     options = ["--ntasks=1 --nodelist=n1", "hetjob", "--ntasks=2 --nodelist=n2"]
     before = [] if component == 0 else ["srun", "--het-group=1", "--ntasks=1"]
-    found, said = probe(confined, options, before)
+    found, said = probe(cgroup_cluster, options, before)
     assert sorted(found["places"]) == places
     assert f"using component {component} of a heterogeneous job alone: the other components, 1 of 2, are not" in said
     if component == 0:
         assert ROWS["`--ntasks=1 : --ntasks=2`, the first component"] == _row(found)
 
 
-def test_a_number_of_cores_is_that_of_the_allocation(confined, probe):
-    found, _ = probe(confined, ["--nodes=2", "--exclusive"], resources=3)
+def test_a_number_of_cores_is_that_of_the_allocation(cgroup_cluster, probe):
+    found, _ = probe(cgroup_cluster, ["--nodes=2", "--exclusive"], resources=3)
     assert sorted(found["places"]) == ["n1 0", "n1 1", "n2 0"]
 
 
