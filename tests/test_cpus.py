@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcg.pilotjob.executor_api._manager.cpus import cores_of, machine_cores, parse_cpus, slots, usable_cpus
+from qcg.pilotjob.executor_api._manager.cpus import cores_of, given_cpus, machine_cores, parse_cpus, slots, usable_cpus
 
 
 @pytest.fixture
@@ -75,6 +75,43 @@ def test_no_cpu_is_lost_and_none_is_given_twice(cpus, width, threads_per_core):
     machine = [tuple(range(first, first + width)) for first in range(0, 60, width)]
     pieces = slots(cores_of(cpus, machine), threads_per_core)
     assert sorted(cpu for piece in pieces for cpu in piece) == sorted(cpus)
+
+
+HYPERTHREADS = [(0, 4), (1, 5), (2, 6), (3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("usable", "numbers", "count", "expected"),
+    [
+        # confined, as by cgroups: what may be used is all that was given, whatever it is called
+        ([1, 5], [2, 3], 2, [1, 5]),
+        ([2, 3], [0, 1], 2, [2, 3]),
+        ([0, 1, 4, 5], [0, 1, 2, 3], 3, [0, 1, 4, 5]),
+        ([2], [0, 1, 2, 3], 4, [2]),
+        # not confined: Slurm's numbers go from core to core
+        (range(8), [2, 3], 2, [1, 5]),
+        (range(8), [0, 1, 6, 7], 4, [0, 3, 4, 7]),
+        (range(8), range(8), 8, list(range(8))),
+        # one thread of each core is wanted, and the others come with it
+        (range(8), range(8), 4, list(range(8))),
+        # which they are cannot be told
+        (range(8), None, 2, []),
+        (range(8), [8, 9], 2, []),
+        ([0, 1, 2], [6, 7], 2, []),
+        # more than there are
+        (range(8), range(16), 16, []),
+        (range(8), None, 16, []),
+    ],
+)
+def test_what_was_given_is_what_is_used(usable, numbers, count, expected):
+    assert given_cpus(list(usable), HYPERTHREADS, numbers and list(numbers), count) == expected
+
+
+@given(st.sets(st.integers(0, 7), min_size=1), st.sets(st.integers(0, 11), min_size=1), st.integers(1, 12))
+def test_nothing_is_used_that_may_not_be(usable, numbers, count):
+    found = given_cpus(sorted(usable), HYPERTHREADS, sorted(numbers), count)
+    assert set(found) <= usable
+    assert len(found) <= len(numbers)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", []), ("3\n", [3]), ("0-2,8", [0, 1, 2, 8]), ("5,3-4", [5, 3, 4])])

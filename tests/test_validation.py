@@ -317,13 +317,46 @@ class TestResources:
         assert validated(job(resources={"nodeCrs": {}}), None)["resources"] == {"numCores": {"exact": 1}}
         refused(job(resources={"nodeCrs": {"gpu": 0}}), "nodeCrs: gpu is 0", "whole number, 1 or more")
         refused(job(resources={"nodeCrs": {"fpga": 1}}), "nodeCrs names 'fpga'", "gpu and mem")
-        none, one = Capacity(1, 4, ((4, True),), {}), Capacity(1, 4, ((4, True),), {"gpu": 1})
+        none, one = Capacity(1, 4, ((4, True),), ({},)), Capacity(1, 4, ((4, True),), ({"gpu": 1},))
         wanted = job(resources={"nodeCrs": {"gpu": 1}})
-        refused(wanted, "nodeCrs asks for 1 gpu on a node", "no node has more than 0", capacity=none)
+        refused(wanted, "nodeCrs asks for 1 GPU on a node", "no node has more than 0", capacity=none)
         assert validated(wanted, one)["resources"]["nodeCrs"] == {"gpu": 1}
+        refused(job(resources={"nodeCrs": {"gpu": 1, "GPU": 1}}), "nodeCrs names gpu twice", "keep one of them")
+
+    def test_gpus_are_on_each_node_and_on_one_when_none_is_named(self):
+        one_node = {"numCores": {"exact": 2}, "numNodes": {"exact": 1}, "nodeCrs": {"gpu": 3}}
+        assert validated(job(resources={"numCores": 2, "gpus": 3}), None)["resources"] == one_node
+        two_nodes = {"numCores": {"exact": 2}, "numNodes": {"exact": 2}, "nodeCrs": {"gpu": 3}}
+        assert validated(job(resources={"numCores": 2, "numNodes": 2, "gpus": 3}), None)["resources"] == two_nodes
+        alone = {"numCores": {"exact": 1}, "numNodes": {"exact": 1}, "nodeCrs": {"gpu": 1}}
+        assert validated(job(resources={"gpus": 1}), None)["resources"] == alone
+        assert validated(job(resources={"numCores": 2, "gpus": 0}), None)["resources"] == {"numCores": {"exact": 2}}
+
+    @pytest.mark.parametrize("number", [-1, 0.5, "1", True, None])
+    def test_gpus_are_a_whole_number(self, number):
+        refused(job(resources={"gpus": number}), f"gpus is {number!r}", "whole number, 0 or more")
+
+    def test_gpus_are_asked_for_once(self):
+        refused(job(resources={"gpus": 1, "nodeCrs": {"gpu": 1}}), "'gpus' beside 'nodeCrs'", "keep 'gpus'")
+
+    def test_gpus_that_no_node_or_too_few_nodes_have(self):
+        capacity = Capacity(2, 8, ((4, True), (4, True)), ({"gpu": 2}, {"gpu": 4}))
+        assert validated(job(resources={"gpus": 4}), capacity)
+        many = job(resources={"gpus": 5})
+        refused(many, "gpus asks for 5 GPUs on a node", "no node has more than 4", capacity=capacity)
+        wide = job(resources={"numNodes": 2, "numCores": 1, "gpus": 3})
+        refused(wide, "2 nodes with 1 core and 3 GPUs each", "1 node here can give that", capacity=capacity)
+        whole = job(resources={"numNodes": 2, "gpus": 3})
+        refused(whole, "2 whole nodes with 3 GPUs each", "1 node here can give that", capacity=capacity)
+
+    def test_a_pool_has_no_more_workers_than_there_are_gpus_for(self):
+        capacity = Capacity(2, 8, ((4, True), (4, True)), ({"gpu": 2}, {"gpu": 4}))
+        assert [capacity.at_a_time(1, None, {"gpu": count}) for count in (1, 2, 3, 4)] == [6, 3, 1, 1]
+        assert capacity.at_a_time(2, None, {}) == 4
+        assert capacity.at_a_time(1, 2, {"gpu": 2}) == 1
 
 
-TWO_NODES = Capacity(2, 7, ((4, True), (3, False)), {})  # a core of the second node is kept for the manager
+TWO_NODES = Capacity(2, 7, ((4, True), (3, False)), ({}, {}))  # a core of the second node is kept for the manager
 UNKNOWN_NODES = Capacity(2, 8)
 
 

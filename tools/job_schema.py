@@ -122,6 +122,7 @@ VALUES: Dict[str, Schema] = {
     "Execution.model": or_null(*words(*MODELS)),
     "Size.scheduler": value(SCHEDULER),
     "Resources.wt": or_null(text(WALLTIME), PARTLY),
+    "Resources.gpus": value(number(0)),
     "Resources.nodeCrs": value(
         {
             "type": "object",

@@ -36,7 +36,7 @@ def many_in_allocation(cluster: Cluster, system: System, python: Path, load: Loa
     Raises:
         RoundFailed: it has not.
     """
-    workers = cluster.cpus if system is SYSTEMS[REFERENCE] else 0
+    workers = max(cluster.cpus.values()) if system is SYSTEMS[REFERENCE] else 0
     command = [str(python), *worker_arguments(system, load._replace(workers=workers))]
     environment = environment_of(python)
     slurm = {**cluster.environment, **environment, "PATH": f"{environment['PATH']}{os.pathsep}/usr/sbin:/sbin"}

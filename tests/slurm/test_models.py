@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slurm
 
 # what every script here begins with; it reports its findings as JSON on its last line
 BEGIN = """
-    import json, os, sys, time
+    import json, os, sys, textwrap, time
     from pathlib import Path
     from qcg.pilotjob.executor_api import *
 
@@ -266,20 +266,73 @@ def test_a_reserved_core_is_kept_from_jobs(in_allocation):
     ]
 
 
-def test_a_number_of_cores_stands_for_this_machine_alone(in_allocation):
+def test_a_number_of_cores_stands_for_cores_of_the_allocation(in_allocation):
     found = findings(
         in_allocation(
             BEGIN
             + """
-    with QCGPJExecutor(resources=2) as executor:
-        found = [cores(executor), hosts(executor) == [os.uname().nodename]]
-        found.append(said(executor.submit(ScriptTemplate, name="s", script="echo $SLURM_NODELIST $SLURM_NNODES")))
-    print(json.dumps([*found, refusal(resources="n1:1,n2:1")]))
+    found = []
+    for wanted in (3, "1"):
+        with QCGPJExecutor(resources=wanted) as executor:
+            found += [cores(executor), hosts(executor)]
+    print(json.dumps([*found, refusal(resources="n1:1,n2:1"), refusal(resources=9)]))
     """
         )
     )
-    assert found[:3] == [[1, 2, 2], True, ["n[1-2] 2"]]
-    assert "in a Slurm allocation it stands for cores of this machine alone; leave it out for all nodes" in found[3]
+    assert found[:4] == [[2, 3, 3], ["n1", "n2"], [1, 1, 1], ["n1"]]
+    assert (
+        "in a Slurm allocation nodes stand for this machine alone; give a number of cores of the allocation" in found[4]
+    )
+    assert "resources is 9, but the allocation has 4 cores; leave it out to use all" in found[5]
+
+
+def test_executors_with_a_number_of_cores_each_have_different_ones(in_allocation):
+    completed = in_allocation(
+        BEGIN
+        + """
+    def places(executor, name):
+        bound = "echo $(hostname) $(taskset -cp $$ | cut -d: -f2); sleep 0.3"
+        made = [executor.submit(ScriptTemplate, name=f"{name}{n}", script=bound) for n in range(4)]
+        return sorted({said(job)[0] for job in made})
+
+    with QCGPJExecutor(resources=1) as first, QCGPJExecutor(resources=2) as second:
+        found = [places(first, "a"), places(second, "b")]
+        with QCGPJExecutor(resources=2) as third:
+            found.append(places(third, "c"))
+    with QCGPJExecutor(resources=2) as again:
+        found.append(places(again, "d"))
+    print(json.dumps(found))
+    """
+    )
+    assert findings(completed) == [["n1 0"], ["n1 1", "n2 0"], ["n1 0", "n2 1"], ["n1 0", "n1 1"]]
+    assert completed.stderr.count("1 core is shared with another executor in this allocation") == 1
+
+
+def test_an_executor_in_a_job_has_the_cores_of_the_job(in_allocation):
+    inner = """
+        import json, os
+        from qcg.pilotjob.executor_api import QCGPJExecutor, ScriptTemplate
+        with QCGPJExecutor(wd="inner" + os.environ["QCG_PM_EXEC_API_JOB_ID"]) as executor:
+            job = executor.submit(ScriptTemplate, name="i", script="echo $(hostname) $(taskset -cp $$ | cut -d: -f2)")
+            job.raise_for_status(30)
+            count = executor.qcgpj_manager.resources()["total_cores"]
+        print(count, open(job.info()["i"]["runtime"]["stdout"]).read(), end="")
+    """
+    found = findings(
+        in_allocation(
+            BEGIN
+            + f"    inner = textwrap.dedent({inner!r})\n"
+            + """
+    with QCGPJExecutor() as executor:
+        jobs = [
+            executor.submit(BasicTemplate, name=f"o{n}", exec=sys.executable, args=["-c", inner], stdout=f"o{n}.out")
+            for n in range(4)
+        ]
+        print(json.dumps(sorted(said(job)[0] for job in jobs)))
+    """
+        )
+    )
+    assert found == ["1 n1 0", "1 n1 1", "1 n2 0", "1 n2 1"]
 
 
 @pytest.mark.parametrize(
@@ -381,9 +434,9 @@ def test_the_laptops_script_in_a_step_of_salloc(cluster, tmp_path, mpi_program, 
         (["--nodes=2", "--ntasks-per-node=2"], [[2, 4, 4], ["n1", "n2"]]),
         (["--nodes=2", "--ntasks=3"], [[2, 3, 3], ["n1", "n2"]]),
         (["--nodes=1", "--ntasks=2"], [[1, 2, 2], ["n1"]]),
-        # tasks are what counts
+        # CPUs are what counts
         (["--nodes=2"], [[2, 2, 2], ["n1", "n2"]]),
-        (["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2"], [[2, 2, 2], ["n1", "n2"]]),
+        (["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2"], [[2, 4, 4], ["n1", "n2"]]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value[0], str) else "",
 )

@@ -132,6 +132,7 @@ def make_pool(
     max_workers: Optional[int],
     cores: int,
     nodes: Optional[int],
+    gpus: Optional[int],
     model: Optional[str],
     model_opts: Optional[Mapping[str, Any]],
     walltime: Optional[str],
@@ -163,11 +164,15 @@ def make_pool(
     link = executor._connection.dispatcher.link
     given = {"model": model, "model_opts": model_opts, "env": env, "wd": wd, "modules": modules, "venv": venv}
     execution = {key: value for key, value in given.items() if value}
-    size: Dict[str, Any] = {"numCores": cores, **({"numNodes": nodes} if nodes else {})}
+    size: Dict[str, Any] = {
+        "numCores": cores,
+        **({"numNodes": nodes} if nodes else {}),
+        **({} if gpus is None else {"gpus": gpus}),
+    }
     checked = {"name": "functions", "execution": {**execution, "exec": python or "python"}, "resources": size}
     validated(checked, link.capacity)
     ranks = cores * (nodes or 1) if model not in (None, "default", "threads") else 1
-    most = max(1, link.capacity.cores // (cores * (nodes or 1)))
+    most = link.capacity.at_a_time(cores, nodes, {"gpu": gpus} if gpus else {})
     if max_workers is not None and max_workers <= 0:
         raise InvalidOption("max_workers must be greater than 0")
     needs = Needs(

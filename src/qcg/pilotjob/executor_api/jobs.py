@@ -7,6 +7,7 @@ wrong with it. The keys and their meaning are the manager's own ("standard" form
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,8 +91,10 @@ class Resources(TypedDict, total=False):
     """Nodes: whole ones when `numCores` is not given."""
     wt: str
     """How long the job may run, like `1h30m` or `90s`."""
+    gpus: int
+    """GPUs: on each node when `numNodes` is given; otherwise the job is on one node."""
     nodeCrs: Dict[str, int]
-    """Consumable resources on each node: `gpu`, `mem`."""
+    """Consumable resources on each node, in the manager's own words: `gpu`, which `gpus` stands for too, and `mem`."""
 
 
 class Iteration(TypedDict, total=False):
@@ -156,6 +159,7 @@ class IterationInfo(NamedTuple):
         started: when its process was started, in local time; None when it was not, or the manager does not tell.
         ended: when it reached its final state; None until then, or when the manager does not tell.
         cores: for each node that it was given the numbers of the cores.
+        gpus: for each node where it was given GPUs what they are called in the node's environment.
     """
 
     iteration: int
@@ -165,6 +169,7 @@ class IterationInfo(NamedTuple):
     started: Optional[datetime]
     ended: Optional[datetime]
     cores: Dict[str, List[str]]
+    gpus: Dict[str, List[str]] = {}  # noqa: RUF012  # a tuple's default, which nobody changes
 
 
 @dataclass(frozen=True)
@@ -176,11 +181,43 @@ class Capacity:
         cores: cores in all that jobs can use; a reserved core is not among them.
         node_cores: for each node the cores that jobs can use and whether that is the whole node; None when the
             manager does not tell.
-        resources: names of the consumable resources (``gpu``, ``mem``) that some node has, with the most that one
-            node has; None when the manager does not tell.
+        node_resources: for each node how much it has of each consumable resource (``gpu``, ``mem``), in the same order;
+            None when the manager does not tell.
     """
 
     nodes: int
     cores: int
     node_cores: Optional[Tuple[Tuple[int, bool], ...]] = None
-    resources: Optional[Mapping[str, int]] = None
+    node_resources: Optional[Tuple[Mapping[str, int], ...]] = None
+
+    def most(self, resource: str) -> Optional[int]:
+        """Return how much of a consumable resource the node has that has most of it; None when that is not known."""
+        if self.node_resources is None:
+            return None
+        return max((has.get(resource, 0) for has in self.node_resources), default=0)
+
+    def suitable(self, cores: Optional[int], resources: Mapping[str, int]) -> Optional[int]:
+        """Return how many nodes can give a job so many cores, or all of theirs, and consumable resources.
+
+        None when that is not known.
+        """
+        if self.node_cores is None:
+            return None
+        return sum(
+            (whole if cores is None else usable >= cores) and _has(has, resources)
+            for (usable, whole), has in zip(self.node_cores, self.node_resources or itertools.repeat(None))
+        )
+
+    def at_a_time(self, cores: int, nodes: Optional[int], resources: Mapping[str, int]) -> int:
+        """Return how many jobs of that size can run at a time, 1 at least; `resources` are on each node."""
+        most = self.cores // (cores * (nodes or 1))
+        if resources and self.node_resources is not None:
+            counts = [
+                min(has.get(name, 0) // count for name, count in resources.items()) for has in self.node_resources
+            ]
+            most = min(most, sum(counts) // (nodes or 1))
+        return max(1, most)
+
+
+def _has(has: Optional[Mapping[str, int]], wanted: Mapping[str, int]) -> bool:
+    return has is None or all(has.get(name, 0) >= count for name, count in wanted.items())

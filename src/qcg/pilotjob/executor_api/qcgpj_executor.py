@@ -255,6 +255,7 @@ class QCGPJExecutor(Executor):
         *,
         cores: int = 1,
         nodes: Optional[int] = None,
+        gpus: Optional[int] = None,
         model: Optional[str] = None,
         model_opts: Optional[Mapping[str, Any]] = None,
         walltime: Optional[str] = None,
@@ -275,9 +276,12 @@ class QCGPJExecutor(Executor):
         costs nothing until it is used: take one for each kind of call.
 
         Args:
-            max_workers: how many calls there are at a time, at the most; by default as many as there are cores for.
+            max_workers: how many calls there are at a time, at the most; by default as many as there are cores and
+                GPUs for.
             cores: what each call has, on each node when `nodes` are given.
             nodes: on how many nodes a call runs.
+            gpus: what each call has of GPUs, on each node when `nodes` are given; it sees no others. In a Slurm
+                allocation.
             model: of MPI, like ``openmpi``: the function runs on every rank, of which there is one a core.
             model_opts: of the model.
             walltime: after which a call is ended, like ``1h30m``.
@@ -305,6 +309,7 @@ class QCGPJExecutor(Executor):
             max_workers=max_workers,
             cores=cores,
             nodes=nodes,
+            gpus=gpus,
             model=model,
             model_opts=model_opts,
             walltime=walltime,

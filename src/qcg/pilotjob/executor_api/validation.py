@@ -31,7 +31,7 @@ _JOB_KEYS = dict.fromkeys(("name", "execution", "resources", "iteration", "depen
 _EXECUTION_KEYS = dict.fromkeys((
     "exec", "args", "script", "env", "stdin", "stdout", "stderr", "modules", "venv", "wd", "model", "model_opts",
 ))  # fmt: skip
-_RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "wt", "nodeCrs"))
+_RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "wt", "gpus", "nodeCrs"))
 _SIZE_KEYS = dict.fromkeys(("exact", "min", "max", "scheduler"))
 _SCHEDULER_KEYS = dict.fromkeys(("name", "params"))
 _ITERATION_KEYS = dict.fromkeys(("start", "stop", "values"))
@@ -259,10 +259,10 @@ def _resources(at: _Where, value: Any, capacity: Optional[Capacity], model: str)
         result["numCores"] = {"exact": 1}
     if result.pop("wt", "") != "":
         result["wt"] = _walltime(at / "wt", value["wt"])
-    if "nodeCrs" in result:
-        result["nodeCrs"] = _consumables(at / "nodeCrs", result["nodeCrs"], capacity)
-        if not result["nodeCrs"]:
-            del result["nodeCrs"]
+    consumables = _consumables(at, result, capacity)
+    if consumables:
+        result["nodeCrs"] = consumables
+        result.setdefault("numNodes", {"exact": 1})  # the manager counts them by node
     if capacity is not None:
         if model == "threads" and capacity.nodes > 1:
             _keep_on_one_node(at, result)
@@ -319,16 +319,37 @@ def seconds_of(walltime: str) -> float:
     return float(sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", text)))
 
 
-def _consumables(at: _Where, value: Any, capacity: Optional[Capacity]) -> Dict[str, int]:
-    wanted = {key: (at / key).whole(number, 1) for key, number in at.mapping(value).items()}
-    for key, number in wanted.items():
-        if key.lower() not in ("gpu", "mem"):
-            raise at.error(f"names {key!r}", "the consumable resources are gpu and mem", key)
-        if capacity is not None and capacity.resources is not None:
-            most = capacity.resources.get(key.lower(), 0)
-            if number > most:
-                raise at.error(f"asks for {number} {key} on a node", f"no node has more than {most}")
+def _consumables(at: _Where, resources: Dict[str, Any], capacity: Optional[Capacity]) -> Dict[str, int]:
+    """Take what a job asks for beside cores out of its `resources`, and return it as the manager counts it."""
+    at_each = at / "nodeCrs"
+    wanted: Dict[str, int] = {}
+    for key, number in at_each.mapping(resources.pop("nodeCrs", {})).items():
+        kind = key.lower()
+        if kind not in ("gpu", "mem"):
+            raise at_each.error(f"names {key!r}", "the consumable resources are gpu and mem", key)
+        if kind in wanted:
+            raise at_each.error(f"names {kind} twice", "keep one of them", key)
+        wanted[kind] = (at_each / key).whole(number, 1)
+        _refuse_too_many(at_each, kind, wanted[kind], capacity)
+    if "gpus" in resources:
+        at_gpus = at / "gpus"
+        number = at_gpus.whole(resources.pop("gpus"), 0)
+        if number and "gpu" in wanted:
+            raise at.error("has 'gpus' beside 'nodeCrs' with 'gpu'", "keep 'gpus'", "gpus")
+        if number:
+            wanted["gpu"] = number
+            _refuse_too_many(at_gpus, "gpu", number, capacity)
     return wanted
+
+
+def _refuse_too_many(at: _Where, kind: str, number: int, capacity: Optional[Capacity]) -> None:
+    most = capacity.most(kind) if capacity is not None else None
+    if most is not None and number > most:
+        raise at.error(f"asks for {_amount(kind, number)} on a node", f"no node has more than {most}")
+
+
+def _amount(kind: str, number: int) -> str:
+    return _count(number, "GPU") if kind == "gpu" else f"{number} {kind}"
 
 
 def _keep_on_one_node(at: _Where, resources: Dict[str, Any]) -> None:
@@ -349,16 +370,16 @@ def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity) -> None:
         return
     if nodes > capacity.nodes:
         raise at.error(f"asks for {_count(nodes, 'node')}", f"there are {capacity.nodes} here")
-    if capacity.node_cores is None:
+    consumables: Dict[str, int] = resources.get("nodeCrs", {})
+    suitable = capacity.suitable(cores, consumables)
+    if suitable is None:
         if (cores or 1) * nodes > capacity.cores:
             raise at.error(f"asks for {nodes} x {cores} cores", f"jobs can use {capacity.cores} here")
         return
-    if cores is None:
-        suitable = sum(whole for _, whole in capacity.node_cores)
-        asked = f"asks for {_count(nodes, 'whole node')}"
-    else:
-        suitable = sum(usable >= cores for usable, _ in capacity.node_cores)
-        asked = f"asks for {_count(nodes, 'node')} with {_count(cores, 'core')} each"
+    each = [_count(cores, "core")] if cores is not None else []
+    each += [_amount(kind, number) for kind, number in consumables.items()]
+    asked = f"asks for {_count(nodes, 'node' if cores is not None else 'whole node')}"
+    asked += f" with {' and '.join(each)} each" if each else ""
     if suitable < nodes:
         raise at.error(asked, f"{_count(suitable, 'node')} here can give that")
 

@@ -184,6 +184,8 @@ class _Guard:
                 self.tell(waiting=line["waiting"])
             elif "note" in line:
                 self.tell(note=line["note"])
+            elif "unusable" in line:
+                raise _Refused(f"the manager cannot use allocation {self._scheduler.name}: {line['unusable']}")
             elif "refused" in line or "error" in line:
                 why = line.get("refused") or line["error"]
                 raise _Refused(f"the manager did not start there: {why}{self._tail()}\n  next: {self._advice(why)}")
@@ -213,7 +215,11 @@ class _Guard:
             self._listen(since=begin)
         if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
             deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
+            next_look = 0.0
             while not self._scheduler.has_ended() and time.monotonic() < deadline:
+                if time.monotonic() > next_look:
+                    self._scheduler.look()
+                    next_look = time.monotonic() + _LONGEST_LOOK_SECONDS
                 self._listen()
         last_words = [line["ending"] for line in _lines(self._said) if "ending" in line]
         self.give_back()

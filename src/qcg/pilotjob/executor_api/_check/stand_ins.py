@@ -23,6 +23,7 @@ GOOD: Dict[Union[str, int], Any] = {
     "exact": 1,
     "exec": "x",
     "execution": {"exec": "x"},
+    "gpus": 1,
     "iteration": {"stop": 1},
     "max": _MANY,
     "min": 1,

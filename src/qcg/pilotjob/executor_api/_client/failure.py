@@ -54,12 +54,13 @@ def _iteration(child: Dict[str, Any]) -> IterationInfo:
         message=child.get("messages", ""),
         started=times.get("EXECUTING"),
         ended=times.get(child["state"]) if child["state"] in FINAL_STATES else None,
-        cores=_cores(runtime.get("allocation", "")),
+        cores=_by_node(runtime.get("allocation", "")),
+        gpus=_by_node(runtime.get("gpus", "")),
     )
 
 
-def _cores(allocation: str) -> Dict[str, List[str]]:
-    """Read the core's ``node[core:core],node[core]``."""
+def _by_node(allocation: str) -> Dict[str, List[str]]:
+    """Read the core's ``node[core:core],node[core]``; GPUs are written in the same way."""
     nodes = (part.rstrip("]").partition("[") for part in allocation.split(",") if part)
     return {name: cores.split(":") for name, _, cores in nodes}
 

@@ -242,7 +242,7 @@ def _capacity(description: Dict[str, Any]) -> Capacity:
         nodes=capacity["nodes"],
         cores=capacity["cores"],
         node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
-        resources=capacity["resources"],
+        node_resources=None if capacity["node_resources"] is None else tuple(capacity["node_resources"]),
     )
 
 

@@ -71,6 +71,11 @@ class ManagerProcess:
             description = self._first_answer()
             if "refused" in description:
                 raise ManagerStartError(f"{self.directories.aux} cannot be resumed: {description['refused']}")
+            if "unusable" in description:
+                raise ManagerStartError(
+                    "the manager process cannot use the Slurm allocation that this program runs in: "
+                    f"{description['unusable']}\n  log:  {self.directories.log}"
+                )
             if "error" in description:
                 raise self._not_started(description["error"])
         except BaseException:

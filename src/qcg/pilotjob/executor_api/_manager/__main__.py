@@ -52,10 +52,11 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         import_asyncio_without_ssl()
         defer("psutil")  # for jobs that are cancelled
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
+        from qcg.pilotjob.executor_api._manager.nodes import AgentsNotStarted
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.resume import Tracker
         from qcg.pilotjob.executor_api._manager.service import Service
-        from qcg.pilotjob.executor_api._manager.slurm import Wanted
+        from qcg.pilotjob.executor_api._manager.slurm import AllocationUnreadable, Wanted
 
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
@@ -74,8 +75,8 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
                 exclusive=orders.get("exclusive", False),
                 tell_note=lambda text: _tell(ready, {"note": text}),
             )
-        except CannotResume as refusal:
-            _tell(ready, {"refused": str(refusal)})
+        except (CannotResume, AllocationUnreadable, AgentsNotStarted) as refusal:  # whose messages say all
+            _tell(ready, {"refused" if isinstance(refusal, CannotResume) else "unusable": str(refusal)})
             os._exit(1)
     except BaseException as error:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})

@@ -12,9 +12,9 @@ there. The end of standard input means that the manager has gone, however it wen
 
 To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (kill what Slurm has started
 here for a job that another agent has started), each answered with ``{"did": id}``. From it: ``{"ready": {...}}`` first,
-with the cores (see `cores_here`); ``{"ended": id, "code": n}`` for each job, with ``"blames_node": true`` for one that has
-not started here and may elsewhere; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not report
-after that went with the node.
+with the cores (see `cores_here`); ``{"ended": id, "code": n}`` for each job, with ``"blames_node": true`` for one that
+has not started here and may elsewhere; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not
+report after that went with the node.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any, Dict, Optional, Tuple
 from qcg.pilotjob.executor_api._manager.cores_here import CoresHere, find_cores
 from qcg.pilotjob.executor_api._manager.cpus import parse_cpus
 from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
+from qcg.pilotjob.executor_api._manager.gpu_variables import gpus_in
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
@@ -141,7 +142,7 @@ class NodeAgent:
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
-        self._lines.send({"ready": self._found.report})
+        self._lines.send({"ready": {**self._found.report, "gpus": gpus_in(os.environ)}})
         try:
             self._loop.run_forever()
         finally:

@@ -23,18 +23,25 @@ class CoresHere(NamedTuple):
     """The cores of a node.
 
     `names` are the CPUs of each core, like ``0,4``; a core that jobs are not bound to has a number in place of them.
-    `taken` are those of them that another executor has claimed.
+    They have `cpus` of the CPUs of the `machine`. `taken` are those of them that another executor has claimed.
     """
 
     names: List[str]
     binds: bool
     cpus: int
+    machine: int
     taken: List[str]
 
     @property
     def report(self) -> Dict[str, Any]:
         """The same for the manager."""
-        return {"cores": self.names, "binds": self.binds, "cpus": self.cpus, "taken": self.taken}
+        return {
+            "cores": self.names,
+            "binds": self.binds,
+            "cpus": self.cpus,
+            "machine": self.machine,
+            "taken": self.taken,
+        }
 
 
 def find_cores(
@@ -61,7 +68,7 @@ def find_cores(
     cpus = given_cpus(usable, machine, numbers, count)
     found = slots(cores_of(cpus, machine), threads_per_core) if cpus else [(number,) for number in range(count)]
     names = [",".join(map(str, core)) for core in found]
-    here = CoresHere(names, bool(cpus), len(cpus), [])
+    here = CoresHere(names, bool(cpus), len(cpus), sum(map(len, machine)), [])
     if most is None:
         return here
     claimed: List[str] = []

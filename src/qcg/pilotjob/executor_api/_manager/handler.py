@@ -84,8 +84,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         for job in jobs:
             hopeless = self._manager.hopeless(job)
             if hopeless:
-                wanted = job.resources.get_min_num_cores()
-                raise InvalidRequest(f"Not enough resources for job {job.name}: it asks for {wanted} cores; {hopeless}")
+                raise InvalidRequest(f"Not enough resources for job {job.name}: it {hopeless}")
             if job.has_iterations and job.iteration.iterations() < 1:
                 raise InvalidRequest(f"job {job.name} has no iterations and would never end")
             if job.has_dependencies:

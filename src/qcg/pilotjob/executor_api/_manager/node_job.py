@@ -45,7 +45,7 @@ class NodeJob(LocalJob):
         nodes = list(nodes)
         loop.run_until_complete(cls.launcher.start(manager.resources, cls.wanted, cls.umask))
         manager.resources.keep_core()
-        cls.launcher.on_ready = lambda _: manager.node_ready()
+        cls.launcher.on_ready = lambda _: manager.look_through_queue()
         cls.launcher.on_unfit = manager.node_unfit
         cls.launcher.on_leaving = manager.drop_node
         cls.launcher.on_lost = lambda name, why: manager.node_gone(name, why, cls.loss_seconds)
@@ -117,6 +117,17 @@ class NodeJob(LocalJob):
         self.env_opts["nohostfile"] = True
         super()._prepare_env()
         self.env["SLURM_HOSTFILE"] = hostfile
+        self._add_gpus()
+
+    def _add_gpus(self) -> None:
+        assert self.launcher is not None
+        gpus, execution, parts = self.launcher.gpus, self.job_execution, self.allocation.nodes
+        self.env.pop("CUDA_VISIBLE_DEVICES", None)  # what the core has set is the first node's, for all nodes
+        changes, files = gpus.job_environment(parts, execution.env, self.jid)
+        self.env.update(changes)
+        self._temporary += files
+        if execution.model == "intelmpi" and len(parts) > 1:
+            execution.args = gpus.for_hydra(execution.args, parts, execution.env)
 
     @override
     def _modelled(self, command: List[str]) -> List[str]:

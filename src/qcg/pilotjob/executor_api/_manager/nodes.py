@@ -17,6 +17,7 @@ from qcg.pilotjob.config import Config
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager import pool
+from qcg.pilotjob.executor_api._manager.gpus import AllocationGpus, agent_environment
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
@@ -215,6 +216,7 @@ class NodeLauncher:
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
         self._srun_env = _environment_of_srun()
+        self.gpus = AllocationGpus(self._env, directory, by_slurm=Config.NL_START_METHOD.get(config) != "ssh")
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
         self._shares = False  # the allocation with others: then it is seen later how much of a node is used
@@ -232,6 +234,7 @@ class NodeLauncher:
             raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
         for node in nodes:
             node.available = False
+            pool.forget_consumables(node)
         timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
         self._say_later(_SILENT_SECONDS)
         try:
@@ -371,14 +374,17 @@ class NodeLauncher:
 
     def is_ready(self, link: NodeLink) -> None:
         """A node can be used."""
-        found = link.found
-        _logger.info("the agent of node %s is ready; its cores are %s", link.name, found["cores"])
+        _logger.info("the agent of node %s is ready; its cores are %s", link.name, link.found["cores"])
         if not self._shares:
             self._use(link)
         self._changed.set()
 
     def _use(self, link: NodeLink) -> None:
+        found = self.gpus.found(link.found["gpus"])
+        if found.total_count:
+            _logger.info("node %s has the GPUs %s", link.name, found.ids)
         pool.set_cores(link.node, link.found["cores"], binds=link.found["binds"])
+        pool.provide(link.node, [found])
         link.node.available = True
         self.on_ready(link.node)
 
@@ -409,7 +415,8 @@ class NodeLauncher:
             "wrapper": wrapper_in(config),
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
-        command = _command(node, Config.NL_START_METHOD.get(config), self._directory)
+        options = self.gpus.step_options(node.name)
+        command = _command(node, Config.NL_START_METHOD.get(config), self._directory, options)
         link.start(command, self._srun_env, boot.with_path(orders))
 
     def _say_later(self, seconds: float) -> None:
@@ -445,7 +452,7 @@ def _obituary(link: NodeLink, reason: str) -> str:
     return f"the agent of node {link.name} did not start: {reason}{said}\n    log: {link.log}"
 
 
-def _command(node: Any, method: str, directory: str) -> List[str]:
+def _command(node: Any, method: str, directory: str, options: List[str]) -> List[str]:
     agent = boot.command("_manager.agent", "qcgpj-agent", node.name)
     if method == "ssh":
         return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
@@ -454,9 +461,11 @@ def _command(node: Any, method: str, directory: str) -> List[str]:
     component = component_of(os.environ)
     if component is not None:
         step.append(f"--het-group={component[0]}")
-    return [*step, "--cpu-bind=none", "--export=ALL", "--overcommit", "--overlap", "--chdir", directory, *agent]
+    step += ["--cpu-bind=none", "--export=ALL", "--overcommit", "--overlap", "--chdir", directory]
+    return [*step, *options, *agent]
 
 
 def _environment_of_srun() -> Dict[str, str]:
     """Return this process's environment without srun's options in it: they are for the steps of the user."""
-    return {name: value for name, value in os.environ.items() if not re.match(_OPTIONS_OF_SRUN, name)}
+    environment = agent_environment(os.environ)
+    return {name: value for name, value in environment.items() if not re.match(_OPTIONS_OF_SRUN, name)}

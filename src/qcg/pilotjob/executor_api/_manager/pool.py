@@ -1,10 +1,20 @@
-"""The nodes that jobs can still use."""
+"""The nodes that jobs can still use, with what is counted on them: cores, and consumables like GPUs.
+
+A consumable is a kind of thing of which each node has a number, and a job the same number on each of its nodes. What is
+counted, what fits and what is free is the same for all kinds; what a job finds of its part is the matter of the kind.
+Nothing is known of a node's consumables before its agent has told of them.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+import math
+from typing import Any, Dict, Iterable, List
 
+from qcg.pilotjob.allocation import Allocation
 from qcg.pilotjob.resources import Resources
+from qcg.pilotjob.scheduleralgo import SchedulerAlgorithm
+
+from qcg.pilotjob.executor_api._overriding import override
 
 
 def usable_cores(resources: Resources) -> int:
@@ -22,8 +32,7 @@ def drop_node(resources: Resources, name: str) -> None:
         resources._total_cores -= node.total
         resources._nodes.remove(node)
         node.resources = None  # what jobs release there concerns nobody
-    resources._max_crs = {kind: max(_consumables(resources, kind)) for kind in _kinds(resources)}
-    resources._total_crs = {kind: sum(_consumables(resources, kind)) for kind in _kinds(resources)}
+    _count_consumables(resources)
 
 
 def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
@@ -35,8 +44,55 @@ def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
     node._total_cores, node._core_ids, node._free_cores = len(cores), list(cores), list(cores)
 
 
-def fits(resources: Resources, wanted: Any) -> bool:
-    """Whether a job that wants so much could run if nothing else did."""
+def forget_consumables(node: Any) -> None:
+    """Know nothing of what a node has beside its cores; its agent will tell of it."""
+    node._crs = None
+    _count_consumables(node.resources)
+
+
+def provide(node: Any, consumables: Iterable[Any]) -> None:
+    """Let jobs have what a node has beside its cores: objects like the core's CR and CRBind.
+
+    Nodes that have more come last: jobs that need little of it, or nothing, leave it to the others while they can.
+    """
+    node._crs = {one.crtype: one for one in consumables}
+    if node.resources is not None:  # it is, unless the node was lost meanwhile
+        _count_consumables(node.resources)
+        node.resources._nodes.sort(key=lambda one: sum(_has(one, kind) for kind in one.crs or ()))
+
+
+def most_of(resources: Resources, kind: Any) -> float:
+    """Return the most that a node has of a consumable; infinite while it is not known of each node."""
+    return max((_has(node, kind) for node in resources.nodes), default=0)
+
+
+def consumables_of(node: Any) -> Dict[str, int]:
+    """Return how much a node has of each consumable, by its name in descriptions."""
+    return {kind.name.lower(): int(one.total_count) for kind, one in (node.crs or {}).items()}
+
+
+def knows_consumables(resources: Resources) -> bool:
+    """Whether all nodes have told what they have beside cores, or never will."""
+    return not any(_is_unknown(node) for node in resources.nodes)
+
+
+def why_not(resources: Resources, wanted: Any) -> str:
+    """Return why a job that wants so much could not run even if nothing else did, an empty string when it could.
+
+    It is what comes behind "the job".
+    """
+    for kind, count in (wanted.crs if wanted.has_crs else {}).items():
+        most = most_of(resources, kind)
+        if count > most:
+            return f"asks for {count} {_named(kind, count)} on a node; no node has more than {most:g}"
+    if _fits(resources, wanted):
+        return ""
+    asked = f"asks for {wanted.get_min_num_cores()} cores"
+    with_more = "".join(f", {count} {_named(kind, count)} on each node" for kind, count in (wanted.crs or {}).items())
+    return f"{asked}{with_more}; jobs can use {usable_cores(resources)} here"
+
+
+def _fits(resources: Resources, wanted: Any) -> bool:
     per_node = _least(wanted.cores) if wanted.has_cores else 0
     if not wanted.has_nodes:
         return per_node <= usable_cores(resources)
@@ -44,9 +100,45 @@ def fits(resources: Resources, wanted: Any) -> bool:
         node
         for node in resources.nodes
         if _usable(resources, node) >= (per_node or node.total)
-        and (not wanted.has_crs or all(_has(node, kind) >= count for kind, count in wanted.crs.items()))
+        and all(_has(node, kind) >= count for kind, count in (wanted.crs or {}).items())
     ]
     return len(suitable) >= _least(wanted.nodes)
+
+
+class Algorithm(SchedulerAlgorithm):  # type: ignore[misc]  # the core is untyped
+    """The core's algorithm, where consumables are concerned.
+
+    Mends that a request for whole nodes fails where a free node has too few of a consumable, and that a request for one
+    of which no node is known to have any raises a KeyError. Can go when the core looks before it takes.
+    """
+
+    @override
+    def allocate_job(self, reqs: Any) -> Any:
+        if reqs.has_crs:
+            free = [node for node in self.resources.nodes if node.available and _has_free(node, reqs.crs)]
+            if len(free) < _least(reqs.nodes):
+                return None
+        return super().allocate_job(reqs)
+
+    @override
+    def _allocate_entire_nodes(self, min_nodes: int, max_nodes: int, crs: Any) -> Any:
+        allocation = Allocation()
+        for node in self.resources.nodes:
+            part = node.allocate_exact(node.total, crs) if node.available and node.used == 0 else None
+            if part is not None:
+                allocation.add_node(part)
+            if len(allocation.nodes) == max_nodes:
+                break
+        if len(allocation.nodes) >= min_nodes:
+            return allocation
+        allocation.release()
+        return None
+
+
+def _named(kind: Any, count: int) -> str:
+    if kind.name == "GPU":
+        return "GPU" if count == 1 else "GPUs"
+    return str(kind.name).lower()
 
 
 def _least(size: Any) -> int:
@@ -58,13 +150,25 @@ def _usable(resources: Resources, node: Any) -> int:
     return int(node.total) - (1 if kept is not None and kept.node is node else 0)
 
 
-def _has(node: Any, kind: Any) -> int:
+def _is_unknown(node: Any) -> bool:
+    return node.crs is None and not node.available
+
+
+def _has(node: Any, kind: Any) -> float:
+    if _is_unknown(node):
+        return math.inf
     return int(node.crs[kind].total_count) if node.crs and kind in node.crs else 0
 
 
-def _kinds(resources: Resources) -> Dict[Any, None]:
-    return dict.fromkeys(kind for node in resources.nodes for kind in node.crs or ())
+def _has_free(node: Any, wanted: Dict[Any, int]) -> bool:
+    crs = node.crs or {}
+    return all(kind in crs and crs[kind].available >= count for kind, count in wanted.items())
 
 
-def _consumables(resources: Resources, kind: Any) -> Any:
-    return [_has(node, kind) for node in resources.nodes]
+def _count_consumables(resources: Resources) -> None:
+    known = [one for node in resources.nodes for one in (node.crs or {}).values()]
+    resources._max_crs = {one.crtype: 0 for one in known}
+    resources._total_crs = dict(resources._max_crs)
+    for one in known:
+        resources._max_crs[one.crtype] = max(resources._max_crs[one.crtype], one.total_count)
+        resources._total_crs[one.crtype] += one.total_count

@@ -84,8 +84,7 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         for job in left:
             hopeless = manager.hopeless(job)
             if hopeless:
-                wanted = job.resources.get_min_num_cores()
-                raise CannotResume(f"job {job.name} asks for {wanted} cores; {hopeless}; give it more resources")
+                raise CannotResume(f"job {job.name} {hopeless}; give it more resources")
         for job in jobs:
             manager.job_list.add(job)
             run.complete(job, manager.tracer, manager.record)

@@ -30,6 +30,7 @@ from qcg.pilotjob.service import QCGPMService
 from qcg.pilotjob.executor_api._client.directories import HANDOVER
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
+from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
 from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
@@ -111,7 +112,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _describe(self) -> Dict[str, Any]:
         """Return what a client has to know: addresses, the capacity, and how much of the record is an earlier run's."""
         resources = self._manager.resources
-        consumables: Dict[str, int] = {kind.name.lower(): most for kind, most in resources.max_crs.items()}
+        is_known = pool.knows_consumables(resources)
         return {
             "starter": self._starter[0],
             "remote": self._remote.describe() if self._remote is not None else None,
@@ -125,7 +126,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
                 "nodes": resources.total_nodes,
                 "cores": self._manager.usable_cores,
                 "node_cores": [[node.free, node.used == 0] for node in resources.nodes],
-                "resources": consumables,
+                "node_resources": list(map(pool.consumables_of, resources.nodes)) if is_known else None,
             },
         }
 
@@ -170,6 +171,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._children.on_starter_lost = self._starter_lost
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
+        self._manager.on_allocation_end = self._end_because
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         if self._remote_orders is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "GrantedNode",
     "Wanted",
     "component_of",
+    "details_of_nodes",
     "granted_nodes",
     "in_allocation",
     "resources_of_allocation",
@@ -120,9 +121,7 @@ def granted_nodes(environment: Mapping[str, str]) -> List[GrantedNode]:
     """
     node_list, counts = _node_list(environment), environment.get("SLURM_JOB_CPUS_PER_NODE", "")
     job = _job_of(environment)
-    hostnames, records = _output_of(
-        ["scontrol", "show", "hostnames", node_list], ["scontrol", "show", "--oneliner", "--detail", "job", job]
-    )
+    hostnames, records = _output_of(["scontrol", "show", "hostnames", node_list], _show_job(job))
     names = hostnames.split()
     numbers = _counts_in(counts)
     if not names or len(names) != len(numbers):
@@ -133,7 +132,8 @@ def granted_nodes(environment: Mapping[str, str]) -> List[GrantedNode]:
     of_job = _cpus_of_job(numbers, environment)
     if of_job is not None:
         return [GrantedNode(name, cpus, None, within) for name, cpus, within in zip(names, numbers, of_job)]
-    told = _cpu_ids_in(records, job)
+    details = _details_in(records, job)
+    told = {name: parse_cpus(node["CPU_IDs"]) for name, node in details.items()}
     return [GrantedNode(name, cpus, told.get(name)) for name, cpus in zip(names, numbers)]
 
 
@@ -171,13 +171,13 @@ def words_of(granted: Mapping[str, GrantedNode], found: Mapping[str, Mapping[str
         words.append(f"using {used} of {given} CPUs: this program may use no more on {_some(short)}")
     loose = [name for name in found if name not in bound]
     if loose:
-        words.append(
-            f"jobs on {_some(loose)} are not bound to CPUs: Slurm gives {granted[loose[0]].cpus}, which are not told "
-            f"from the others of that machine, or are more than it has"
-        )
+        cpus, machine = granted[loose[0]].cpus, found[loose[0]]["machine"]
+        reason = f"it has {machine}" if cpus > machine else f"which of its {machine} they are is not known"
+        words.append(f"jobs on {_some(loose)} are not bound to CPUs: Slurm gives {cpus} of {loose[0]}, and {reason}")
     shared = sum(len(node.get("shared", ())) for node in found.values())
     if shared:
-        words.append(f"{shared} cores are shared with other executors in this allocation, which have taken them first")
+        cores = "1 core is" if shared == 1 else f"{shared} cores are"
+        words.append(f"{cores} shared with another executor in this allocation, since no more are left")
     return words
 
 
@@ -254,17 +254,34 @@ def _counts_in(text: str) -> List[int]:
     return numbers
 
 
-def _cpu_ids_in(records: str, job: str) -> Dict[str, List[int]]:
-    """Return the CPUs of each node in what ``scontrol show job --detail`` prints, where `job` may have components."""
-    found: Dict[str, List[int]] = {}
+def details_of_nodes(environment: Mapping[str, str]) -> Dict[str, Dict[str, str]]:
+    """Return what Slurm tells of each node of the allocation, by names like ``CPU_IDs`` and ``GRES``.
+
+    Raises:
+        AllocationUnreadable: Slurm cannot be asked.
+    """
+    job = _job_of(environment)
+    (records,) = _output_of(_show_job(job))
+    return _details_in(records, job)
+
+
+def _show_job(job: str) -> List[str]:
+    return ["scontrol", "show", "--oneliner", "--detail", "job", job]
+
+
+def _details_in(records: str, job: str) -> Dict[str, Dict[str, str]]:
+    """Return the details of each node in what `_show_job` prints, where `job` may be a component of several."""
+    found: Dict[str, Dict[str, str]] = {}
     for record in records.splitlines():
-        fields = record.split()
-        if any(field.startswith("HetJobId=") for field in fields) and f"JobId={job}" not in fields:
+        fields = [field.partition("=") for field in record.split()]
+        if any(name == "HetJobId" for name, _, _ in fields) and ("JobId", "=", job) not in fields:
             continue
-        for field, following in zip(fields, fields[1:]):
-            if field.startswith("Nodes=") and following.startswith("CPU_IDs="):
-                for name in _expanded(field[len("Nodes=") :]):
-                    found[name] = parse_cpus(following[len("CPU_IDs=") :])
+        details: Dict[str, str] = {}
+        for number, (name, _, value) in enumerate(fields):
+            if name == "Nodes" and fields[number + 1 : number + 2] and fields[number + 1][0] == "CPU_IDs":
+                details = {}
+                found.update((node, details) for node in _expanded(value))
+            details[name] = value
     return found
 
 

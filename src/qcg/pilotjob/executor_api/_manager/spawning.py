@@ -108,6 +108,8 @@ class Spawner:
         return posix_spawn.posix_spawn(path, order.command, environment, order.cwd, files)
 
     def _carefully(self, order: Order) -> int:
+        if not os.path.isdir(order.cwd):  # whoever has given the order has seen it
+            raise CannotStart(f"cannot start: no working directory {order.cwd!r}", NOT_FOUND, blames_node=True)
         changed = {**self._environment, **order.env}
         environment = {name: value for name, value in changed.items() if value is not None}
         with contextlib.ExitStack() as opened:
@@ -116,10 +118,10 @@ class Spawner:
                 process = subprocess.Popen(order.command, cwd=order.cwd, env=environment, **OWN_GROUP, **streams)
             except FileNotFoundError as error:
                 missing = _missing(str(error.filename), order.cwd)
-                raise CannotStart(f"cannot start: no {missing}", NOT_FOUND, _blames_node(error, order.cwd)) from error
+                raise CannotStart(f"cannot start: no {missing}", NOT_FOUND) from error
             except OSError as error:
                 reason = f"cannot start {order.command[0]!r}: {error.strerror}"
-                raise CannotStart(reason, blames_node=_blames_node(error, order.cwd)) from error
+                raise CannotStart(reason, blames_node=error.errno in _OF_THE_NODE) from error
             except ValueError as error:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
         process.returncode = 0  # whoever has the process id waits for it; Popen must not
@@ -176,22 +178,14 @@ def _open_all(order: Order, stack: contextlib.ExitStack) -> Dict[str, Any]:
             streams[name] = subprocess.DEVNULL
             continue
         if path not in opened or mode == "rb":
-            opened[path] = stack.enter_context(_open(name, path, mode, order.cwd))
+            opened[path] = stack.enter_context(_open(name, path, mode))
         streams[name] = opened[path]
     return streams
 
 
-def _open(name: str, path: str, mode: str, cwd: str) -> IO[bytes]:
+def _open(name: str, path: str, mode: str) -> IO[bytes]:
     try:
         return open(path, mode)
     except OSError as error:
         reason = f"cannot open {name} {path!r}: {error.strerror}"
-        raise CannotStart(reason, blames_node=_blames_node(error, cwd)) from error
-
-
-def _blames_node(error: OSError, cwd: str) -> bool:
-    """Whether another machine may not have that error: this one lacks something, or the working directory.
-
-    Whoever orders a start has seen that the working directory is there.
-    """
-    return error.errno in _OF_THE_NODE or not os.path.isdir(cwd)
+        raise CannotStart(reason, blames_node=error.errno in _OF_THE_NODE) from error

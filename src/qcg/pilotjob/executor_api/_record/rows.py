@@ -52,6 +52,7 @@ class RunRow(TypedDict):
     nodes: List[str]
     cores: int
     core_numbers: Dict[str, List[str]]
+    gpus: Dict[str, List[str]]
     core_seconds: Optional[float]
     stdout: Optional[str]
     stderr: Optional[str]
@@ -71,7 +72,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
     started = times.get("EXECUTING")
     ended = times.get(state) if state in FINAL_STATES else None
     seconds = (ended - started).total_seconds() if started and ended else None
-    placed = _core_numbers(str(runtime.get("allocation", "")))
+    placed = _by_node(str(runtime.get("allocation", "")))
     cores = sum(map(len, placed.values()))
     return RunRow(
         name=task[0],
@@ -85,6 +86,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
         nodes=list(placed),
         cores=cores,
         core_numbers=placed,
+        gpus=_by_node(str(runtime.get("gpus", ""))),
         core_seconds=None if seconds is None else seconds * cores,
         stdout=runtime.get("stdout"),
         stderr=runtime.get("stderr"),
@@ -119,7 +121,7 @@ def spent(row: RunRow, now: datetime) -> float:
     return max(0.0, (now - row["started"]).total_seconds()) * row["cores"]
 
 
-def _core_numbers(allocation: str) -> Dict[str, List[str]]:
-    """Read the core's ``node[core:core],node[core]``."""
+def _by_node(allocation: str) -> Dict[str, List[str]]:
+    """Read the core's ``node[core:core],node[core]``; GPUs are written in the same way."""
     nodes = (part.rstrip("]").partition("[") for part in allocation.split(",") if part)
     return {name: cores.split(":") if cores else [] for name, _, cores in nodes}

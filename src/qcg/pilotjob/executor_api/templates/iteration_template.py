@@ -34,7 +34,7 @@ class IterationTemplate(QCGPJTemplate):
                 "stdout": "${stdout}",
                 "stderr": "${stderr}"
             },
-            "resources": {"numCores": ${cores}, "wt": "${walltime}"},
+            "resources": {"numCores": ${cores}, "gpus": ${gpus}, "wt": "${walltime}"},
             "dependencies": {"after": ${after}}
         }
         """
@@ -48,6 +48,7 @@ class IterationTemplate(QCGPJTemplate):
             "stdout": "${jname}.${it}.out",
             "stderr": "${jname}.${it}.err",
             "cores": 1,
+            "gpus": None,
             "walltime": "",
             "after": [],
         }

@@ -38,7 +38,7 @@ class ParallelTemplate(QCGPJTemplate):
                 "model": "${model}",
                 "model_opts": ${model_opts}
             },
-            "resources": {"numCores": ${cores}, "numNodes": ${nodes}, "wt": "${walltime}"},
+            "resources": {"numCores": ${cores}, "numNodes": ${nodes}, "gpus": ${gpus}, "wt": "${walltime}"},
             "dependencies": {"after": ${after}}
         }
         """
@@ -54,6 +54,7 @@ class ParallelTemplate(QCGPJTemplate):
             "model_opts": {},
             "cores": None,
             "nodes": None,
+            "gpus": None,
             "walltime": "",
             "after": [],
         }

@@ -32,7 +32,7 @@ class ScriptTemplate(QCGPJTemplate):
                 "stdout": "${stdout}",
                 "stderr": "${stderr}"
             },
-            "resources": {"numCores": ${cores}, "wt": "${walltime}"},
+            "resources": {"numCores": ${cores}, "gpus": ${gpus}, "wt": "${walltime}"},
             "dependencies": {"after": ${after}}
         }
         """
@@ -42,6 +42,7 @@ class ScriptTemplate(QCGPJTemplate):
             "stdout": "${jname}.out",
             "stderr": "${jname}.err",
             "cores": 1,
+            "gpus": None,
             "walltime": "",
             "after": [],
         }
