@@ -28,7 +28,9 @@ from qcg.pilotjob.executor_api._client import endings
 from qcg.pilotjob.executor_api._client.options import (
     checked_restarts,
     checked_signals,
+    checked_threads,
     command_line,
+    cores_of_allocation,
     refuse_beside_allocation,
     refuse_other_tasks,
 )
@@ -64,7 +66,7 @@ class QCGPJExecutor(Executor):
             manager's log and its record of ended jobs are in ``<wd>/.qcgpjm-service-<id>``, for the owner only.
         resources: what jobs may use: a number of cores, or nodes with their cores like ``n1:2,n2:4``. By default the
             Slurm allocation when there is one, else all cores of this machine. In an allocation a number stands for
-            cores of this machine alone.
+            so many cores of it.
         reserve_core: keep one core for the manager; jobs cannot use it.
         enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` in `wd`.
         wrapper_rt_stats: the wrapper program that measures them, when not the manager itself shall.
@@ -78,6 +80,8 @@ class QCGPJExecutor(Executor):
             run goes on in the same directory. `resources` and the other options are not taken over.
         requeue_on_node_failure: how many times a job whose node has gone is started again on another one, from its
             beginning, before it is FAILED.
+        threads_per_core: how many jobs on one core may share a physical core that has several hardware threads. By
+            default each job has the whole core; 2 lets each hardware thread of two count as a core. In an allocation.
         allocation: an `Allocation` that is asked for from the scheduler; the manager is started in it, and `resources`
             is not given then. The constructor returns when the scheduler has taken the request. What is submitted is
             kept until the allocation starts; `allocations` tells where it stands.
@@ -111,6 +115,7 @@ class QCGPJExecutor(Executor):
         start_timeout: float = 120.0,
         resume: Union[str, "os.PathLike[str]", None] = None,
         requeue_on_node_failure: int = 0,
+        threads_per_core: int = 1,
         stop_on: Union[int, Sequence[int], None] = None,
         allocation: Optional[Allocation] = None,
         progress: bool = False,
@@ -126,17 +131,21 @@ class QCGPJExecutor(Executor):
             log_level=log_level,
             resume=resume,
         )
-        if manager is not None and arguments != _default_arguments():
+        if manager is not None and (arguments != _default_arguments() or resources is not None):
             raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
         if allocation is not None:
             refuse_beside_allocation(manager, resources)
         elif manager is None:
             refuse_other_tasks(manager_args, resources)
-        restarts = checked_restarts(requeue_on_node_failure, manager)
+        orders = {
+            "restarts": checked_restarts(requeue_on_node_failure, manager),
+            "threads_per_core": checked_threads(threads_per_core, manager),
+            "cores": cores_of_allocation(resources),
+        }
         signals = checked_signals(stop_on)
         endings.refuse_at_exit()  # before a process is started
         bar_class = _bar_class() if progress else None
-        self._connection = _connection(arguments, manager, allocation, start_timeout, restarts)
+        self._connection = _connection(arguments, manager, allocation, start_timeout, orders)
         self._pools: weakref.WeakSet[Hub] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
@@ -368,16 +377,20 @@ class QCGPJExecutor(Executor):
 
 
 def _connection(
-    arguments: List[str], manager: Any, allocation: Optional[Allocation], start_timeout: float, restarts: int
+    arguments: List[str],
+    manager: Any,
+    allocation: Optional[Allocation],
+    start_timeout: float,
+    orders: Mapping[str, Any],
 ) -> Connection:
     process = None
     keepers: List[Keeper] = []
     if allocation is not None:
         from qcg.pilotjob.executor_api._allocation.keeper import make_keepers
 
-        keepers = make_keepers(allocation, arguments, restarts)
+        keepers = make_keepers(allocation, arguments, orders)
     elif manager is None:
-        process = ManagerProcess(arguments, start_timeout, restarts)
+        process = ManagerProcess(arguments, start_timeout, orders)
     # imported while the manager process starts: both are ready sooner
     from qcg.pilotjob.executor_api._client.connection import Connection
 

@@ -10,6 +10,7 @@ sees goes to its client as lines of JSON::
      "reason": why}
     {"starting": host}                  the pilot runs
     {"waiting": {node: ready}}          as a manager's own process says it
+    {"note": text}                      the same
     {"manager": description}            the manager takes requests
     {"lapsed": why}                     it has ended, and there will be another one when the client says ``renew``
     {"over": why}                       it has ended; the guard ends
@@ -180,6 +181,8 @@ class _Guard:
                 self.tell(starting=self._pilot["host"])
             elif "waiting" in line:
                 self.tell(waiting=line["waiting"])
+            elif "note" in line:
+                self.tell(note=line["note"])
             elif "refused" in line or "error" in line:
                 why = line.get("refused") or line["error"]
                 raise _Refused(f"the manager did not start there: {why}{self._tail()}\n  next: {self._advice(why)}")

@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import zmq
 
@@ -40,7 +41,7 @@ class Keeper:
     """
 
     def __init__(
-        self, allocation: Allocation, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int
+        self, allocation: Allocation, asked_for: Dict[str, Any], arguments: Sequence[str], orders: Mapping[str, Any]
     ) -> None:
         """Start the guard; `await_ready` has to follow. `asked_for` is what is `wanted`, `arguments` the manager's.
 
@@ -65,13 +66,12 @@ class Keeper:
         self._why = ""
         self._refusal = ""
         self._seconds = asked_for["seconds"]
-        self._spawn(asked_for, arguments, restarts)
+        self._spawn(asked_for, arguments, orders)
 
-    def _spawn(self, asked_for: Dict[str, Any], arguments: Sequence[str], restarts: int) -> None:
+    def _spawn(self, asked_for: Dict[str, Any], arguments: Sequence[str], orders: Mapping[str, Any]) -> None:
         pilot = {
+            **orders,
             "arguments": arguments,
-            "restarts": restarts,
-            "whole_nodes": self._allocation.cores_per_node is None,
             "rerun": self._allocation.rerun,
             "remote": {
                 "keys": self._keys_of_manager,
@@ -148,6 +148,9 @@ class Keeper:
             changes = {"state": "STARTING", "position": None, "expected": None, "until": until, "message": ""}
         elif "waiting" in news:
             changes = {"message": f"waiting for {sum(not ready for ready in news['waiting'].values())} nodes"}
+        elif "note" in news:
+            if sys.stderr is not None:
+                print(f"qcgpj: {news['note']}", file=sys.stderr, flush=True)
         elif "manager" in news:
             self.manager = news["manager"]
             capacity = news["manager"]["capacity"]
@@ -239,7 +242,7 @@ class Keeper:
         self._companion.close_descriptors()
 
 
-def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int) -> List[Keeper]:
+def make_keepers(allocation: Allocation, arguments: Sequence[str], orders: Mapping[str, Any]) -> List[Keeper]:
     """Return a keeper for each allocation that is asked for.
 
     Raises:
@@ -256,7 +259,7 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], restarts: int
         raise InvalidOption("resume= takes up one run, and count= makes several; leave count out")
     if count > 1 and value_of("--id", arguments):
         raise InvalidOption("--id stands beside count=; each allocation has a run with an id of its own")
-    return [Keeper(allocation, asked_for, arguments, restarts) for _ in range(count)]
+    return [Keeper(allocation, asked_for, arguments, orders) for _ in range(count)]
 
 
 def _make_keys(path: Path) -> Dict[str, Any]:

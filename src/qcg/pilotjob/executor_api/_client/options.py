@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
 from qcg.pilotjob.executor_api._client.directories import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
@@ -32,7 +32,9 @@ __all__ = [
     "LOG_LEVELS",
     "checked_restarts",
     "checked_signals",
+    "checked_threads",
     "command_line",
+    "cores_of_allocation",
     "refuse_beside_allocation",
     "refuse_other_tasks",
 ]
@@ -64,7 +66,7 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
         InvalidOption: an argument has no meaning.
     """
     arguments = [*_directory(options["wd"], options["resume"], extra), "--log", _log_level(options["log_level"])]
-    if options["resources"] is not None:
+    if options["resources"] is not None and cores_of_allocation(options["resources"]) is None:
         # the core would tell jobs of an allocation that has the name of its made-up node
         arguments += ["--nodes", _nodes(options["resources"]), "--envschema", "common"]
     for given, flag in (("reserve_core", "--system-core"), ("enable_rt_stats", "--enable-rt-stats")):
@@ -73,6 +75,27 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
     if options["wrapper_rt_stats"] is not None:
         arguments += ["--wrapper-rt-stats", _wrapper(options["wrapper_rt_stats"])]
     return arguments + [_extra(argument) for argument in extra if argument != "--net"]
+
+
+def cores_of_allocation(resources: Union[int, str, None]) -> Optional[int]:
+    """Return how many cores of the allocation `resources` stands for; None outside of one, and for named nodes."""
+    text = str(resources).strip()
+    if isinstance(resources, bool) or not re.fullmatch(r"[1-9]\d*", text) or not _in_allocation():
+        return None
+    return int(text)
+
+
+def checked_threads(threads_per_core: Any, manager: Any) -> int:
+    """Return `threads_per_core` when it has a meaning.
+
+    Raises:
+        InvalidOption: it has none.
+    """
+    if isinstance(threads_per_core, bool) or not isinstance(threads_per_core, int) or threads_per_core < 1:
+        raise InvalidOption(f"threads_per_core is {threads_per_core!r}; how many jobs may share a core? 1 lets none")
+    if threads_per_core > 1 and manager is not None:
+        raise InvalidOption("threads_per_core= is for a manager of the executor's own, not for manager=")
+    return threads_per_core
 
 
 def checked_restarts(restarts: Any, manager: Any) -> int:
@@ -164,8 +187,9 @@ def _nodes(resources: Union[int, str]) -> str:
         )
     if len(nodes) > 1 and _in_allocation():
         raise InvalidOption(
-            f"resources is {resources!r}, but in a Slurm allocation it stands for cores of this machine alone; leave "
-            "it out for all nodes, or give '--slurm-limit-nodes-range-end', '1' for the first one"
+            f"resources is {resources!r}, but in a Slurm allocation nodes stand for this machine alone; give a number "
+            "of cores of the allocation, leave it out for all nodes, or give '--slurm-limit-nodes-range-end', '1' for "
+            "the first one"
         )
     names: Dict[str, int] = {}
     for node in nodes:
@@ -185,7 +209,7 @@ def refuse_other_tasks(extra: Sequence[Any], resources: Any) -> None:
     """
     if resources is not None or any(str(argument).startswith(_PART) for argument in extra):
         return
-    tasks, task = (int(os.environ.get(name) or 0) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
+    tasks, task = (_number(os.environ.get(name, "")) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
     if task == 0 or tasks < 2:
         return
     from qcg.pilotjob.executor_api.validation import JOB_ID_VARIABLE
@@ -197,8 +221,13 @@ def refuse_other_tasks(extra: Sequence[Any], resources: Any) -> None:
         )
 
 
-def _in_allocation() -> bool:
-    return "SLURM_NODELIST" in os.environ and "SLURM_JOB_CPUS_PER_NODE" in os.environ  # as the core finds out
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0  # what is no number is not Slurm's
+
+
+def _in_allocation() -> bool:  # as the manager finds out
+    nodes = os.environ.get("SLURM_JOB_NODELIST") or os.environ.get("SLURM_NODELIST")
+    return bool(nodes) and "SLURM_JOB_CPUS_PER_NODE" in os.environ
 
 
 def _wrapper(wrapper: Union[str, "os.PathLike[str]"]) -> str:

@@ -32,8 +32,8 @@ _MOST_NAMES = 8  # of nodes in one line
 class ManagerProcess:
     """A manager process of our own. Belongs to the thread that started it, and then to the dispatcher's."""
 
-    def __init__(self, arguments: Sequence[str], timeout: float, restarts: int = 0) -> None:
-        """Start the process; `await_ready` has to follow.
+    def __init__(self, arguments: Sequence[str], timeout: float, orders: Mapping[str, Any]) -> None:
+        """Start the process; `await_ready` has to follow. `orders` are those that are no argument of the core's.
 
         Raises:
             ManagerStartError: it cannot be started.
@@ -47,7 +47,7 @@ class ManagerProcess:
         self._said_before = _size(self.directories.output)
         self._companion = Companion(
             boot.command("_manager.__main__", "qcgpj-manager", *arguments),
-            {"arguments": arguments, "restarts": restarts},
+            {**orders, "arguments": arguments},
             "ready",
             self.directories.output,
             shows="--show-progress" in arguments,
@@ -84,11 +84,12 @@ class ManagerProcess:
 
         for line in self._lines():
             answer: Dict[str, Any] = json.loads(line)
-            if "waiting" not in answer:
+            if "waiting" not in answer and "note" not in answer:
                 return answer
             # here, since the manager's own standard error is a file
             if sys.stderr is not None:
-                print(_waiting_for(answer["waiting"]), file=sys.stderr, flush=True)
+                text = _waiting_for(answer["waiting"]) if "waiting" in answer else answer["note"]
+                print(f"qcgpj: {text}", file=sys.stderr, flush=True)
         raise AssertionError("no end of lines but an answer or an exception")
 
     def _lines(self) -> Iterator[bytes]:
@@ -196,7 +197,7 @@ def _waiting_for(ready: Mapping[str, bool]) -> str:
     shown = ", ".join(missing[:_MOST_NAMES])
     more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
     nodes = "1 node" if len(ready) == 1 else f"{len(ready)} nodes"
-    return f"qcgpj: waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
+    return f"waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
 
 
 def _size(path: str) -> int:

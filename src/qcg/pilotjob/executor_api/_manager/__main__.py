@@ -28,7 +28,8 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
     """Run a manager, and end this process with it.
 
     `orders` holds ``arguments`` (the core service's command line), ``restarts`` (how often a job may lose its node and
-    be started again) and, for a client on another machine, ``remote``: its keys, and how long it may be silent.
+    be started again), ``cores`` (how many of an allocation jobs may use, None for all), ``threads_per_core`` (how many
+    jobs may share one) and, for a client on another machine, ``remote``: its keys, and how long it may be silent.
     `ready` takes lines of JSON, the last of them when the manager is ready or has failed. The end of `lifeline` is the
     client's.
     """
@@ -53,9 +54,12 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.resume import Tracker
         from qcg.pilotjob.executor_api._manager.service import Service
+        from qcg.pilotjob.executor_api._manager.slurm import Wanted
 
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
+        NodeJob.tell_note = lambda text: _tell(ready, {"note": text})
+        NodeJob.wanted = Wanted(orders.get("cores"), orders.get("threads_per_core", 1))
         NodeJob.restarts = orders.get("restarts", 0)
         if orders.get("remote"):  # a client elsewhere hears of the end of the allocation, and not of that of its jobs
             NodeJob.loss_seconds = _LOSS_SECONDS

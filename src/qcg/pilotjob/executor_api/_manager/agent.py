@@ -11,9 +11,10 @@ srun's own streams carry the messages (see `lines`), so no port is opened, and S
 there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs and itself.
 
 To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (kill what Slurm has started
-here for a job that another agent has started), each answered with ``{"did": id}``. From it:
-``{"ready": {...}}`` first, ``{"ended": id, "code": n}`` for each job, ``{"leaving": reason}`` before it ends its jobs
-by itself; what it does not report after that went with the node.
+here for a job that another agent has started), each answered with ``{"did": id}``. From it: ``{"ready": {...}}`` first,
+with the cores (see `cores_here`) and the GPUs (see `gpu_variables`); ``{"ended": id, "code": n}`` for each job, with
+``"blames_node": true`` for one that has not started here and may elsewhere; ``{"leaving": reason}`` before it ends its
+jobs by itself; what it does not report after that went with the node.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import socket
 import sys
 from typing import Any, Dict, Optional, Tuple
 
+from qcg.pilotjob.executor_api._manager.cores_here import CoresHere, find_cores
+from qcg.pilotjob.executor_api._manager.cpus import parse_cpus
 from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
 from qcg.pilotjob.executor_api._manager.gpu_variables import gpus_in
 from qcg.pilotjob.executor_api._manager.lines import Lines
@@ -49,17 +52,19 @@ def main(orders: Dict[str, Any]) -> None:
     """Run an agent until the manager closes its standard input or a signal ends it.
 
     `orders` holds ``name`` (the node's), ``address`` (the manager's, which marks its jobs), ``env`` (what the jobs'
-    environments differ from), ``umask`` (the jobs'), ``log_level``, ``binding``, ``run_times`` and ``process_times``
-    (whether to measure), ``wrapper`` (what measures run times) and ``wd`` (where measurements go).
+    environments differ from), ``umask`` (the jobs'), ``log_level``, ``granted`` (what the scheduler says of this node),
+    ``run_times`` and ``process_times`` (whether to measure), ``wrapper`` (what measures run times) and ``wd`` (where
+    measurements go).
     """
     os.umask(orders["umask"])
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
+    found = find_cores(**orders["granted"])
     _fork_guarded(QCG_PM_ZMQ_ADDRESS=orders["address"], SLURMD_NODENAME=orders["name"])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job
     starter = fork_starter(orders["env"], umask=orders["umask"])
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    NodeAgent(orders, loop, starter).run()
+    NodeAgent(orders, found, loop, starter).run()
     os._exit(0)
 
 
@@ -116,10 +121,14 @@ class NodeAgent:
     """
 
     def __init__(
-        self, orders: Dict[str, Any], loop: asyncio.AbstractEventLoop, starter: Tuple[int, socket.socket]
+        self,
+        orders: Dict[str, Any],
+        found: CoresHere,
+        loop: asyncio.AbstractEventLoop,
+        starter: Tuple[int, socket.socket],
     ) -> None:
         self._loop = loop
-        self._binding: bool = orders["binding"]
+        self._found = found
         self._children = Children(loop, *starter)
         self._children.on_starter_lost = self._starter_lost
         self._jobs: Dict[str, Child] = {}
@@ -133,7 +142,7 @@ class NodeAgent:
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
-        self._lines.send({"ready": {"cpus": sorted(os.sched_getaffinity(0)), "gpus": gpus_in(os.environ)}})
+        self._lines.send({"ready": {**self._found.report, "gpus": gpus_in(os.environ)}})
         try:
             self._loop.run_forever()
         finally:
@@ -159,16 +168,14 @@ class NodeAgent:
         name: str = order["name"]
         env: Dict[str, Optional[str]] = order["env"]
         command = self._measures.wrapped(order["command"], env, name)
-        cpus = (
-            frozenset(int(cpu) for core in order["cores"] for cpu in core.split(",")) if self._binding else frozenset()
-        )
+        cpus = frozenset(parse_cpus(",".join(order["cores"]))) if self._found.binds else frozenset()
 
         def started() -> None:
             self._lines.send({"did": job, "pid": child.pid}, _ANSWER_DELAY)
 
         def failed(error: CannotStart) -> None:
             self._lines.send({"did": job})
-            self._ended(job, error.exit_code, message=str(error))
+            self._ended(job, error.exit_code, message=str(error), blames_node=error.blames_node)
 
         def ended(code: int) -> None:
             assert child.started is not None
@@ -179,7 +186,7 @@ class NodeAgent:
         child = self._jobs[job] = Child(job, ended, started, failed)
         self._children.start(Order(command, order["cwd"], env, order["files"], cpus), child)
 
-    def _ended(self, job: str, code: int, **more: str) -> None:
+    def _ended(self, job: str, code: int, **more: Any) -> None:
         del self._jobs[job]
         if not self._leaving:
             self._lines.send({"ended": job, "code": code, **more})

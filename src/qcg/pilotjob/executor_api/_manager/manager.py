@@ -27,6 +27,7 @@ from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 
+_MOST_STARTS = 5  # of one job, on nodes that do not start it
 _AT_ONCE = 50  # jobs that are started before the loop looks at anything else
 
 
@@ -55,6 +56,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._is_due = False
         self._going: Dict[str, str] = {}
         self._losses: Dict[str, str] = {}
+        self._lost: Set[str] = set()
+        self._failed_starts: Dict[Tuple[str, Optional[int]], int] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
         self._scheduler._scheduler_alg = pool.Algorithm(self.resources)
@@ -107,8 +110,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     def node_lost(self, name: str, reason: str) -> None:
         """Fail the jobs that run on a node that is no more, and those that cannot run without it."""
-        if name in self._losses:
+        if name in self._lost:
             return
+        self._lost.add(name)
         message = f"node {name} is lost: {reason}"
         _logger.error(message)
         self._losses[name] = message
@@ -117,10 +121,22 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         for running in list(self._executor._not_finished.values()):
             if running.runs_on(name):
                 running.node_lost(name, message)
-        self.look_through_queue()
+        self._fail_hopeless()
 
-    def look_through_queue(self) -> None:
-        """Fail the jobs that can no longer run, now that more is known of the nodes; start those that can."""
+    def node_unfit(self, name: str, reason: str) -> None:
+        """Send nothing more to a node that does not start what is sent; what runs there goes on."""
+        message = f"node {name} takes no more jobs: {reason}"
+        _logger.error(message)
+        self._losses[name] = message
+        pool.drop_node(self.resources, name)
+        self._fail_hopeless()
+
+    def node_ready(self) -> None:
+        """Use a node whose agent is ready later than others; what it has may be less than it should."""
+        pool.order_nodes(self.resources, self.resources.granted)
+        self._fail_hopeless()
+
+    def _fail_hopeless(self) -> None:
         for job in self._waiting:
             hopeless = self.hopeless(job)
             if hopeless:
@@ -135,12 +151,26 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         if restarts >= most or self.closing or self.hopeless(job):
             return False
         self._restarts[job.name, iteration] = restarts + 1
+        self._queue_again(running, f"{message}; it was started again")
+        return True
+
+    def start_again(self, running: Any, message: str) -> bool:
+        """Queue a job again that its node could not start, unless that happened too often or it fits nowhere."""
+        job, iteration = running.job_iteration.job, running.job_iteration.iteration
+        failed = self._failed_starts[job.name, iteration] = self._failed_starts.get((job.name, iteration), 0) + 1
+        if self.closing or self.hopeless(job) or failed >= _MOST_STARTS:
+            self.interruptions.add(job, iteration)
+            return False
+        self._queue_again(running, f"{message}; it is started elsewhere")
+        return True
+
+    def _queue_again(self, running: Any, message: str) -> None:
+        job, iteration = running.job_iteration.job, running.job_iteration.iteration
         del self._executor._not_finished[running.jid]
         self._scheduler.release_allocation(running.allocation)
-        self.change_job_state(job, iteration, JobState.QUEUED, f"{message}; it was started again")
+        self.change_job_state(job, iteration, JobState.QUEUED, message)
         self._waiting.put_back(running.job_iteration)
         self.call_scheduler()
-        return True
 
     def _fail_queued(self, job: Job, message: str) -> None:
         for iteration in _parts(job):

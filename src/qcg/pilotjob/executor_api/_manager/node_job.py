@@ -10,7 +10,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.nodes import NodeLauncher
-from qcg.pilotjob.executor_api._manager.spawning import STREAMS
+from qcg.pilotjob.executor_api._manager.slurm import Wanted
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS
 from qcg.pilotjob.executor_api._overriding import override
 
 
@@ -27,19 +28,25 @@ class NodeJob(LocalJob):
     loss_seconds = 0.0
     """For which a node that has gone is not called lost: it may be the first of an allocation that ends."""
     tell_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
+    tell_note: Callable[[str], None] = lambda _: None
+    wanted = Wanted()
 
     _lost_message = ""
 
     @classmethod
     def start_agents(
-        cls, config: Dict[Any, Any], _wdir: str, aux_dir: str, nodes: List[Any], binding: bool, manager: Any
+        cls, config: Dict[Any, Any], _wdir: str, aux_dir: str, nodes: List[Any], _binding: bool, manager: Any
     ) -> None:
         """Start an agent on each node; called by the core's executor, before the loop runs."""
         cls.launcher = NodeLauncher(config, aux_dir, cls.children)
         cls.launcher.on_waiting = cls.tell_waiting
+        cls.launcher.on_note = cls.tell_note
         loop = asyncio.get_event_loop()
-        loop.run_until_complete(cls.launcher.start(nodes, binding, cls.umask))
-        cls.launcher.on_ready = lambda *_: manager.look_through_queue()
+        nodes = list(nodes)
+        loop.run_until_complete(cls.launcher.start(manager.resources, cls.wanted, cls.umask))
+        manager.resources.keep_core()
+        cls.launcher.on_ready = lambda _: manager.node_ready()
+        cls.launcher.on_unfit = manager.node_unfit
         cls.launcher.on_leaving = manager.drop_node
         cls.launcher.on_lost = lambda name, why: manager.node_gone(name, why, cls.loss_seconds)
         for node in nodes:  # it may be enough when some of them are ready
@@ -79,6 +86,14 @@ class NodeJob(LocalJob):
         else:
             self._remove_temporary()
             self._ended(exit_code, message)
+
+    def not_started_here(self, message: str) -> None:
+        """Start on another node, since this one cannot start it, or fail; called by the launcher."""
+        if self._walltime_timer is not None:
+            self._walltime_timer.cancel()
+        self._remove_temporary()
+        if self.canceled or not self._executor._manager.start_again(self, f"node {self._nodes[0]}: {message}"):
+            self._ended(NOT_EXECUTABLE, f"node {self._nodes[0]}: {message}")
 
     @override
     def setup_sandbox(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from qcg.pilotjob.executor_api._manager.gpus import AllocationGpus, agent_enviro
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
+from qcg.pilotjob.executor_api._manager.slurm import AllocationResources, Wanted, component_of, words_of
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._manager.spawning import OWN_GROUP
 
@@ -31,6 +33,13 @@ _LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
 _SILENT_SECONDS = 1.0  # in which agents start without a word to the user
 _WORD_SECONDS = 3.0  # between one word and the next
 _KILL_SECONDS = 1.0  # for a srun that was told to end
+_MOST_FAILURES = 2  # in a row, of starts on a node, for reasons of the node
+_OPTIONS_OF_SRUN = (
+    r"SLURM_(CPUS_PER_TASK|NTASKS|NPROCS|NTASKS_PER_\w+|TRES_PER_TASK|HINT|THREADS_PER_CORE|CORE_SPEC|THREAD_SPEC|EXACT|"
+    r"EXCLUSIVE|WHOLE|DISTRIBUTION|HOSTFILE|CPU_BIND\w*|MEM_\w+|LABELIO|UNBUFFEREDIO|STD(IN|OUT|ERR)MODE|OPEN_MODE|WAIT|"
+    r"KILL_BAD_EXIT|MULTI_PROG|TIMELIMIT|IMMEDIATE|EXPORT_ENV|CPU_FREQ_REQ|RESV_PORTS|RELATIVE|DEPENDENCY|PTY\w*)$"
+    r"|SRUN_"
+)
 
 
 class AgentsNotStarted(Exception):
@@ -46,6 +55,8 @@ class NodeLink:
     Attributes:
         ready: whether the agent has answered, and not gone since.
         lost: why the node is no more, or nothing.
+        found: the cores that the agent has found there, as `cores_here.CoresHere` has them, and the GPUs.
+        failures: how many starts have failed in a row that would not fail on another node.
     """
 
     def __init__(self, node: Any, log: Path, children: Children, launcher: NodeLauncher) -> None:
@@ -54,6 +65,8 @@ class NodeLink:
         self.log = log
         self.ready = False
         self.lost = ""
+        self.found: Dict[str, Any] = {}
+        self.failures = 0
         self._children = children
         self._launcher = launcher
         self._loop = asyncio.get_event_loop()
@@ -68,7 +81,7 @@ class NodeLink:
         """Whether the process has ended."""
         return self._process is None
 
-    def start(self, command: List[str], orders: Dict[str, Any]) -> None:
+    def start(self, command: List[str], environment: Dict[str, str], orders: Dict[str, Any]) -> None:
         """Start the agent; it will be `ready`, or `lost`.
 
         Raises:
@@ -79,12 +92,7 @@ class NodeLink:
         with self.log.open("ab") as log:
             try:
                 process = subprocess.Popen(
-                    command,
-                    stdin=to_agent,
-                    stdout=to_us,
-                    stderr=log,
-                    env=agent_environment(os.environ),
-                    **OWN_GROUP,
+                    command, stdin=to_agent, stdout=to_us, stderr=log, env=environment, **OWN_GROUP
                 )
             except BaseException:
                 os.close(from_us)
@@ -153,12 +161,17 @@ class NodeLink:
             self._stop_waiting()
             if self._due:
                 self._wait_for_answer()
+            if "pid" in message:
+                self.failures = 0
             self._launcher.started(message["did"], message.get("pid"))
+        elif message.get("blames_node"):
+            self._launcher.not_started(self, message["ended"], message["message"])
         elif "ended" in message:
             self._launcher.ended(message["ended"], message["code"], message.get("message"))
         elif "ready" in message:
             self.ready = True
-            self._launcher.is_ready(self, message["ready"]["cpus"], message["ready"]["gpus"])
+            self.found = message["ready"]
+            self._launcher.is_ready(self)
         elif "leaving" in message:
             self._cause = message["leaving"]
             self._launcher.on_leaving(self.name)
@@ -189,10 +202,12 @@ class NodeLauncher:
     """
 
     def __init__(self, config: Dict[Any, Any], directory: str, children: Children) -> None:
-        self.on_ready: Callable[[Any, List[int]], None] = lambda *_: None
+        self.on_ready: Callable[[Any], None] = lambda *_: None
         self.on_leaving: Callable[[str], None] = lambda _: None
         self.on_lost: Callable[[str, str], None] = lambda *_: None
+        self.on_unfit: Callable[[str, str], None] = lambda *_: None
         self.on_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
+        self.on_note: Callable[[str], None] = lambda _: None
         self._config = config
         self._directory = directory
         self._children = children
@@ -200,27 +215,35 @@ class NodeLauncher:
         self._jobs: Dict[str, Any] = {}
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
-        self.gpus = AllocationGpus(self._env, directory, by_slurm=Config.NL_START_METHOD.get(config) != "ssh")
+        self._srun_env = agent_environment(_environment_of_srun())
+        self.gpus = AllocationGpus(self._env, directory, None)
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
+        self._shares = False  # the allocation with others: then it is seen later how much of a node is used
 
-    async def start(self, nodes: List[Any], binding: bool, umask: int) -> None:
-        """Return when enough agents are ready, by default all of them.
+    async def start(self, resources: AllocationResources, wanted: Wanted, umask: int) -> None:
+        """Return when enough agents are ready, by default all of them, and the cores of their nodes are known.
+
+        When a number of cores is wanted, agents are started until there are so many.
 
         Raises:
             AgentsNotStarted: they are not; none is left then.
         """
+        nodes = list(resources.nodes)
+        by_slurm = Config.NL_START_METHOD.get(self._config) != "ssh"
+        self.gpus = AllocationGpus(self._env, self._directory, resources.granted if by_slurm else None)
         if not nodes:
             raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
+        for node in nodes:
+            node.available = False
         timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
-        needed = max(1, int(len(nodes) * min(1.0, float(Config.NL_READY_THRESHOLD.get(self._config)))))
+        self._say_later(_SILENT_SECONDS)
         try:
-            for node in nodes:
-                node.available = False
-                pool.forget_consumables(node)
-                self._start_agent(node, {"binding": binding, "umask": umask})
-            self._say_later(_SILENT_SECONDS)
-            await asyncio.wait_for(self._until(lambda: self._enough(needed)), timeout)
+            if wanted.cores is None:
+                starting = self._start_all(resources, wanted, umask)
+            else:
+                starting = self._start_some(resources, wanted, umask)
+            needed = await asyncio.wait_for(starting, timeout)
         except asyncio.TimeoutError:
             raise await self._not_started(f"after {timeout:g} s") from None
         except OSError as error:
@@ -230,6 +253,64 @@ class NodeLauncher:
                 self._word.cancel()
         if sum(link.ready for link in self._links.values()) < needed:
             raise await self._not_started()
+        if wanted.cores is not None:
+            await self._share(resources, wanted.cores)
+        pool.order_nodes(resources, resources.granted)
+        for text in words_of(resources.granted, {link.name: link.found for link in self._links.values() if link.ready}):
+            _logger.warning(text)
+            self.on_note(text)
+
+    async def _start_all(self, resources: AllocationResources, wanted: Wanted, umask: int) -> int:
+        """Start an agent on each node, and return how many of them have to be ready, once they are or cannot be."""
+        nodes = list(resources.nodes)
+        needed = max(1, int(len(nodes) * min(1.0, float(Config.NL_READY_THRESHOLD.get(self._config)))))
+        for node in nodes:
+            self._start_agent(node, umask, {**resources.granted[node.name].orders, **wanted.orders})
+        await self._until(lambda: self._enough(needed))
+        return needed
+
+    async def _start_some(self, resources: AllocationResources, wanted: Wanted, umask: int) -> int:
+        """Start agents that claim cores until there are enough, and return how many have been started."""
+        self._shares = True
+        left = list(resources.nodes)
+        cores = wanted.cores or 0
+        while left and (missing := cores - self._claimed()) > 0 and not self._has_lost_any():
+            while left and missing > 0:
+                node = left.pop(0)
+                most = min(missing, node.total)
+                missing -= most
+                claim = {"most": most, "place": f"{os.environ['SLURM_JOB_ID']}-{node.name}"}
+                self._start_agent(node, umask, {**resources.granted[node.name].orders, **wanted.orders, **claim})
+            await self._until(lambda: self._enough(len(self._links)))
+        return len(self._links)
+
+    def _claimed(self) -> int:
+        return sum(len(link.found["cores"]) for link in self._links.values() if link.ready)
+
+    def _has_lost_any(self) -> bool:
+        return any(link.lost for link in self._links.values())
+
+    async def _share(self, resources: AllocationResources, cores: int) -> None:
+        """Let jobs use the cores that were claimed and, should they not be enough, those that others have claimed.
+
+        Raises:
+            AgentsNotStarted: there are not so many; no agent is left then.
+        """
+        links = list(self._links.values())
+        for link in links:
+            missing = max(0, cores - self._claimed())
+            link.found["shared"] = link.found["taken"][:missing]
+            link.found["cores"] = [*link.found["cores"], *link.found["shared"]]
+        if self._claimed() < cores:
+            self._stopping = True
+            message = f"resources is {cores}, but the allocation has {self._claimed()} cores; leave it out to use all"
+            await self.stop()
+            raise AgentsNotStarted(message)
+        for link in links:
+            self._use(link)
+        for node in list(resources.nodes):
+            if node.name not in self._links or not node.total:
+                pool.drop_node(resources, node.name)
 
     async def stop(self) -> None:
         """End all agents and return when they have ended, which takes three seconds at the most."""
@@ -242,7 +323,7 @@ class NodeLauncher:
 
     def why_lost(self, node: str) -> str:
         """Return why a node is no more, an empty string while it is there."""
-        return self._links[node].lost
+        return self._links[node].lost if node in self._links else ""
 
     def run(
         self, job: Any, node: str, name: str, command: List[str], env: Mapping[str, Optional[str]], **order: Any
@@ -284,18 +365,31 @@ class NodeLauncher:
         if ended is not None:
             ended.ended(code, message)
 
-    def is_ready(self, link: NodeLink, cpus: List[int], gpus: List[Dict[str, str]]) -> None:
+    def not_started(self, link: NodeLink, job: str, why: str) -> None:
+        """A job has not started for a reason of its node, which takes no more jobs when that happens again."""
+        link.failures += 1
+        if link.failures == _MOST_FAILURES:
+            self.on_unfit(link.name, why)
+        ended = self._jobs.pop(job, None)
+        if ended is not None:
+            ended.not_started_here(why)
+
+    def is_ready(self, link: NodeLink) -> None:
         """A node can be used."""
-        _logger.info("the agent of node %s is ready; it has the CPUs %s", link.name, cpus)
-        if link.node.total == len(cpus):
-            link.node.set_available_core_ids([str(cpu) for cpu in cpus])
-        found = self.gpus.found(gpus)
-        if found.total_count:
-            _logger.info("node %s has the GPUs %s", link.name, found.ids)
-        pool.provide(link.node, [found])
-        link.node.available = True
+        found = link.found
+        _logger.info("the agent of node %s is ready; its cores are %s", link.name, found["cores"])
+        if not self._shares:
+            self._use(link)
         self._changed.set()
-        self.on_ready(link.node, cpus)
+
+    def _use(self, link: NodeLink) -> None:
+        pool.set_cores(link.node, link.found["cores"], binds=link.found["binds"])
+        gpus = self.gpus.found(link.found["gpus"])
+        if gpus.total_count:
+            _logger.info("node %s has the GPUs %s", link.name, gpus.ids)
+        pool.provide(link.node, [gpus])
+        link.node.available = True
+        self.on_ready(link.node)
 
     def is_lost(self, link: NodeLink) -> None:
         """A node is no more."""
@@ -308,11 +402,12 @@ class NodeLauncher:
 
     # ---- inside
 
-    def _start_agent(self, node: Any, orders: Dict[str, Any]) -> None:
+    def _start_agent(self, node: Any, umask: int, granted: Dict[str, Any]) -> None:
         config = self._config
         log = Path(self._directory, f"nl-agent-{node.name}.log")
         orders = {
-            **orders,
+            "umask": umask,
+            "granted": granted,
             "name": node.name,
             "address": f"ipc://{RequestInterface.directory / REQUESTS}",
             "env": self._env,
@@ -325,7 +420,7 @@ class NodeLauncher:
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
         options = self.gpus.step_options(node.name)
         command = _command(node, Config.NL_START_METHOD.get(config), self._directory, options)
-        link.start(command, boot.with_path(orders))
+        link.start(command, self._srun_env, boot.with_path(orders))
 
     def _say_later(self, seconds: float) -> None:
         self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
@@ -364,10 +459,24 @@ def _command(node: Any, method: str, directory: str, options: List[str]) -> List
     agent = boot.command("_manager.agent", "qcgpj-agent", node.name)
     if method == "ssh":
         return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
-    # fmt: off
+    # Without a number of CPUs, and without --exact, a step has all CPUs and all memory that the job has on the node.
+    step = ["srun", "--job-name", f"agent-{node.name}", "--nodelist", node.name, "--nodes=1", "--ntasks=1", "--mem=0"]
+    component = component_of(os.environ)
+    if component is not None:
+        step.append(f"--het-group={component[0]}")
     return [
-        "srun", "--job-name", f"agent-{node.name}", "--nodelist", node.name, "--nodes=1", "--ntasks=1",
-        f"--cpus-per-task={node.total}", "--cpu-bind=none", "--mem-per-cpu=0", "--oversubscribe", "--overcommit",
-        "--overlap", "--chdir", directory, *options, *agent,
+        *step,
+        "--cpu-bind=none",
+        "--export=ALL",
+        "--overcommit",
+        "--overlap",
+        "--chdir",
+        directory,
+        *options,
+        *agent,
     ]
-    # fmt: on
+
+
+def _environment_of_srun() -> Dict[str, str]:
+    """Return this process's environment without srun's options in it: they are for the steps of the user."""
+    return {name: value for name, value in os.environ.items() if not re.match(_OPTIONS_OF_SRUN, name)}

@@ -25,7 +25,4 @@ def main(orders: Dict[str, Any]) -> None:
     said = os.open(orders["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     line = {"pilot": {"host": os.uname().nodename, "pid": os.getpid()}}
     os.write(said, json.dumps(line).encode() + b"\n")
-    if orders["whole_nodes"] and "SLURM_JOB_CPUS_PER_NODE" in os.environ:
-        # the core counts tasks as cores, and a script that asked for nodes only has one task on each
-        os.environ["SLURM_TASKS_PER_NODE"] = os.environ["SLURM_JOB_CPUS_PER_NODE"]
     serve(orders, ready=said, lifeline=None)

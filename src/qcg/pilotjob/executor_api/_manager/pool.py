@@ -8,7 +8,7 @@ Nothing is known of a node's consumables before its agent has told of them.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Iterable
+from typing import Any, Dict, Iterable, List
 
 from qcg.pilotjob.allocation import Allocation
 from qcg.pilotjob.resources import Resources
@@ -32,24 +32,35 @@ def drop_node(resources: Resources, name: str) -> None:
         resources._total_cores -= node.total
         resources._nodes.remove(node)
         node.resources = None  # what jobs release there concerns nobody
-    _count_consumables(resources)
+    resources._max_crs, resources._total_crs = {}, {}
+    for node in resources.nodes:
+        _count(resources, node)
 
 
-def forget_consumables(node: Any) -> None:
-    """Know nothing of what a node has beside its cores; its agent will tell of it."""
-    node._crs = None
-    _count_consumables(node.resources)
+def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
+    """Give a node, which is not available yet, the cores that its agent has found, and can bind jobs to or not."""
+    resources = node.resources
+    resources._binding = resources._binding and binds  # the core knows of one for all nodes
+    resources._total_cores += len(cores) - node.total
+    resources._used_cores += len(cores) - node.free  # what is not available counts as used
+    node._total_cores, node._core_ids, node._free_cores = len(cores), list(cores), list(cores)
 
 
 def provide(node: Any, consumables: Iterable[Any]) -> None:
-    """Let jobs have what a node has beside its cores: objects like the core's CR and CRBind.
-
-    Nodes that have more come last: jobs that need little of it, or nothing, leave it to the others while they can.
-    """
+    """Let jobs have what a node has beside its cores: objects like the core's CR and CRBind."""
     node._crs = {one.crtype: one for one in consumables}
     if node.resources is not None:  # it is, unless the node was lost meanwhile
-        _count_consumables(node.resources)
-        node.resources._nodes.sort(key=lambda one: sum(_has(one, kind) for kind in one.crs or ()))
+        _count(node.resources, node)
+
+
+def order_nodes(resources: Resources, names: Iterable[str]) -> None:
+    """Put nodes that have more consumables behind the others, and those that have the same in the order of `names`.
+
+    Jobs are given the first nodes that they fit on. So those that need little, or nothing, leave what other nodes have
+    more of to the jobs that need it, while they can.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    resources._nodes.sort(key=lambda node: (sum(consumables_of(node).values()), places[node.name]))
 
 
 def most_of(resources: Resources, kind: Any) -> float:
@@ -156,10 +167,7 @@ def _has_free(node: Any, wanted: Dict[Any, int]) -> bool:
     return all(kind in crs and crs[kind].available >= count for kind, count in wanted.items())
 
 
-def _count_consumables(resources: Resources) -> None:
-    known = [one for node in resources.nodes for one in (node.crs or {}).values()]
-    resources._max_crs = {one.crtype: 0 for one in known}
-    resources._total_crs = dict(resources._max_crs)
-    for one in known:
-        resources._max_crs[one.crtype] = max(resources._max_crs[one.crtype], one.total_count)
-        resources._total_crs[one.crtype] += one.total_count
+def _count(resources: Resources, node: Any) -> None:
+    for kind, one in (node.crs or {}).items():
+        resources._max_crs[kind] = max(resources._max_crs.get(kind, 0), one.total_count)
+        resources._total_crs[kind] = resources._total_crs.get(kind, 0) + one.total_count

@@ -14,8 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import qcg.pilotjob.environment
 import qcg.pilotjob.executor
 import qcg.pilotjob.manager
+import qcg.pilotjob.parseres
 import qcg.pilotjob.service
 import zmq.asyncio
 from qcg.pilotjob.config import Config
@@ -39,6 +41,7 @@ from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, writ
 from qcg.pilotjob.executor_api._manager.remote import Remote
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
+from qcg.pilotjob.executor_api._manager.slurm import in_allocation, resources_of_allocation
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
 from qcg.pilotjob.executor_api._manager.starter import SOCKETS, Frames
 from qcg.pilotjob.executor_api._overriding import override
@@ -82,6 +85,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._handover: Optional["asyncio.Task[None]"] = None
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.service.StateTracker = Tracker
+        qcg.pilotjob.parseres.__RESOURCES_HANDLING__["slurm"] = resources_of_allocation
+        qcg.pilotjob.parseres.parse_slurm_resources = resources_of_allocation
+        qcg.pilotjob.parseres.in_slurm_allocation = in_allocation
+        qcg.pilotjob.environment.in_slurm_allocation = in_allocation
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         qcg.pilotjob.executor.LauncherExecutionJob = NodeJob

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import subprocess
 import sys
-from typing import IO, Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional
+from typing import IO, Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 from qcg.pilotjob.executor_api._manager import posix_spawn
 
+_logger = logging.getLogger(__name__)
+
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells have them
+_OF_THE_NODE = (
+    errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
+)  # fmt: skip
 _MODES = {"stdin": "rb", "stdout": "wb", "stderr": "wb"}
 STREAMS = tuple(_MODES)
 # A group is all that is needed, and a session costs: where Linux shares the cores among sessions, each job that starts
@@ -19,11 +27,15 @@ OWN_GROUP: Dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) 
 
 
 class CannotStart(Exception):
-    """The job's process could not be started."""
+    """The job's process could not be started.
 
-    def __init__(self, reason: str, exit_code: int = NOT_EXECUTABLE) -> None:
+    `blames_node` says that it is for a reason of this machine, not of the job: on another one it may start.
+    """
+
+    def __init__(self, reason: str, exit_code: int = NOT_EXECUTABLE, blames_node: bool = False) -> None:
         super().__init__(reason)
         self.exit_code = exit_code
+        self.blames_node = blames_node
 
 
 class Order(NamedTuple):
@@ -48,6 +60,7 @@ class Spawner:
     def __init__(self, environment: Mapping[str, str]) -> None:
         _keep_descriptors_from_jobs()
         self._environment = dict(environment)
+        self._refused: Set[FrozenSet[int]] = set()
         self._encoded = {name: _entry(name, value) for name, value in environment.items()}
 
     def spawn(self, order: Order) -> int:
@@ -58,8 +71,29 @@ class Spawner:
         """
         if order.makes_cwd and not os.path.isdir(order.cwd):
             _make_directory(order.cwd)
-        with _bound_to(order.cpus):
+        with self._bound_to(order.cpus):
             return self._quickly(order) or self._carefully(order)
+
+    @contextlib.contextmanager
+    def _bound_to(self, cpus: FrozenSet[int]) -> Iterator[None]:
+        """Let what this thread starts meanwhile run on `cpus` only, or wherever this process may if that is refused."""
+        if not cpus:
+            yield
+            return
+        all_cpus = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, cpus)
+        except OSError as error:
+            if cpus not in self._refused:
+                self._refused.add(cpus)
+                refusal = "cannot bind to the CPUs %s: %s; what would run there may use all of %s"
+                _logger.warning(refusal, sorted(cpus), error.strerror, sorted(all_cpus))
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, all_cpus)
 
     def _quickly(self, order: Order) -> int:
         """Return 0 when it is not possible; `_carefully` knows why."""
@@ -77,13 +111,15 @@ class Spawner:
         changed = {**self._environment, **order.env}
         environment = {name: value for name, value in changed.items() if value is not None}
         with contextlib.ExitStack() as opened:
-            streams = _open_all(order.files, opened)
+            streams = _open_all(order, opened)
             try:
                 process = subprocess.Popen(order.command, cwd=order.cwd, env=environment, **OWN_GROUP, **streams)
             except FileNotFoundError as error:
-                raise CannotStart(f"cannot start: no {_missing(str(error.filename), order.cwd)}", NOT_FOUND) from error
+                missing = _missing(str(error.filename), order.cwd)
+                raise CannotStart(f"cannot start: no {missing}", NOT_FOUND, _blames_node(error, order.cwd)) from error
             except OSError as error:
-                raise CannotStart(f"cannot start {order.command[0]!r}: {error.strerror}") from error
+                reason = f"cannot start {order.command[0]!r}: {error.strerror}"
+                raise CannotStart(reason, blames_node=_blames_node(error, order.cwd)) from error
             except ValueError as error:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
         process.returncode = 0  # whoever has the process id waits for it; Popen must not
@@ -131,39 +167,31 @@ def _program(name: str, search: Optional[str]) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def _bound_to(cpus: FrozenSet[int]) -> Iterator[None]:
-    """Let what this thread starts meanwhile run on `cpus` only."""
-    if not cpus:
-        yield
-        return
-    all_cpus = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as error:
-        raise CannotStart(f"cannot bind to the CPUs {sorted(cpus)}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, all_cpus)
-
-
-def _open_all(files: Mapping[str, Optional[str]], stack: contextlib.ExitStack) -> Dict[str, Any]:
+def _open_all(order: Order, stack: contextlib.ExitStack) -> Dict[str, Any]:
     opened: Dict[str, IO[bytes]] = {}
     streams: Dict[str, Any] = {}
     for name, mode in _MODES.items():
-        path = files.get(name)
+        path = order.files.get(name)
         if not path:
             streams[name] = subprocess.DEVNULL
             continue
         if path not in opened or mode == "rb":
-            opened[path] = stack.enter_context(_open(name, path, mode))
+            opened[path] = stack.enter_context(_open(name, path, mode, order.cwd))
         streams[name] = opened[path]
     return streams
 
 
-def _open(name: str, path: str, mode: str) -> IO[bytes]:
+def _open(name: str, path: str, mode: str, cwd: str) -> IO[bytes]:
     try:
         return open(path, mode)
     except OSError as error:
-        raise CannotStart(f"cannot open {name} {path!r}: {error.strerror}") from error
+        reason = f"cannot open {name} {path!r}: {error.strerror}"
+        raise CannotStart(reason, blames_node=_blames_node(error, cwd)) from error
+
+
+def _blames_node(error: OSError, cwd: str) -> bool:
+    """Whether another machine may not have that error: this one lacks something, or the working directory.
+
+    Whoever orders a start has seen that the working directory is there.
+    """
+    return error.errno in _OF_THE_NODE or not os.path.isdir(cwd)

@@ -20,7 +20,7 @@ manager has gone without a word, the starter kills what it has started, and remo
 To the starter: ``(SOCKETS, directory)``, which is removed when the manager has gone; ``(RUN, number, kind, *order)``;
 ``(READY, number, kind, *order)``, which waits for a process of the same kind to end, or for ``(NOW, number)``;
 ``(TAKE_BACK, 0)`` asks for all that is ready, and after ``(KEEP, number)`` nothing starts on the cores of that one.
-From it: ``(STARTED, number, pid, when)`` or ``(FAILED, number, reason, exit code, next)``, and
+From it: ``(STARTED, number, pid, when)`` or ``(FAILED, number, reason, exit code, does it blame the node, next)``, and
 ``(ENDED, number, exit code, is something left, when, next)``; `next` is the number of what is started on the same
 cores, or 0. ``(TAKEN_BACK, numbers)`` are not started any more.
 """
@@ -183,7 +183,7 @@ class _Starter:
             except RuntimeError as error:
                 with self._lock:
                     del self._running[task[0]]
-                    self._tell(FAILED, task[0], f"cannot start: {error}", NOT_EXECUTABLE, 0)
+                    self._tell(FAILED, task[0], f"cannot start: {error}", NOT_EXECUTABLE, True, 0)
                 return
         self._orders.put(task)
 
@@ -235,7 +235,7 @@ class _Starter:
             number, kind, order = task
             pid, failure = self._start(order)
             if failure is not None:
-                task = self._go_on(number, kind, FAILED, str(failure), failure.exit_code)
+                task = self._go_on(number, kind, FAILED, str(failure), failure.exit_code, failure.blames_node)
                 continue
             self._has_started(number, pid)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
