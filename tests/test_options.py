@@ -20,6 +20,7 @@ from qcg.pilotjob.executor_api import (
 )
 from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.process import limit_agents
+from qcg.pilotjob.executor_api._manager.local_resources import local_cpus
 
 
 def only_aux(directory):
@@ -40,7 +41,7 @@ def test_the_working_directory_is_by_default_the_current_one(tmp_path, monkeypat
     with QCGPJExecutor() as executor:
         resources = executor.qcgpj_manager.resources()
         executor.submit(BasicTemplate, name="a", exec="true").result(20)
-    assert resources["total_cores"] == os.cpu_count()
+    assert resources["total_cores"] == local_cpus().number
     assert only_aux(tmp_path)
 
 

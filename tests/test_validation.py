@@ -342,9 +342,8 @@ class TestResources:
     def test_gpus_that_no_node_or_too_few_nodes_have(self):
         capacity = Capacity(2, 8, ((4, True), (4, True)), ({"gpu": 2}, {"gpu": 4}))
         assert validated(job(resources={"gpus": 4}), capacity)
-        refused(
-            job(resources={"gpus": 5}), "gpus asks for 5 GPUs on a node", "no node has more than 4", capacity=capacity
-        )
+        many = job(resources={"gpus": 5})
+        refused(many, "gpus asks for 5 GPUs on a node", "no node has more than 4", capacity=capacity)
         wide = job(resources={"numNodes": 2, "numCores": 1, "gpus": 3})
         refused(wide, "2 nodes with 1 core and 3 GPUs each", "1 node here can give that", capacity=capacity)
         whole = job(resources={"numNodes": 2, "gpus": 3})

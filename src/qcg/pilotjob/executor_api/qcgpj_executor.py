@@ -65,8 +65,9 @@ class QCGPJExecutor(Executor):
         wd: the working directory of the manager and, unless they name their own, of the jobs; made when missing. The
             manager's log and its record of ended jobs are in ``<wd>/.qcgpjm-service-<id>``, for the owner only.
         resources: what jobs may use: a number of cores, or nodes with their cores like ``n1:2,n2:4``. By default the
-            Slurm allocation when there is one, else all cores of this machine. In an allocation a number stands for
-            so many cores of it.
+            Slurm allocation when there is one, else the CPUs of this machine that this program may use: its affinity,
+            the quota of its cgroup and the share of its PBS, LSF or Grid Engine job count. In an allocation a number
+            stands for so many cores of it.
         reserve_core: keep one core for the manager; jobs cannot use it.
         enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` in `wd`.
         wrapper_rt_stats: the wrapper program that measures them, when not the manager itself shall.

@@ -10,7 +10,7 @@ sees goes to its client as lines of JSON::
      "reason": why}
     {"starting": host}                  the pilot runs
     {"waiting": {node: ready}}          as a manager's own process says it
-    {"note": text}                      the same
+    {"note": text}                      the same, for the user
     {"manager": description}            the manager takes requests
     {"lapsed": why}                     it has ended, and there will be another one when the client says ``renew``
     {"over": why}                       it has ended; the guard ends
@@ -33,6 +33,7 @@ import psutil
 
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import PRESENCE, private, quoted, tail
 from qcg.pilotjob.executor_api._client.sweeping import STARTER
 
@@ -47,7 +48,7 @@ _GOODBYE_SECONDS = 5.0  # for the manager to end by itself
 _VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
 _KILL_SECONDS = 2.0
 _BOOT = (
-    "import sys, json; orders = json.load(open(sys.argv[1])); sys.path[:] = orders.pop('path') or sys.path; "
+    boot.PROTECT_IMPORTS + "orders = json.load(open(sys.argv[1])); sys.path[:] = orders.pop('path') or sys.path; "
     "from qcg.pilotjob.executor_api._manager.pilot import main; main(orders)"
 )
 
@@ -183,6 +184,8 @@ class _Guard:
                 self.tell(waiting=line["waiting"])
             elif "note" in line:
                 self.tell(note=line["note"])
+            elif "unusable" in line:
+                raise _Refused(f"the manager cannot use allocation {self._scheduler.name}: {line['unusable']}")
             elif "refused" in line or "error" in line:
                 why = line.get("refused") or line["error"]
                 raise _Refused(f"the manager did not start there: {why}{self._tail()}\n  next: {self._advice(why)}")
@@ -212,7 +215,11 @@ class _Guard:
             self._listen(since=begin)
         if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
             deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
+            next_look = 0.0
             while not self._scheduler.has_ended() and time.monotonic() < deadline:
+                if time.monotonic() > next_look:
+                    self._scheduler.look()
+                    next_look = time.monotonic() + _LONGEST_LOOK_SECONDS
                 self._listen()
         last_words = [line["ending"] for line in _lines(self._said) if "ending" in line]
         self.give_back()

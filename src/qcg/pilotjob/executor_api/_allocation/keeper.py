@@ -28,6 +28,7 @@ from qcg.pilotjob.executor_api.jobs import Capacity
 __all__ = ["Keeper", "make_keepers"]
 
 _GUARD_SECONDS = 60.0  # for the guard's first word, which is the scheduler's
+_ASKED_EXCLUSIVELY = ("pbs", "pbs_classic")  # psij asks these for one CPU of a node that nobody else gets
 _END_SECONDS = 30.0  # for the guard to give the allocation back
 
 
@@ -63,6 +64,7 @@ class Keeper:
         self.on_change: Callable[[AllocationStatus], None] = lambda _: None
         self.reach_seconds = allocation.start_timeout
         self._unread = b""
+        self._notes: List[str] = []
         self._why = ""
         self._refusal = ""
         self._seconds = asked_for["seconds"]
@@ -72,6 +74,7 @@ class Keeper:
         pilot = {
             **orders,
             "arguments": arguments,
+            "exclusive": self._allocation.cores_per_node is None and asked_for["scheduler"] in _ASKED_EXCLUSIVELY,
             "rerun": self._allocation.rerun,
             "remote": {
                 "keys": self._keys_of_manager,
@@ -146,15 +149,18 @@ class Keeper:
         elif "starting" in news:
             until = datetime.now().astimezone() + timedelta(seconds=self._seconds)
             changes = {"state": "STARTING", "position": None, "expected": None, "until": until, "message": ""}
+            self._notes = []
         elif "waiting" in news:
             changes = {"message": f"waiting for {sum(not ready for ready in news['waiting'].values())} nodes"}
         elif "note" in news:
+            self._notes.append(news["note"])
             if sys.stderr is not None:
                 print(f"qcgpj: {news['note']}", file=sys.stderr, flush=True)
         elif "manager" in news:
             self.manager = news["manager"]
             capacity = news["manager"]["capacity"]
-            changes = {"state": "RUNNING", "nodes": capacity["nodes"], "cores": capacity["cores"], "message": ""}
+            changes = {"state": "RUNNING", "nodes": capacity["nodes"], "cores": capacity["cores"]}
+            changes["message"] = "; ".join(self._notes)
         elif "lapsed" in news:
             self.manager, self.has_lapsed, self._why = None, True, news["lapsed"]
             changes = {"state": "LAPSED", "nodes": None, "cores": None, "message": news["lapsed"]}

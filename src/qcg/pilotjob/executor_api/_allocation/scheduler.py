@@ -151,6 +151,19 @@ class Scheduler:
         code = f", exit code {status.exit_code}" if status.exit_code else ""
         return f"{status.state.name}{f' ({said})' if said else ''}{code}"
 
+    def look(self) -> None:
+        """Ask Slurm at once how the allocation has ended, if it has; psij asks less often."""
+        if not isinstance(self._executor, _Slurm):
+            return
+        command = self._executor.get_status_command([self.name])
+        with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+            asked = subprocess.run(command, capture_output=True, text=True, timeout=_QUEUE_SECONDS, check=False)
+            status = None
+            if asked.returncode == 0:
+                status = self._executor.parse_status_output(0, asked.stdout).get(self.name)
+            if status is not None and status.final:
+                self._executor._set_job_status(self.job, status)
+
     def place_in_queue(self, queue: Optional[str]) -> Tuple[Optional[int], Optional[datetime], str]:
         """Return which of those that wait it is, when it is expected to start, and why it waits, as far as is told."""
         if self._name != "slurm" or shutil.which("squeue") is None:

@@ -1,4 +1,9 @@
-"""How a Python process of ours is started: a manager by the client, an agent by the manager."""
+"""How a Python process of ours is started: a manager, a guard, an agent, a pilot or a worker of functions.
+
+What such a process imports is the standard library's and this package's, whatever files the user has: a ``queue.py``
+beside a script, or in the current directory, is not ours. So the standard library comes first there, and the
+directories that Python puts in front for scripts come last, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,18 @@ import os
 import sys
 from typing import Any, Dict, List
 
-__all__ = ["command", "with_path"]
+__all__ = ["PROTECT_IMPORTS", "command", "protected_path", "with_path"]
+
+# what `os` and `sys` are is settled when this runs: Python has imported both at its start
+PROTECT_IMPORTS = (
+    "import os, sys; _given = sys.path[:]; _library = os.path.dirname(os.__file__); "
+    "sys.path[:] = [_library, *sorted((p for p in _given if p and p != _library), "
+    "key=lambda p: os.path.basename(p) != 'lib-dynload')]; import json; "
+)
+"""The beginning of what ``python -c`` is given: from there on imports are safe; `_given` is the path as it was."""
 
 _BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # a json.py in the user's directory is not ours
-    "import json; orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
+    PROTECT_IMPORTS + "orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "
     "from qcg.pilotjob.executor_api.{module} import main; main(orders)"
 )
 
@@ -25,4 +37,32 @@ def command(module: str, *arguments: str) -> List[str]:
 
 def with_path(orders: Dict[str, Any]) -> Dict[str, Any]:
     """Return `orders` with what the process needs to find all that this one can import."""
-    return {**orders, "path": [os.path.abspath(entry) for entry in sys.path]}
+    return {**orders, "path": protected_path()}
+
+
+def protected_path() -> List[str]:
+    """Return ``sys.path`` for a process of ours: the standard library first, the user's own directories last.
+
+    Those are the current directory and the script's. The one in which this package was found stays where it is: another
+    version of it may be installed elsewhere.
+    """
+    library = os.path.dirname(os.__file__)
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    users = {os.getcwd()}
+    if script:
+        users |= {os.path.dirname(os.path.abspath(script)), os.path.dirname(os.path.realpath(script))}
+    users.discard(_place_of_package())
+
+    def rank(entry: str) -> int:
+        if entry == library or os.path.basename(entry) == "lib-dynload":
+            return 0
+        return 2 if entry in users else 1
+
+    return sorted((os.path.abspath(entry) for entry in sys.path), key=rank)
+
+
+def _place_of_package() -> str:
+    place = os.path.abspath(__file__)
+    for _ in __name__.split("."):
+        place = os.path.dirname(place)
+    return place

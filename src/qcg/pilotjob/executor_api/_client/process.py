@@ -71,6 +71,11 @@ class ManagerProcess:
             description = self._first_answer()
             if "refused" in description:
                 raise ManagerStartError(f"{self.directories.aux} cannot be resumed: {description['refused']}")
+            if "unusable" in description:
+                raise ManagerStartError(
+                    "the manager process cannot use the Slurm allocation that this program runs in: "
+                    f"{description['unusable']}\n  log:  {self.directories.log}"
+                )
             if "error" in description:
                 raise self._not_started(description["error"])
         except BaseException:
@@ -84,12 +89,12 @@ class ManagerProcess:
 
         for line in self._lines():
             answer: Dict[str, Any] = json.loads(line)
-            if "waiting" not in answer and "note" not in answer:
+            if "waiting" in answer:
+                _say(_waiting_for(answer["waiting"]))
+            elif "note" in answer:
+                _say(answer["note"])
+            else:
                 return answer
-            # here, since the manager's own standard error is a file
-            if sys.stderr is not None:
-                text = _waiting_for(answer["waiting"]) if "waiting" in answer else answer["note"]
-                print(f"qcgpj: {text}", file=sys.stderr, flush=True)
         raise AssertionError("no end of lines but an answer or an exception")
 
     def _lines(self) -> Iterator[bytes]:
@@ -111,8 +116,7 @@ class ManagerProcess:
             f"the manager process did not start: {reason}\n"
             + "".join(f"  | {line}\n" for line in said.splitlines())
             + f"  log:  {self.directories.log}\n"
-            + f"  next: read {self.directories.output}; start it by hand with "
-            "'python -m qcg.pilotjob.service --net' to see what the core says"
+            + f"  next: read {self.directories.output}, which has all that was said"
         )
 
     def wait(self, timeout: float) -> bool:
@@ -198,6 +202,13 @@ def _waiting_for(ready: Mapping[str, bool]) -> str:
     more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
     nodes = "1 node" if len(ready) == 1 else f"{len(ready)} nodes"
     return f"waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
+
+
+def _say(words: str) -> None:
+    """Tell the user: here, since the manager's own standard error is a file."""
+    with contextlib.suppress(OSError, ValueError):  # a standard error that is closed is no reason not to start
+        if sys.stderr is not None:
+            print(f"qcgpj: {words}", file=sys.stderr, flush=True)
 
 
 def _size(path: str) -> int:

@@ -15,14 +15,17 @@ from typing import Any, Dict, Optional, Tuple
 
 import zmq
 
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._functions.messages import BEGUN
 
 __all__ = ["Place"]
 
 _BOOT = (
-    "import sys, json; orders = json.load(open(sys.argv[1])); sys.path[:] = orders['path'] or sys.path; "
-    "from qcg.pilotjob.executor_api._functions.worker import main; main(orders, int(sys.argv[2]))"
+    boot.PROTECT_IMPORTS + "orders = json.load(open(sys.argv[1])); sys.path[:] = orders['protected_path'] or sys.path; "
+    "from qcg.pilotjob.executor_api._functions.worker import main; "
+    "sys.path[:] = orders['path'] or _given; "  # functions find the user's modules as they do in the program
+    "main(orders, int(sys.argv[2]))"
 )
 
 
@@ -64,7 +67,9 @@ class Place:
             address = f"ipc://{self._sockets}/functions"
             self.socket.bind(address)
         path = [os.path.abspath(entry) for entry in sys.path] if same_python else []
-        orders = {"address": address, "key": key, "token": self.token, "ranks": ranks, "path": path}
+        protected = boot.protected_path() if same_python else []
+        orders = {"address": address, "key": key, "token": self.token, "ranks": ranks}
+        orders.update(path=path, protected_path=protected)
         self._notes = str(self._sockets / "begun") if several and self._sockets is not None else ""
         orders.update(notes=self._notes, shared=not across_nodes)
         self._orders = self.directory / f"{self.name}.json"

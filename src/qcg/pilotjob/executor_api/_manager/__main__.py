@@ -29,7 +29,8 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
 
     `orders` holds ``arguments`` (the core service's command line), ``restarts`` (how often a job may lose its node and
     be started again), ``cores`` (how many of an allocation jobs may use, None for all), ``threads_per_core`` (how many
-    jobs may share one) and, for a client on another machine, ``remote``: its keys, and how long it may be silent.
+    jobs may share one), ``exclusive`` (whether a batch system other than Slurm was asked for the whole node) and, for a
+    client on another machine, ``remote``: its keys, and how long it may be silent.
     `ready` takes lines of JSON, the last of them when the manager is ready or has failed. The end of `lifeline` is the
     client's.
     """
@@ -51,10 +52,11 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         import_asyncio_without_ssl()
         defer("psutil")  # for jobs that are cancelled
         from qcg.pilotjob.executor_api._manager.node_job import NodeJob
+        from qcg.pilotjob.executor_api._manager.nodes import AgentsNotStarted
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.resume import Tracker
         from qcg.pilotjob.executor_api._manager.service import Service
-        from qcg.pilotjob.executor_api._manager.slurm import Wanted
+        from qcg.pilotjob.executor_api._manager.slurm import AllocationUnreadable, Wanted
 
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
@@ -65,9 +67,16 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
             NodeJob.loss_seconds = _LOSS_SECONDS
         Tracker.reruns = orders.get("rerun", True)
         try:
-            service = Service(orders["arguments"], lifeline, starter, orders.get("remote"))
-        except CannotResume as refusal:
-            _tell(ready, {"refused": str(refusal)})
+            service = Service(
+                orders["arguments"],
+                lifeline,
+                starter,
+                orders.get("remote"),
+                exclusive=orders.get("exclusive", False),
+                tell_note=lambda text: _tell(ready, {"note": text}),
+            )
+        except (CannotResume, AllocationUnreadable, AgentsNotStarted) as refusal:  # whose messages say all
+            _tell(ready, {"refused" if isinstance(refusal, CannotResume) else "unusable": str(refusal)})
             os._exit(1)
     except BaseException as error:
         _tell(ready, {"error": f"{type(error).__name__}: {error}"})

@@ -14,6 +14,7 @@ from qcg.pilotjob.resources import ResourcesType
 
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
+from qcg.pilotjob.executor_api._manager.allocation import is_ending
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.gpus import described
 from qcg.pilotjob.executor_api._manager.handler import Handler
@@ -42,6 +43,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
         self.on_failure: Callable[[BaseException], None] = lambda _: None
+        self.on_allocation_end: Callable[[str], None] = lambda _: None
         self.closing = False
         self.record: Any = None
         self.interruptions = Interruptions()
@@ -57,6 +59,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._going: Dict[str, str] = {}
         self._losses: Dict[str, str] = {}
         self._lost: Set[str] = set()
+        self._asks = False  # whether the allocation ends
         self._failed_starts: Dict[Tuple[str, Optional[int]], int] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
@@ -107,6 +110,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self.drop_node(name)
         self._going[name] = reason
         self._loop.call_later(0.0 if self.ending else patience, self.node_lost, name, reason)
+        if patience and not self.ending and not self._asks:
+            self._asks = True
+            asked = self._loop.run_in_executor(None, is_ending)
+            asked.add_done_callback(self._heard_of_allocation)
+
+    def _heard_of_allocation(self, asked: "asyncio.Future[bool]") -> None:
+        self._asks = False
+        if asked.result():
+            self.on_allocation_end("the allocation ends")
 
     def node_lost(self, name: str, reason: str) -> None:
         """Fail the jobs that run on a node that is no more, and those that cannot run without it."""
@@ -121,7 +133,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         for running in list(self._executor._not_finished.values()):
             if running.runs_on(name):
                 running.node_lost(name, message)
-        self._fail_hopeless()
+        self.look_through_queue()
 
     def node_unfit(self, name: str, reason: str) -> None:
         """Send nothing more to a node that does not start what is sent; what runs there goes on."""
@@ -129,14 +141,15 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         _logger.error(message)
         self._losses[name] = message
         pool.drop_node(self.resources, name)
-        self._fail_hopeless()
+        self.look_through_queue()
 
     def node_ready(self) -> None:
         """Use a node whose agent is ready later than others; what it has may be less than it should."""
         pool.order_nodes(self.resources, self.resources.granted)
-        self._fail_hopeless()
+        self.look_through_queue()
 
-    def _fail_hopeless(self) -> None:
+    def look_through_queue(self) -> None:
+        """Fail the jobs that can no longer run, now that more is known of the nodes; start those that can."""
         for job in self._waiting:
             hopeless = self.hopeless(job)
             if hopeless:

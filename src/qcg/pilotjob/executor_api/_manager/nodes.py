@@ -215,7 +215,7 @@ class NodeLauncher:
         self._jobs: Dict[str, Any] = {}
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
-        self._srun_env = agent_environment(_environment_of_srun())
+        self._srun_env = _environment_of_srun()
         self.gpus = AllocationGpus(self._env, directory, None)
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
@@ -236,6 +236,7 @@ class NodeLauncher:
             raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
         for node in nodes:
             node.available = False
+            pool.forget_consumables(node)
         timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
         self._say_later(_SILENT_SECONDS)
         try:
@@ -376,18 +377,17 @@ class NodeLauncher:
 
     def is_ready(self, link: NodeLink) -> None:
         """A node can be used."""
-        found = link.found
-        _logger.info("the agent of node %s is ready; its cores are %s", link.name, found["cores"])
+        _logger.info("the agent of node %s is ready; its cores are %s", link.name, link.found["cores"])
         if not self._shares:
             self._use(link)
         self._changed.set()
 
     def _use(self, link: NodeLink) -> None:
+        found = self.gpus.found(link.found["gpus"])
+        if found.total_count:
+            _logger.info("node %s has the GPUs %s", link.name, found.ids)
         pool.set_cores(link.node, link.found["cores"], binds=link.found["binds"])
-        gpus = self.gpus.found(link.found["gpus"])
-        if gpus.total_count:
-            _logger.info("node %s has the GPUs %s", link.name, gpus.ids)
-        pool.provide(link.node, [gpus])
+        pool.provide(link.node, [found])
         link.node.available = True
         self.on_ready(link.node)
 
@@ -464,19 +464,11 @@ def _command(node: Any, method: str, directory: str, options: List[str]) -> List
     component = component_of(os.environ)
     if component is not None:
         step.append(f"--het-group={component[0]}")
-    return [
-        *step,
-        "--cpu-bind=none",
-        "--export=ALL",
-        "--overcommit",
-        "--overlap",
-        "--chdir",
-        directory,
-        *options,
-        *agent,
-    ]
+    step += ["--cpu-bind=none", "--export=ALL", "--overcommit", "--overlap", "--chdir", directory]
+    return [*step, *options, *agent]
 
 
 def _environment_of_srun() -> Dict[str, str]:
     """Return this process's environment without srun's options in it: they are for the steps of the user."""
-    return {name: value for name, value in os.environ.items() if not re.match(_OPTIONS_OF_SRUN, name)}
+    environment = agent_environment(os.environ)
+    return {name: value for name, value in environment.items() if not re.match(_OPTIONS_OF_SRUN, name)}

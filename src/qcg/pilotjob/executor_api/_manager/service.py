@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -32,6 +33,7 @@ from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
+from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence
@@ -68,6 +70,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         lifeline: Optional[int],
         starter: Tuple[int, socket.socket],
         remote: Optional[Dict[str, Any]] = None,
+        *,
+        exclusive: bool = False,
+        tell_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.on_forced_end: Callable[[str], None] = lambda _: None
         self._loop = asyncio.new_event_loop()
@@ -90,6 +95,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         qcg.pilotjob.parseres.in_slurm_allocation = in_allocation
         qcg.pilotjob.environment.in_slurm_allocation = in_allocation
         qcg.pilotjob.manager.StatusPublisher = EventPublisher
+        qcg.pilotjob.parseres.parse_local_resources = partial(resources_of_machine, tell=tell_note, exclusive=exclusive)
         qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
         qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
         # what a client that has gone does not fetch would be kept, and waited for, without end
@@ -165,6 +171,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._children.on_starter_lost = self._starter_lost
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
+        self._manager.on_allocation_end = self._end_because
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         if self._remote_orders is not None:

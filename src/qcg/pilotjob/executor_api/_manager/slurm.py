@@ -24,6 +24,7 @@ __all__ = [
     "GrantedNode",
     "Wanted",
     "component_of",
+    "details_of_nodes",
     "granted_nodes",
     "in_allocation",
     "resources_of_allocation",
@@ -125,9 +126,7 @@ def granted_nodes(environment: Mapping[str, str]) -> List[GrantedNode]:
     """
     node_list, counts = _node_list(environment), environment.get("SLURM_JOB_CPUS_PER_NODE", "")
     job = _job_of(environment)
-    hostnames, records = _output_of(
-        ["scontrol", "show", "hostnames", node_list], ["scontrol", "show", "--oneliner", "--detail", "job", job]
-    )
+    hostnames, records = _output_of(["scontrol", "show", "hostnames", node_list], _show_job(job))
     names = hostnames.split()
     numbers = _counts_in(counts)
     if not names or len(names) != len(numbers):
@@ -135,7 +134,9 @@ def granted_nodes(environment: Mapping[str, str]) -> List[GrantedNode]:
             f"SLURM_JOB_NODELIST is {node_list!r}, {len(names)} nodes, but SLURM_JOB_CPUS_PER_NODE {counts!r} is for "
             f"{len(numbers)}; something has changed Slurm's variables: start from a new shell"
         )
-    told, gpus = _told_of_nodes(records, job)
+    details = _details_in(records, job)
+    told = {name: parse_cpus(node["CPU_IDs"]) for name, node in details.items()}
+    gpus = {name: _gpus_of(node.get("GRES", "")) for name, node in details.items()}
     of_job = _cpus_of_job(numbers, environment)
     if of_job is not None:
         told, withins = {}, of_job
@@ -265,25 +266,24 @@ def _counts_in(text: str) -> List[int]:
     return numbers
 
 
-def _told_of_nodes(records: str, job: str) -> Tuple[Dict[str, List[int]], Dict[str, int]]:
-    """Return the CPUs of each node, and its number of GPUs, in what ``scontrol show job --detail`` prints.
+def _show_job(job: str) -> List[str]:
+    return ["scontrol", "show", "--oneliner", "--detail", "job", job]
 
-    `job` may have components.
-    """
-    cpus: Dict[str, List[int]] = {}
-    gpus: Dict[str, int] = {}
+
+def _details_in(records: str, job: str) -> Dict[str, Dict[str, str]]:
+    """Return the details of each node in what `_show_job` prints, where `job` may be a component of several."""
+    found: Dict[str, Dict[str, str]] = {}
     for record in records.splitlines():
-        fields = record.split()
-        if any(field.startswith("HetJobId=") for field in fields) and f"JobId={job}" not in fields:
+        fields = [field.partition("=") for field in record.split()]
+        if any(name == "HetJobId" for name, _, _ in fields) and ("JobId", "=", job) not in fields:
             continue
-        for number, field in enumerate(fields[:-1]):
-            if field.startswith("Nodes=") and fields[number + 1].startswith("CPU_IDs="):
-                names = list(_expanded(field[len("Nodes=") :]))
-                gres = next((text for text in fields[number + 2 : number + 4] if text.startswith("GRES=")), "")
-                for name in names:
-                    cpus[name] = parse_cpus(fields[number + 1][len("CPU_IDs=") :])
-                gpus.update(dict.fromkeys(names, _gpus_of(gres[len("GRES=") :])))
-    return cpus, gpus
+        details: Dict[str, str] = {}
+        for number, (name, _, value) in enumerate(fields):
+            if name == "Nodes" and fields[number + 1 : number + 2] and fields[number + 1][0] == "CPU_IDs":
+                details = {}
+                found.update((node, details) for node in _expanded(value))
+            details[name] = value
+    return found
 
 
 def _gpus_of(gres: str) -> int:
