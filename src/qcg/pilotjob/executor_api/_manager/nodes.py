@@ -236,7 +236,6 @@ class NodeLauncher:
             raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
         for node in nodes:
             node.available = False
-            pool.forget_consumables(node)
         timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
         self._say_later(_SILENT_SECONDS)
         try:

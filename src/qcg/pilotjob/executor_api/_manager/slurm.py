@@ -24,7 +24,6 @@ __all__ = [
     "GrantedNode",
     "Wanted",
     "component_of",
-    "details_of_nodes",
     "granted_nodes",
     "in_allocation",
     "resources_of_allocation",
