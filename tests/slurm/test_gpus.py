@@ -322,3 +322,25 @@ with QCGPJExecutor(wd="inner") as executor:
         )
     )
     assert found == ["[{'gpu': 2}] 2,3"]
+
+
+def test_executors_that_share_an_allocation_share_its_gpus(with_gpus):
+    first, second, left = findings(
+        with_gpus(
+            BEGIN
+            + """
+    def gpus_of(executor):
+        pool = executor.functions(gpus=1)
+        return pool.submit(seen).result(60), pool._max_workers
+
+    with QCGPJExecutor(resources=1, wd="first") as first, QCGPJExecutor(resources=1, wd="second") as second:
+        found = [gpus_of(first), gpus_of(second)]
+        with QCGPJExecutor(resources=3, wd="third") as third:  # a core of it is another one's too
+            found.append(sorted(third._connection.dispatcher.link.capacity.node_resources, key=str))
+    print(json.dumps(found))
+    """,
+            options=("--gres=gpu:2",),
+        )
+    )
+    assert sorted([*first[0], *second[0]]) == ["0", "1", "n1", "n1"]
+    assert left == [{"gpu": 0}, {"gpu": 1}]

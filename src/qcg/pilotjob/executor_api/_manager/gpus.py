@@ -4,8 +4,8 @@
 
     agent                        manager
     -----                        -------
-    gpu_variables.gpus_in() ---> AllocationGpus.found() -> Gpus, among the node's consumables
-      {"ready": {"gpus": []}}                               | a job's part of them
+    gpus_here.gpus_here() ------> AllocationGpus.found() -> Gpus, among the node's consumables
+      {"ready": {"gpus": {}}}                               | a job's part of them
     first process of the job <-- AllocationGpus.job_environment()
     what srun starts on a node <-- task_prolog()
 """
@@ -105,16 +105,16 @@ class AllocationGpus:
         self._own_prolog = environment.get("SLURM_TASK_PROLOG", "")
         self._unset = [name for name in _NOT_PER_NODE if environment.get(name)]
 
-    def found(self, reported: Sequence[Gpu]) -> Gpus:
+    def found(self, reported: Mapping[str, Any]) -> Gpus:
         """Return the GPUs of a node whose agent has reported these.
 
         Where Slurm tells of none in all the allocation, those hold that the user's program has named in its own
         environment, for all nodes.
         """
-        gpus = Gpus(reported or self._declared)
-        for gpu in reported or self._declared:
-            self._variables.update({name: HIDES_ALL.get(name, "") for name in gpu})
-        return gpus
+        usable = reported["usable"] if reported["variables"] else self._declared
+        names = reported["variables"] or [name for gpu in self._declared for name in gpu]
+        self._variables.update({name: HIDES_ALL.get(name, "") for name in names})
+        return Gpus(usable)
 
     def step_options(self, node: str) -> List[str]:
         """Return the options with which a step of ``srun`` on `node` alone has all the GPUs of the node."""
