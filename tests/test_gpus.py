@@ -23,7 +23,7 @@ CUDA, ROCR, HIP, ORDINAL = VARIABLES = gpu_variables.VARIABLES[:4]
         ({CUDA: "0,1"}, [{CUDA: "0"}, {CUDA: "1"}]),
         ({CUDA: "GPU-8932f937, MIG-GPU-1/2/0"}, [{CUDA: "GPU-8932f937"}, {CUDA: "MIG-GPU-1/2/0"}]),
         ({"ZE_AFFINITY_MASK": "0.1,1.0"}, [{"ZE_AFFINITY_MASK": "0.1"}, {"ZE_AFFINITY_MASK": "1.0"}]),
-        ({CUDA: "0,1", "SLURM_STEP_GPUS": "2,3"}, [{CUDA: "0", "SLURM_STEP_GPUS": "2"}, {CUDA: "1", "SLURM_STEP_GPUS": "3"}]),
+        ({CUDA: "0,1", "SLURM_STEP_GPUS": "2,3"}, [{CUDA: str(n), "SLURM_STEP_GPUS": str(n + 2)} for n in (0, 1)]),
         ({CUDA: "0", "ZE_AFFINITY_MASK": "0,1"}, [{CUDA: "0"}]),
     ],
 )  # fmt: skip
