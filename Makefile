@@ -35,7 +35,8 @@ notebook: $(VENV)/installed-examples $(VENV)/installed-notebook  ## execute the 
 	$(BIN)/jupyter-execute --inplace run/notebook/isotherms.ipynb
 	cp run/notebook/isotherms.ipynb examples/lennard_jones/
 
-lint: $(VENV)/installed-lint  ## check style and types; needs Python 3.10
+# mypy reads the types of what the tests install too
+lint: $(VENV)/installed-test $(VENV)/installed-lint  ## check style and types; needs Python 3.10
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

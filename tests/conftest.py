@@ -16,7 +16,8 @@ from pathlib import Path
 import processes
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api import QCGPJExecutor
 from qcg.pilotjob.executor_api._client.sweeping import STARTER
@@ -33,7 +34,20 @@ settings.register_profile("the same examples", derandomize=True)
 settings.load_profile("the same examples")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Three tests a core at a time: most of them wait, for managers and for jobs."""
+    return 3 * len(os.sched_getaffinity(0))
+
+
+@given(st.none())
+def use_hypothesis(nothing):
+    """Have Hypothesis make the random numbers that it keeps."""
+
+
 def pytest_collection_finish():
+    # When it makes them, Hypothesis looks for who refers to them, and warns of nobody: what is frozen is not looked
+    # through, and that may be all.
+    use_hypothesis()
     gc.collect()
     gc.freeze()  # modules and the like stay: looking through them after every test would take a tenth of all the time
 
@@ -117,6 +131,15 @@ def executor(tmp_path):
     """An executor on four cores in the test's directory."""
     made = QCGPJExecutor(wd=tmp_path, resources="4")
     yield made
+    made.__exit__(KeyboardInterrupt, None, None)  # what a failed test left running must not be waited for
+
+
+@pytest.fixture(scope="module")
+def shared(temporary_directory, tmp_path_factory):
+    """An executor of four cores and its directory, for all tests of a file that need no manager of their own."""
+    directory = tmp_path_factory.mktemp("shared")
+    made = QCGPJExecutor(wd=directory, resources="4")
+    yield made, directory
     made.__exit__(KeyboardInterrupt, None, None)  # what a failed test left running must not be waited for
 
 

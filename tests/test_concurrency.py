@@ -63,6 +63,16 @@ def test_submit_from_an_asyncio_program(executor):
     assert asyncio.run(main()) == [{f"a{n}": "SUCCEED"} for n in range(50)]
 
 
+def test_what_an_asyncio_program_does_with_a_result_changes_no_state(executor):
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+
+    async def main():
+        (await asyncio.wrap_future(future)).clear()
+
+    asyncio.run(main())
+    assert future.result() == future.status() == {"a": "SUCCEED"}
+
+
 def test_no_thread_and_no_process_per_future(executor, jobs_of):
     manager = psutil.Process(executor._connection.dispatcher.link.process.pid)
     threads = threading.active_count()

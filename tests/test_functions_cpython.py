@@ -10,6 +10,7 @@ import unittest
 from concurrent import futures
 
 import pytest
+from file_event import FileEvent
 
 from qcg.pilotjob.executor_api import QCGPJExecutor
 
@@ -43,6 +44,7 @@ class PoolMixin:
     worker_count = 5
     executor_type = Pool
     ctx = "fork"  # some tests ask for it
+    events = 0
 
     @pytest.fixture(autouse=True)
     def directory(self, tmp_path):
@@ -65,6 +67,10 @@ class PoolMixin:
 
     def get_context(self):
         return None
+
+    def create_event(self):  # asked for from Python 3.14 on
+        self.events += 1
+        return FileEvent(self.tmp_path / f"event{self.events}")
 
 
 def _find(name, part):

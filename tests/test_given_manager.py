@@ -8,12 +8,14 @@ from qcg.pilotjob.executor_api import BasicTemplate, InvalidOption, QCGPJExecuto
 
 # The core's LocalManager forks, and is deprecated in the words of Python 3.12; so each of these is a program.
 HEAD = r"""
-    import os, re, sys, time
+    import asyncio, os, re, sys, time
     from concurrent.futures import as_completed, CancelledError
     from pathlib import Path
     from qcg.pilotjob.api.job import Jobs
     from qcg.pilotjob.api.manager import LocalManager, Manager
     from qcg.pilotjob.executor_api import *
+    # The core asks for the loop of its forked process, and from Python 3.14 on there is one only if somebody sets it.
+    os.register_at_fork(after_in_child=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
     local = LocalManager(["--nodes", "2", "--wd", "."], {"wdir": "."})
     def launched(name):  # returns its process id; the bare core loses a cancel that comes before it knows that
         while True:

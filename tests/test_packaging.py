@@ -38,14 +38,19 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def environment(tmp_path):
-    """A fresh environment that sees this one's packages beside its own: the core, but not this package."""
+    """A fresh environment that holds what this package requires and is built with, as the lock has it."""
     python = tmp_path / "venv" / "bin" / "python"
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    pip(python, "install", "--quiet", "--require-hashes", "-r", ROOT / "requirements" / "base.txt", cwd=tmp_path)
     return python
 
 
+def pip(python, *arguments, cwd):
+    run(sys.executable, "-m", "pip", "--python", python, *arguments, cwd=cwd)
+
+
 def install(python, *what, cwd):
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *what, cwd=cwd)
+    pip(python, "install", "--quiet", "--no-deps", "--no-build-isolation", *what, cwd=cwd)
 
 
 def test_the_wheel_holds_the_package_and_leaves_the_cores_namespace_alone(built):
@@ -60,8 +65,9 @@ def test_the_wheel_holds_the_package_and_leaves_the_cores_namespace_alone(built)
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
 def test_it_takes_the_place_of_the_released_package(built, environment, tmp_path, kind):
-    install(environment, "qcg-pilotjob-executor-api==0.14.2", "qcg-pilotjob==0.14.2", cwd=tmp_path)
+    install(environment, "qcg-pilotjob-executor-api==0.14.2", cwd=tmp_path)
     install(environment, *(["-e", ROOT] if kind == "editable" else [built[kind]]), cwd=tmp_path)
+    pip(environment, "check", cwd=tmp_path)  # what it requires has been installed beside it
     version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
     assert run(environment, "-c", FIRST, cwd=tmp_path) == f"{version} {{'a': 'SUCCEED'}}\n"
     site = Path(

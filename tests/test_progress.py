@@ -22,7 +22,7 @@ pytest.importorskip("tqdm")
 needs_psij = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
 HEAD = """
-import os, signal, sys, time
+import os, signal, sys, time, warnings
 from qcg.pilotjob.executor_api import *
 
 def job(executor, name, script="true", **more):
@@ -237,6 +237,7 @@ def test_a_forked_child_shows_nothing(in_terminal, tmp_path):
         with QCGPJExecutor(resources=1, progress=True) as executor:
             job(executor, "a", until("forked"))
             wait_for("shown")
+            warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, of threads and forks
             if os.fork() == 0:
                 os.dup2(os.open("child", os.O_CREAT | os.O_WRONLY), 2)
                 executor._connection._progress._bar.refresh()

@@ -46,14 +46,15 @@ def a_future(*names):
 
 
 @pytest.fixture
-def arguments_of(executor, tmp_path):
+def arguments_of(shared):
     """Run a job from a template and return the arguments that its process got; the template's program is `printf`."""
+    executor, directory = shared
 
     def run(template, *dictionaries, **parameters):
         out = uuid.uuid4().hex
         future = executor.submit(template, {"name": out, "exec": PRINTF, "stdout": out}, *dictionaries, **parameters)
         assert future.result(timeout=30) == {out: "SUCCEED"}
-        return (tmp_path / out).read_bytes().decode().split("\0")[:-1]
+        return (directory / out).read_bytes().decode().split("\0")[:-1]
 
     return run
 
@@ -93,7 +94,8 @@ class TestParameters:
         arguments_of(printing('"${value}"'), given, value="b")
         assert given == {"value": ["a"]}
 
-    def test_anything_else_than_a_dictionary_is_a_type_error(self, executor):
+    def test_anything_else_than_a_dictionary_is_a_type_error(self, shared):
+        executor, _ = shared
         with pytest.raises(TypeError, match="takes dictionaries of parameters"):
             executor.submit(BasicTemplate, "name")
 
@@ -127,7 +129,8 @@ class TestMissing:
         assert isinstance(caught.value, MissingParameter)
         assert "give absent=... to submit(), or a default in the template" in str(caught.value)
 
-    def test_from_submit(self, executor):
+    def test_from_submit(self, shared):
+        executor, _ = shared
         with pytest.raises(KeyError, match="exec"):
             executor.submit(BasicTemplate, name="a")
 

@@ -9,7 +9,7 @@ def test_little_stands_before_the_start_of_the_manager_process(run_script):
     """What takes long to import is imported while that process starts."""
     run_script(
         """
-        import subprocess, sys
+        import concurrent.futures, subprocess, sys  # its classes are derived from; what it imports is Python's
         at_first = set(sys.modules)
         from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
 

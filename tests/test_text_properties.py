@@ -56,7 +56,7 @@ with_manager = settings(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def names():
     """Names of jobs, each new."""
     return (f"job-{number}" for number in itertools.count())
@@ -68,9 +68,10 @@ def succeeded(future):
 
 @with_manager
 @given(st.lists(texts, min_size=1, max_size=20))
-def test_arguments_in_a_list(executor, tmp_path, names, arguments):
+def test_arguments_in_a_list(shared, names, arguments):
+    executor, there = shared
     assert succeeded(executor.submit(BasicTemplate, name=next(names), exec=PRINTF, args=["%s\\0", *arguments]))
-    assert (tmp_path / "stdout").read_bytes() == b"".join(text.encode() + b"\0" for text in arguments)
+    assert (there / "stdout").read_bytes() == b"".join(text.encode() + b"\0" for text in arguments)
 
 
 QUOTED = """
@@ -90,20 +91,22 @@ QUOTED = """
 @given(texts, texts)
 @example("'", '"')
 @example("${it", "}")
-def test_arguments_in_quotes_of_both_kinds(executor, tmp_path, names, double, single):
+def test_arguments_in_quotes_of_both_kinds(shared, names, double, single):
+    executor, there = shared
     future = executor.submit(lambda: QUOTED, name=next(names), exec=PRINTF, double=double, single=single)
     assert succeeded(future)
     expected = [double, single, f"<${{it}} it's {double}>", f'<"{single}{double}">']
-    assert (tmp_path / "out").read_bytes() == b"".join(text.encode() + b"\0" for text in expected)
+    assert (there / "out").read_bytes() == b"".join(text.encode() + b"\0" for text in expected)
 
 
 @with_manager
 @given(st.lists(texts, min_size=1, max_size=10))
-def test_environment(executor, tmp_path, names, values):
+def test_environment(shared, names, values):
+    executor, there = shared
     environment = {f"V{number}": value for number, value in enumerate(values)}
     template = '{"name": "${name}", "execution": {"exec": "env", "args": ["-0"], "env": ${env}, "stdout": "out"}}'
     assert succeeded(executor.submit(lambda: template, name=next(names), env=environment))
-    seen = (tmp_path / "out").read_bytes().split(b"\0")
+    seen = (there / "out").read_bytes().split(b"\0")
     assert {line for line in seen if re.match(rb"V\d+=", line)} == {
         f"{key}={value}".encode() for key, value in environment.items()
     }
@@ -111,42 +114,45 @@ def test_environment(executor, tmp_path, names, values):
 
 @with_manager
 @given(file_names, file_names)
-def test_the_path_of_the_program(executor, tmp_path, names, directory, file):
+def test_the_path_of_the_program(shared, names, directory, file):
+    executor, there = shared
     # the program, a script, is told the path by which it was started
-    program = tmp_path / "program"
+    program = there / "program"
     if not program.exists():
         program.write_text('#!/bin/sh\nprintf %s "$0"\n')
         program.chmod(0o755)
-    bin_directory = tmp_path / "bin" / directory
+    bin_directory = there / "bin" / directory
     bin_directory.mkdir(parents=True, exist_ok=True)
     path = bin_directory / file
     if not path.is_symlink():
         path.symlink_to(program)
     assert succeeded(executor.submit(BasicTemplate, name=next(names), exec=str(path)))
-    assert (tmp_path / "stdout").read_bytes() == str(path).encode()
+    assert (there / "stdout").read_bytes() == str(path).encode()
 
 
 @with_manager
 @given(st.tuples(file_names, file_names), texts)
-def test_names_of_files(executor, tmp_path, names, path, text):
+def test_names_of_files(shared, names, path, text):
+    executor, there = shared
     (directory, file), name = path, next(names)
     template = """{"name": "${name}", "execution": {"exec": "${exec}", "args": ["%s", "${text}"], "wd": "${wd}",
                    "stdout": "${stdout}"}}"""
     wd = f"{name}/{directory}"
     future = executor.submit(lambda: template, name=name, exec=PRINTF, text=text, wd=wd, stdout=file)
     assert succeeded(future)
-    assert [path.name for path in (tmp_path / name).iterdir()] == [directory]
-    assert [path.name for path in (tmp_path / name / directory).iterdir()] == [file]
-    assert (tmp_path / name / directory / file).read_bytes() == text.encode()
+    assert [path.name for path in (there / name).iterdir()] == [directory]
+    assert [path.name for path in (there / name / directory).iterdir()] == [file]
+    assert (there / name / directory / file).read_bytes() == text.encode()
 
 
 @with_manager
 @given(st.lists(texts, min_size=1, max_size=10))
-def test_scripts(executor, tmp_path, names, documents):
+def test_scripts(shared, names, documents):
+    executor, there = shared
     script = "".join(f"cat <<'END OF TEXT'\n{text}\nEND OF TEXT\nprintf '\\0'\n" for text in documents)
     name = next(names)
     assert succeeded(executor.submit(ScriptTemplate, name=name, script=script))
-    assert (tmp_path / f"{name}.out").read_bytes() == b"".join(text.encode() + b"\n\0" for text in documents)
+    assert (there / f"{name}.out").read_bytes() == b"".join(text.encode() + b"\n\0" for text in documents)
 
 
 # ---- without a manager: whatever the text, the rest of the description stays as it is

@@ -212,6 +212,7 @@ def test_an_executor_that_ends_while_the_interpreter_looks_after_all_does_not_st
 # ---- forks and signals
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # it is what is tested
 def test_a_fork_while_another_thread_is_about_to_wait_ends(executor):
     dispatcher = executor._connection.dispatcher
     with dispatcher._ended._cond:  # as a thread has it that begins to wait

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -17,9 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "lib"))  # as a command, and for the benchmarks
+import slurm_cgroups
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -36,17 +41,17 @@ AuthType=auth/munge
 AuthInfo=socket={directory}/munge.sock
 CredType=cred/munge
 MpiDefault=none
-# cgroups need a host that lets us manage them
-ProctrackType=proctrack/pgid
+ProctrackType=proctrack/{proctrack}
 TaskPlugin={task_plugin}
 SwitchType=switch/none
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 ReturnToService=2
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters={consumable}
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=10000
+# heterogeneous jobs are started by backfill alone, which else looks twice a minute
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=10000,bf_interval=1,bf_hetjob_immediate
 MailProg=/bin/true
 SlurmdTimeout=10
 # a manager that gets SIGTERM ends in peace within this time, on a busy machine too
@@ -63,6 +68,8 @@ AccountingStorageType=accounting_storage/none
 JobRequeue=0
 JobCompType=jobcomp/none
 JobAcctGatherType=jobacct_gather/none
+GresTypes=gpu
+{memory}
 {nodes}
 PartitionName=p Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 PartitionName=debug Nodes=ALL MaxTime=INFINITE State=UP OverSubscribe=NO
@@ -72,15 +79,23 @@ EnforcePartLimits=ALL
 """
 
 
-def why_not() -> str:
-    """Return why no cluster can be brought up here; nothing when it can."""
+# A range for local use: no driver answers there, and Slurm looks at their numbers only. Each device needs its own,
+# or the device cgroup could not tell one from the other.
+_GPU_MAJOR = 240
+_GPUS_AT_MOST = 16  # a node
+
+
+def why_not(cgroups: bool = False) -> str:
+    """Return why no cluster, or none with cgroups, can be brought up here; nothing when it can."""
     missing = [program for program in _PROGRAMS if _program(program) is None]
     if missing:
         return f"no {', '.join(missing)} here; Debian has them in slurm-wlm, slurm-client and munge"
     if os.geteuid() != 0:
         return "only root can give each node a host name of its own"
     probe = subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True, text=True, check=False)
-    return f"namespaces cannot be made here: {probe.stderr.strip()}" if probe.returncode else ""
+    if probe.returncode:
+        return f"namespaces cannot be made here: {probe.stderr.strip()}"
+    return slurm_cgroups.why_not() if cgroups else ""
 
 
 class ClusterError(Exception):
@@ -90,15 +105,33 @@ class ClusterError(Exception):
 class Cluster:
     """A controller and `nodes` nodes named n1, n2 and so on, all of them processes of this machine.
 
-    `gpus` says how many GPUs a node has; they are devices like /dev/null.
+    Nodes have `cpus` CPUs each, or those of a dict of their names. Jobs can share a node, and then have CPUs that do
+    not begin at 0. With more CPUs than the machine has, nothing is bound to any.
+    With `cgroups` all steps are in control groups, which confine them to the CPUs (and memory, and GPUs) that they were
+    given; it needs nodes with no more CPUs than the machine has. `gpus` has the number of (empty) GPUs by node.
+    `memory` is the MiB of each node, which jobs then have to share: each CPU has its part of it.
+    `settings` are written into slurm.conf in place of what is there.
     """
 
-    def __init__(self, nodes: int = 2, cpus: int = 2, gpus: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: int = 2,
+        cpus: int | Mapping[str, int] = 2,
+        *,
+        cgroups: bool = False,
+        gpus: Mapping[str, int] | None = None,
+        memory: int = 0,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
-        self.cpus = cpus
-        self.gpus = gpus or {}
+        self.cpus = {name: cpus if isinstance(cpus, int) else cpus.get(name, 2) for name in self.node_names}
+        self.gpus = dict(gpus or {})
+        self.memory = memory
+        self.settings = dict(settings or {})
         self.directory = _make_directory()
+        self.cgroup = f"qcgpj-{self.directory.name}" if cgroups else ""
         self._claims: list[socket.socket] = []
+        self._others: set[str] = set()
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SALLOC_"))},
             "SLURM_CONF": str(self.directory / "slurm.conf"),
@@ -130,6 +163,7 @@ class Cluster:
     def stop(self) -> None:
         """End all jobs and daemons, and remove the directory."""
         with contextlib.suppress(subprocess.SubprocessError):
+            self._others.clear()
             self.cancel_jobs()
         # the nodes go before the controller, which they would look for, and that before munged, which it needs
         for pattern in ("slurmd.*.pid", "slurmctld.pid", "munge.pid"):
@@ -141,9 +175,16 @@ class Cluster:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()  # one whose slurmd has gone waits for it without end, and ignores SIGTERM
             time.sleep(0.01)
+        if self.cgroup:
+            slurm_cgroups.remove(self.cgroup)
         for claim in self._claims:
             claim.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def left(self) -> list[str]:
+        """Return what is there of a cluster that has been stopped, which should be nothing."""
+        groups = slurm_cgroups.groups(self.cgroup) if self.cgroup else []
+        return [*map(str, self.step_daemons()), *map(str, groups)]
 
     def step_daemons(self) -> list[psutil.Process]:
         """Return the daemons of single steps: there should be one a node and step while a step runs."""
@@ -157,7 +198,7 @@ class Cluster:
         return [process for process in found if _lives(process.pid)]
 
     def cancel_jobs(self) -> None:
-        """Revoke all allocations; return when none is left, or after STOP_SECONDS: who has to know asks `jobs`."""
+        """Revoke the allocations of `jobs`; return when none is left, or after STOP_SECONDS: ask `jobs` then."""
         if not (self.directory / "slurmctld.pid").exists():
             return
         end = time.monotonic() + STOP_SECONDS
@@ -170,8 +211,24 @@ class Cluster:
             time.sleep(0.05)
 
     def jobs(self) -> list[str]:
-        """Return the ids of the allocations that are not all over."""
-        return self._run(["squeue", "-h", "-o", "%A"]).split()
+        """Return the ids of the allocations that are not all over, but for those of `start_other_job`."""
+        return [job for job in self._run(["squeue", "-h", "-o", "%A"]).split() if job not in self._others]
+
+    def start_other_job(self, *options: str) -> str:
+        """Start a job of somebody else with these options of sbatch, who waits until it is cancelled; return its id."""
+        job = self._run(["sbatch", "--parsable", "-o", "/dev/null", *options, "--wrap", "exec sleep infinity"]).strip()
+        self._others.add(job)
+        end = time.monotonic() + START_SECONDS
+        while (state := self._run(["squeue", "-h", "-j", job, "-o", "%T"]).strip()) != "RUNNING":
+            if time.monotonic() > end:
+                raise ClusterError(f"job {job} of options {options} is {state or 'over'}")
+            time.sleep(0.02)
+        return job
+
+    def cancel_other_jobs(self) -> None:
+        """Revoke the allocations of `start_other_job`."""
+        self._others.clear()
+        self.cancel_jobs()
 
     def _write_files(self) -> None:
         (self.directory / "state").mkdir()
@@ -179,35 +236,51 @@ class Cluster:
         for name in self.node_names:
             (self.directory / f"spool.{name}").mkdir()
             (self.directory / f"tmp.{name}").mkdir()
-        lines = [
-            f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus} State=UNKNOWN"
-            + (f" Gres=gpu:{self.gpus[name]}" if name in self.gpus else "")
-            for name, port in zip(self.node_names, ports[1:])
-        ]
         # processors that the machine does not have cannot be bound to
-        enough = len(os.sched_getaffinity(0)) >= self.cpus
-        if self.gpus:
-            lines.append("GresTypes=gpu")
-            self._make_gpus()
+        enough = len(os.sched_getaffinity(0)) >= max(self.cpus.values())
+        if self.cgroup and not enough:
+            raise ClusterError(f"with cgroups no node can have more CPUs than this machine: {self.cpus}")
+        affinity = "task/affinity" if enough else "task/none"
         conf = _CONF.format(
             host=socket.gethostname().partition(".")[0],
             controller_port=ports[0],
             directory=self.directory,
-            task_plugin="task/affinity" if enough else "task/none",
-            nodes="\n".join(lines),
+            proctrack="cgroup" if self.cgroup else "pgid",
+            task_plugin="task/affinity,task/cgroup" if self.cgroup else affinity,
+            consumable="CR_CPU_Memory" if self.memory else "CR_CPU",
+            # else each job takes all memory, and none can share a node with it
+            memory=f"DefMemPerCPU={self.memory // max(self.cpus.values())}" if self.memory else "",
+            nodes="\n".join(map(self._node_line, self.node_names, ports[1:])),
         )
+        for name, value in self.settings.items():
+            line = f"{name}={value}"
+            conf, found = re.subn(rf"(?m)^{re.escape(name)}=.*$", lambda _, line=line: line, conf)
+            conf += "" if found else f"{line}\n"
         (self.directory / "slurm.conf").write_text(conf)
+        if self.cgroup:
+            limits = {"devices": "yes" if self.gpus else "no", "memory": "yes" if self.memory else "no"}
+            (self.directory / "cgroup.conf").write_text(slurm_cgroups.CONF.format(**limits))
+            slurm_cgroups.make(self.cgroup)
+        self._make_gpus()
         aliases = " ".join(self.node_names)
         (self.directory / "hosts").write_text(f"127.0.0.1 {aliases}\n{Path('/etc/hosts').read_text()}")
 
+    def _node_line(self, name: str, port: int) -> str:
+        line = f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus[name]}"
+        if self.memory:
+            line += f" RealMemory={self.memory}"
+        if self.gpus.get(name):
+            line += f" Gres=gpu:{self.gpus[name]}"
+        return f"{line} State=UNKNOWN"
+
     def _make_gpus(self) -> None:
-        found = []
-        for name, count in self.gpus.items():
-            devices = [self.directory / f"{name}.gpu{number}" for number in range(count)]
-            for device in devices:
-                os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-            found += [f"NodeName={name} Name=gpu File={device}\n" for device in devices]
-        (self.directory / "gres.conf").write_text("".join(found))
+        lines = ["AutoDetect=off"]
+        for index, (name, count) in enumerate(self.gpus.items()):
+            for number in range(count):
+                device = os.makedev(_GPU_MAJOR, index * _GPUS_AT_MOST + number)
+                os.mknod(self.directory / f"gpu.{name}.{number}", stat.S_IFCHR | 0o666, device)
+            lines.append(f"NodeName={name} Name=gpu File={self.directory}/gpu.{name}.[0-{count - 1}]")
+        (self.directory / "gres.conf").write_text("\n".join(lines) + "\n")
 
     def _claim_port(self) -> int:
         """Return a port that is free, and no other cluster's, which may not listen there yet, until this one stops.
@@ -241,7 +314,11 @@ class Cluster:
     def _start_node(self, name: str) -> None:
         # a host name is what tells one slurmd and its jobs from the other, and /etc/hosts must know it
         script = 'mount --bind "$1" /etc/hosts && hostname "$2" && exec slurmd -N "$2" -b'
-        self._run(["unshare", "--uts", "--mount", "sh", "-c", script, "sh", str(self.directory / "hosts"), name])
+        namespaces = ["unshare", "--uts", "--mount"]
+        if self.cgroup:
+            script = slurm_cgroups.MOUNT + script
+            namespaces = ["sh", "-c", slurm_cgroups.ENTER, "sh", self.cgroup, *namespaces, "--cgroup"]
+        self._run([*namespaces, "sh", "-c", script, "sh", str(self.directory / "hosts"), name])
 
     def _run(self, command: list[str]) -> str:
         # the daemons keep their standard streams for a moment: a pipe would be waited for, a file is not
@@ -308,21 +385,38 @@ def _lives(pid: int) -> bool:
     return "\nState:\tZ" not in status  # whoever has to collect it may take a moment
 
 
+def _by_node(text: str) -> dict[str, int]:
+    """Read ``n1=2,n2=4``."""
+    pairs = (part.partition("=") for part in text.split(","))
+    return {name: int(number) for name, _, number in pairs}
+
+
 def main() -> None:
     """Keep a cluster up until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description="Bring up a Slurm cluster on this machine until Ctrl-C.")
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--cpus", type=int, default=2, help="of each node")
+    parser.add_argument("--cpus", default="2", help="of each node, or as n1=1,n2=2")
+    parser.add_argument("--cgroups", action="store_true", help="confine jobs to what they were given (needs cgroup v1)")
+    parser.add_argument("--gpus", type=_by_node, metavar="n1=2,n2=4", help="of nodes")
+    parser.add_argument("--memory", type=int, default=0, help="MiB of each node, shared out among jobs")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for slurm.conf")
     arguments = parser.parse_args()
-    reason = why_not()
+    reason = why_not(arguments.cgroups)
     if reason:
         sys.exit(reason)
-    cluster = Cluster(arguments.nodes, arguments.cpus)
+    cluster = Cluster(
+        arguments.nodes,
+        int(arguments.cpus) if arguments.cpus.isdigit() else _by_node(arguments.cpus),
+        cgroups=arguments.cgroups,
+        gpus=arguments.gpus,
+        memory=arguments.memory,
+        settings={name: value for name, _, value in (setting.partition("=") for setting in arguments.set)},
+    )
     # SIGTERM must take the cluster down too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         cluster.start()
-        print(f"nodes {', '.join(cluster.node_names)} with {arguments.cpus} CPUs each; in another shell:")
+        print(f"CPUs of nodes: {', '.join(f'{name} {cpus}' for name, cpus in cluster.cpus.items())}; in another shell:")
         print(f"  export SLURM_CONF={cluster.environment['SLURM_CONF']}")
         print(f"  salloc -N{arguments.nodes} --exclusive timeout -k 5 60 python script.py")
         print(f"logs: {cluster.directory}/*.log; Ctrl-C ends it", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import importlib.util
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 _MARK = "QCGPJ_TEST_RUN"
 _FIRST = f"import sys; sys.path.append({str(Path(processes.__file__).parent)!r})\n"  # for the module `processes`
+_BOTH = ("-N2", "--exclusive")
 _LEFT_SECONDS = 30.0  # a step that has to be ended takes Slurm KillWait seconds and a little more
 
 _MPI_PROGRAM = r"""
@@ -59,14 +61,52 @@ def cluster_module():
     return module
 
 
-@pytest.fixture(scope="module")
-def cluster(cluster_module, temporary_directory):
-    """A cluster of two nodes with two CPUs each."""
-    made = cluster_module.Cluster()
+def _running(made):
     made.start()
     yield made
     made.stop()
-    assert made.step_daemons() == []
+    assert made.left() == []
+
+
+@pytest.fixture(scope="module")
+def cluster(cluster_module, temporary_directory):
+    """A cluster of two nodes with two CPUs each."""
+    yield from _running(cluster_module.Cluster())
+
+
+@pytest.fixture(scope="session")
+def cgroup_cluster(cluster_module, temporary_directory):
+    """The same with control groups: what runs is confined to its CPUs, and its part of a node's 4000 MiB of memory."""
+    reason = cluster_module.why_not(cgroups=True)
+    if reason:
+        pytest.skip(f"no Slurm cluster with cgroups: {reason}")
+    yield from _running(cluster_module.Cluster(cgroups=True, memory=4000))
+
+
+@pytest.fixture(scope="session")
+def gpu_cluster(cluster_module, temporary_directory):
+    """A cluster of two nodes with two CPUs each, where n1 has two GPUs and n2 has four; no program can open them."""
+    yield from _running(cluster_module.Cluster(gpus={"n1": 2, "n2": 4}))
+
+
+@pytest.fixture
+def other_job():
+    """Start a job of somebody else in a cluster, with options of sbatch, that keeps what it is given until the end."""
+    clusters = []
+
+    def start(cluster, *options):
+        clusters.append(cluster)
+        return cluster.start_other_job(*options)
+
+    yield start
+    for cluster in clusters:
+        cluster.cancel_other_jobs()
+
+
+@pytest.fixture
+def allocation_of(tmp_path):
+    """Return what `in_allocation` is for an allocation of any cluster, with any options of salloc."""
+    return functools.partial(_runner, tmp_path=tmp_path)
 
 
 @pytest.fixture
@@ -75,17 +115,7 @@ def in_allocation(cluster, tmp_path):
 
     Whatever the source does, no process of it may be left a moment later, and the allocation must have ended.
     """
-    return _runner(cluster, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def gpu_cluster(cluster_module, temporary_directory):
-    """A cluster of two nodes with two CPUs each; the first has two GPUs, the second four."""
-    made = cluster_module.Cluster(gpus={"n1": 2, "n2": 4})
-    made.start()
-    yield made
-    made.stop()
-    assert made.step_daemons() == []
+    return _runner(cluster, *_BOTH, tmp_path=tmp_path)
 
 
 @pytest.fixture
@@ -93,7 +123,7 @@ def with_gpus(gpu_cluster, tmp_path):
     """Run Python source in an allocation of all GPUs, or of those that the options of salloc say."""
 
     def run(source, *arguments, options=("--gpus=6",), **more):
-        return _runner(gpu_cluster, tmp_path, *options)(source, *arguments, **more)
+        return _runner(gpu_cluster, *_BOTH, *options, tmp_path=tmp_path)(source, *arguments, **more)
 
     return run
 
@@ -102,10 +132,8 @@ def with_gpus(gpu_cluster, tmp_path):
 def in_allocation_of_its_own(cluster_module, temporary_directory, tmp_path):
     """The same in a cluster that the source may break; the allocation outlives its nodes."""
     made = cluster_module.Cluster()
-    made.start()
-    yield _runner(made, tmp_path, "--no-kill")
-    made.stop()
-    assert made.step_daemons() == []
+    for running in _running(made):
+        yield _runner(running, *_BOTH, "--no-kill", tmp_path=tmp_path)
 
 
 @pytest.fixture
@@ -130,7 +158,7 @@ def outside(cluster, monkeypatch):
             processes.kill(process)
 
 
-def _runner(cluster, tmp_path, *options):
+def _runner(cluster, *options, tmp_path):
     def run(source, *arguments, limit=40, check=True, env=None, umask=-1):
         mark = uuid.uuid4().hex
         # the inner limit ends the program, which salloc would leave behind; the outer one ends a salloc that hangs
@@ -138,7 +166,7 @@ def _runner(cluster, tmp_path, *options):
         command = [sys.executable, "-c", _FIRST + textwrap.dedent(source), *map(str, arguments)]
         try:
             completed = subprocess.run(
-                ["salloc", "-Q", "-N2", "--exclusive", *options, *limits, *command],
+                ["salloc", "-Q", *options, *limits, *command],
                 cwd=tmp_path,
                 env={**cluster.environment, **(env or {}), _MARK: mark},
                 umask=umask,

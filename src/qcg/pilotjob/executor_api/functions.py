@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from qcg.pilotjob.executor_api._buffered_map import buffered_map
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
@@ -78,26 +79,39 @@ class FunctionPool(Executor):
         *iterables: Iterable[Any],
         timeout: Optional[float] = None,
         chunksize: int = 1,
-        **options: Any,
+        buffersize: Optional[int] = None,
     ) -> Iterator[Any]:
         """Call ``fn`` with the items of the iterables, side by side; yield the values in order.
 
         Args:
             fn: the function.
-            iterables: of its arguments; they are read at once.
+            iterables: of its arguments; they are read at once, unless there is a `buffersize`.
             timeout: seconds from this call until a value has to be there.
             chunksize: how many calls go to a worker together: more of them take less time when each is short.
-            options: those that the running Python's ``Executor.map`` has beside these.
+            buffersize: how many calls, or groups of `chunksize` calls, may be submitted whose values were not yielded
+                yet: the iterables are read as the values are, and may have no end. The iterator keeps the pool then.
 
         Raises:
-            ValueError: `chunksize` is less than 1.
+            ValueError: `chunksize` or `buffersize` is less than 1.
+            TypeError: `buffersize` is no integer.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if chunksize == 1:
-            return super().map(fn, *iterables, timeout=timeout, **options)
-        chunks = super().map(partial(_call_all, fn), _chunks(iterables, chunksize), timeout=timeout, **options)
+            return self._map(fn, iterables, timeout, buffersize)
+        chunks = self._map(partial(_call_all, fn), [_chunks(iterables, chunksize)], timeout, buffersize)
         return itertools.chain.from_iterable(chunks)
+
+    def _map(
+        self,
+        fn: Callable[..., Any],
+        iterables: Sequence[Iterable[Any]],
+        timeout: Optional[float],
+        buffersize: Optional[int],
+    ) -> Iterator[Any]:
+        if buffersize is None:
+            return super().map(fn, *iterables, timeout=timeout)
+        return buffered_map(self, fn, iterables, timeout=timeout, buffersize=buffersize)
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -22,7 +22,7 @@ import weakref
 from concurrent.futures import Executor
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
 
 from qcg.pilotjob.executor_api._client import endings
 from qcg.pilotjob.executor_api._client.options import (
@@ -202,6 +202,38 @@ class QCGPJExecutor(Executor):
         future.
         """
         return self._connection.submit(fn, args, kwargs)
+
+    @override
+    def map(  # type: ignore[override]  # of dictionaries, as submit
+        self,
+        fn: TemplateLike,
+        *iterables: Iterable[Optional[Mapping[str, Any]]],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[Dict[str, str]]:
+        """Submit the template once for each dictionary of the iterables; yield the results in order.
+
+        Args:
+            fn: the template, as `submit` takes it.
+            iterables: of dictionaries of parameters. Each submission takes one of each; later ones beat earlier ones.
+                They are read at once, unless there is a `buffersize`.
+            timeout: seconds from this call until a result has to be there. At its end, and whenever the iterator is
+                left before its end, the jobs whose results were not yielded are cancelled.
+            chunksize: ignored; for code that gives it to other executors.
+            buffersize: how many submissions there may be whose results were not yielded yet: the iterables are read as
+                the results are, and may have no end. The iterator keeps the executor then.
+
+        Raises:
+            ValueError: `buffersize` is less than 1; or as `submit`.
+            TypeError: `buffersize` is no integer.
+        """
+        if buffersize is None:
+            return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)  # type: ignore[arg-type]
+        from qcg.pilotjob.executor_api._buffered_map import buffered_map
+
+        submissions: Any = fn
+        return buffered_map(self, submissions, iterables, timeout=timeout, buffersize=buffersize)
 
     def attach(self, *names: str) -> QCGPJFuture:
         """Return a future of jobs that the manager has already, by name: those of a run that is resumed, or another's.

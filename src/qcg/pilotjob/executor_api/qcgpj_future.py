@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.condition import Condition
 from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
@@ -181,6 +181,11 @@ class QCGPJFuture(Future[Dict[str, str]]):
     def _unfinished(self) -> List[str]:
         states = self._states or ()
         return [name for name in self.ids if name not in states]
+
+    def _get_snapshot(self) -> Tuple[bool, bool, Optional[Dict[str, str]], Optional[BaseException]]:
+        """Return all that asyncio's future of this one has to know, which asks so from Python 3.15 on."""
+        done, cancelled, result, error = super()._get_snapshot()  # type: ignore[misc]
+        return done, cancelled, None if result is None else dict(result), error  # as result: the states are ours
 
     def _too_late(self, timeout: Optional[float]) -> JobTimeout:
         waited = max(0.0, timeout or 0.0)  # map() asks with what is left of its time, which may be less than nothing

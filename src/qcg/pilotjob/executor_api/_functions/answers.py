@@ -13,10 +13,13 @@ import zmq
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Worker
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
+from qcg.pilotjob.executor_api._functions.tracebacks import said, shown
 from qcg.pilotjob.executor_api.call_errors import CallFailed, CallUnreadable, RemoteTraceback, WorkerDied
 from qcg.pilotjob.executor_api.errors import QCGPJError
 
 __all__ = ["death_of", "hello_in", "resolve"]
+
+_CAUSE: Any = BaseException.__dict__["__cause__"]
 
 
 def hello_in(message: List[bytes], token: str) -> Dict[str, Any]:
@@ -40,7 +43,7 @@ def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool)
     try:
         values = [messages.unpacked(answers[rank][2][1:]) for rank in (sorted(answers) if all_ranks else [0])]
     except BaseException as error:  # noqa: BLE001  # whatever the unpickling of somebody's class may raise
-        unreadable = CallUnreadable(f"what the function has returned cannot be unpickled here: {error!r}")
+        unreadable = CallUnreadable(f"what the function has returned cannot be unpickled here: {said(repr, error)}")
         unreadable.__cause__ = error
         future.set_exception(unreadable)
     else:
@@ -56,8 +59,16 @@ def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: Func
             error = messages.unpacked(frames)
     failure: BaseException
     failure = error if isinstance(error, BaseException) else CallFailed(f"{words['type']}: {words['text']}")
-    failure.__cause__ = RemoteTraceback(words["traceback"], future.stderr)
+    # as raise ... from does it: the class may have a way of its own to set attributes, or none when it is frozen
+    _CAUSE.__set__(failure, RemoteTraceback(shown(words), _stderr_of(future)))
     return failure
+
+
+def _stderr_of(future: FunctionFuture) -> str:
+    try:
+        return future.stderr
+    except OSError as error:  # somebody has removed the file
+        return f"not to be had: {error}"
 
 
 def death_of(worker: Worker, what: str) -> BaseException:

@@ -7,13 +7,13 @@ import mmap
 import os
 import pickle
 import struct
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Iterator, List, Sequence
 
 import zmq
 
 __all__ = [
     "BEGUN", "CALLS", "CONTROL", "DONE", "END", "FIGURES", "HELLO", "RAISED", "TAKEN_BACK", "TAKE_BACK", "WELCOME",
-    "Parcel", "cut", "joined", "packed", "raised", "unpacked", "use_cloudpickle",
+    "Parcel", "cut", "joined", "packed", "unpacked", "use_cloudpickle",
 ]  # fmt: skip
 
 # from a worker
@@ -39,9 +39,9 @@ def use_cloudpickle() -> None:
         ImportError: it is not installed.
     """
     global _dumps  # noqa: PLW0603  # it is imported once, when it is needed
-    import cloudpickle
+    from qcg.pilotjob.executor_api._functions import pickling
 
-    _dumps = cloudpickle.dumps
+    _dumps = pickling.dumps
 
 
 class Parcel:
@@ -124,11 +124,3 @@ def _memory_of(frame: "zmq.Frame") -> Any:
     with open(content[len(_REFERENCE) :].decode(), "rb") as file:
         # private: what the receiver changes is no concern of the sender's, who may have to send it again
         return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-
-
-def raised(error: BaseException) -> Dict[str, Any]:
-    """Return what can always be told of an exception, in words."""
-    import traceback
-
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return {"type": type(error).__name__, "text": str(error), "traceback": text}

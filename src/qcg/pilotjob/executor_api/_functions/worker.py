@@ -13,7 +13,8 @@ from typing import Any, Deque, Dict, List, Sequence, Tuple
 
 import zmq
 
-from qcg.pilotjob.executor_api._functions import messages
+from qcg.pilotjob.executor_api._functions import messages, pickling
+from qcg.pilotjob.executor_api._functions.tracebacks import said, told
 
 __all__ = ["main"]
 
@@ -117,9 +118,8 @@ class _Worker:
         began = time.perf_counter()
         kind, words, parcel = _answer(call, shared=self._shares_memory)
         seconds = time.perf_counter() - began
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, ValueError):  # the function has closed or replaced it
-                stream.flush()
+        for name in ("stdout", "stderr"):
+            _flush(name)
         before, self._written = self._written, _written()
         figures = messages.FIGURES.pack(seconds, before[0], self._written[0], before[1], self._written[1])
         self._hub.send_multipart([kind, figures, words, *parcel.frames], copy=False)
@@ -135,11 +135,22 @@ def _answer(call: Sequence["zmq.Frame"], *, shared: bool) -> Tuple[bytes, bytes,
         stage = "result"
         return messages.DONE, b"", messages.packed(result, shared=shared)
     except BaseException as error:  # noqa: BLE001  # also SystemExit: the call has ended, not the worker
-        words = json.dumps({"stage": stage, **messages.raised(error)}).encode()
+        words = json.dumps({"stage": stage, **told(error, pickling.received_files)}).encode()
         try:
             return messages.RAISED, words, messages.packed(error, shared=shared)
         except BaseException:  # noqa: BLE001  # it cannot be pickled, in whatever way: the words have to do
             return messages.RAISED, words, messages.Parcel()
+
+
+def _flush(name: str) -> None:
+    """Flush a standard stream, or what a function has left in its place; the call has its answer even if that fails."""
+    try:
+        getattr(sys, name).flush()
+    except (AttributeError, ValueError):
+        return  # the function has closed it, or has put something else there
+    except BaseException as error:  # noqa: BLE001  # a full disk, or the code of somebody's class
+        with contextlib.suppress(OSError):  # then there is nowhere to say it
+            os.write(2, f"sys.{name} could not be flushed: {said(repr, error)}\n".encode(errors="backslashreplace"))
 
 
 def _rank() -> int:
