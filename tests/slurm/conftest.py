@@ -123,7 +123,7 @@ def with_gpus(gpu_cluster, tmp_path):
     """Run Python source in an allocation of all GPUs, or of those that the options of salloc say."""
 
     def run(source, *arguments, options=("--gpus=6",), **more):
-        return _runner(gpu_cluster, *options, tmp_path=tmp_path)(source, *arguments, **more)
+        return _runner(gpu_cluster, *_BOTH, *options, tmp_path=tmp_path)(source, *arguments, **more)
 
     return run
 

@@ -214,7 +214,8 @@ def test_consumables_that_no_node_has_are_refused(in_allocation, kind):
     """,
         kind,
     )
-    assert completed.stdout == f"job 'g': resources: nodeCrs asks for 1 {kind} on a node; no node has more than 0\n"
+    amount = {"gpu": "1 GPU", "mem": "1 mem"}[kind]
+    assert completed.stdout == f"job 'g': resources: nodeCrs asks for {amount} on a node; no node has more than 0\n"
 
 
 def test_gpus_that_slurm_tells_of_are_given_to_jobs(in_allocation):
@@ -236,7 +237,7 @@ def test_gpus_that_slurm_tells_of_are_given_to_jobs(in_allocation):
             env={"CUDA_VISIBLE_DEVICES": "0,1"},
         )
     )
-    assert found == [["CUDA_VISIBLE_DEVICES=0,1"], []]
+    assert found == [["CUDA_VISIBLE_DEVICES=0,1"], ["CUDA_VISIBLE_DEVICES="]]
 
 
 def test_a_reserved_core_is_kept_from_jobs(in_allocation):

@@ -49,8 +49,12 @@ def print_csv(rows: Sequence[RunRow]) -> None:
     writer = csv.DictWriter(sys.stdout, list(RunRow.__annotations__), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        placed = ",".join(f"{node}[{':'.join(numbers)}]" for node, numbers in row["core_numbers"].items())
-        writer.writerow({**_plain(row), "nodes": ",".join(row["nodes"]), "core_numbers": placed})
+        placed = {"core_numbers": _by_node(row["core_numbers"]), "gpus": _by_node(row["gpus"])}
+        writer.writerow({**_plain(row), "nodes": ",".join(row["nodes"]), **placed})
+
+
+def _by_node(names: Dict[str, List[str]]) -> str:
+    return ",".join(f"{node}[{':'.join(of_node)}]" for node, of_node in names.items())
 
 
 def print_jsonl(rows: Sequence[RunRow]) -> None:

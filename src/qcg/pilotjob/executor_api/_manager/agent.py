@@ -12,9 +12,9 @@ there. The end of standard input means that the manager has gone, however it wen
 
 To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (kill what Slurm has started
 here for a job that another agent has started), each answered with ``{"did": id}``. From it: ``{"ready": {...}}`` first,
-with the cores (see `cores_here`); ``{"ended": id, "code": n}`` for each job, with ``"blames_node": true`` for one that
-has not started here and may elsewhere; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not
-report after that went with the node.
+with the cores (see `cores_here`) and the GPUs (see `gpus_here`); ``{"ended": id, "code": n}`` for each job, with
+``"blames_node": true`` for one that has not started here and may elsewhere; ``{"leaving": reason}`` before it ends its
+jobs by itself; what it does not report after that went with the node.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import socket
 import sys
 from typing import Any, Dict, Optional, Tuple
 
-from qcg.pilotjob.executor_api._manager.cores_here import CoresHere, find_cores
+from qcg.pilotjob.executor_api._manager.cores_here import find_cores
 from qcg.pilotjob.executor_api._manager.cpus import parse_cpus
 from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
-from qcg.pilotjob.executor_api._manager.gpu_variables import gpus_in
+from qcg.pilotjob.executor_api._manager.gpus_here import gpus_here
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
@@ -59,12 +59,13 @@ def main(orders: Dict[str, Any]) -> None:
     os.umask(orders["umask"])
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
     found = find_cores(**orders["granted"])
+    gpus = gpus_here(os.environ, found, orders["granted"])
     _fork_guarded(QCG_PM_ZMQ_ADDRESS=orders["address"], SLURMD_NODENAME=orders["name"])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what is blocked here would be blocked in every job
     starter = fork_starter(orders["env"], umask=orders["umask"])
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    NodeAgent(orders, found, loop, starter).run()
+    NodeAgent(orders, {**found.report, "gpus": gpus}, loop, starter).run()
     os._exit(0)
 
 
@@ -123,7 +124,7 @@ class NodeAgent:
     def __init__(
         self,
         orders: Dict[str, Any],
-        found: CoresHere,
+        found: Dict[str, Any],
         loop: asyncio.AbstractEventLoop,
         starter: Tuple[int, socket.socket],
     ) -> None:
@@ -142,7 +143,7 @@ class NodeAgent:
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
-        self._lines.send({"ready": {**self._found.report, "gpus": gpus_in(os.environ)}})
+        self._lines.send({"ready": self._found})
         try:
             self._loop.run_forever()
         finally:
@@ -168,7 +169,7 @@ class NodeAgent:
         name: str = order["name"]
         env: Dict[str, Optional[str]] = order["env"]
         command = self._measures.wrapped(order["command"], env, name)
-        cpus = frozenset(parse_cpus(",".join(order["cores"]))) if self._found.binds else frozenset()
+        cpus = frozenset(parse_cpus(",".join(order["cores"]))) if self._found["binds"] else frozenset()
 
         def started() -> None:
             self._lines.send({"did": job, "pid": child.pid}, _ANSWER_DELAY)

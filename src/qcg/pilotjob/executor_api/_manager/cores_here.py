@@ -14,7 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from qcg.pilotjob.executor_api._manager.cpus import cores_of, given_cpus, machine_cores, slots, usable_cpus
 
-__all__ = ["CoresHere", "find_cores"]
+__all__ = ["CoresHere", "claim", "find_cores"]
 
 _claims: List[socket.socket] = []  # held until this process ends
 
@@ -75,19 +75,19 @@ def find_cores(
     taken: List[str] = []
     for name in names:
         if len(claimed) < most:
-            (claimed if _claim(f"{place}-{name}") else taken).append(name)
+            (claimed if claim(f"{place}-{name}") else taken).append(name)
     return here._replace(names=claimed, taken=taken)
 
 
-def _claim(name: str) -> bool:
-    """Take a name in Linux's abstract namespace of sockets, and return whether it was free."""
-    claim = socket.socket(socket.AF_UNIX)
+def claim(name: str) -> bool:
+    """Take the name of a core, or of another thing, in Linux's abstract namespace of sockets; return if it was free."""
+    holder = socket.socket(socket.AF_UNIX)
     try:
-        claim.bind(f"\0qcgpj-core-{name}")
+        holder.bind(f"\0qcgpj-core-{name}")
     except OSError as error:
-        claim.close()
+        holder.close()
         if error.errno != errno.EADDRINUSE:
             raise
         return False
-    _claims.append(claim)
+    _claims.append(holder)
     return True

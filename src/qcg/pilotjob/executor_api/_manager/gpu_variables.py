@@ -23,7 +23,7 @@ VARIABLES = (
 )
 """All that may tell of GPUs; a GPU is called by its value in the first of those that its node has."""
 
-_NO_GPU = frozenset(("", "-1", "NoDevFiles", "none", "void"))
+_NO_GPU = frozenset(("", "-1", "9999", "NoDevFiles", "none", "void"))
 HIDES_ALL = {"HIP_VISIBLE_DEVICES": "-1", "GPU_DEVICE_ORDINAL": "-1", "ZE_AFFINITY_MASK": "9999"}
 """By variable, the value with which no GPU is seen; of those that are not here it is an empty one.
 

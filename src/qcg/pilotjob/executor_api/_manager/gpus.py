@@ -4,8 +4,8 @@
 
     agent                        manager
     -----                        -------
-    gpu_variables.gpus_in() ---> AllocationGpus.found() -> Gpus, among the node's consumables
-      {"ready": {"gpus": []}}                               | a job's part of them
+    gpus_here.gpus_here() ------> AllocationGpus.found() -> Gpus, among the node's consumables
+      {"ready": {"gpus": {}}}                               | a job's part of them
     first process of the job <-- AllocationGpus.job_environment()
     what srun starts on a node <-- task_prolog()
 """
@@ -20,10 +20,11 @@ from qcg.pilotjob.allocation import CRBindAllocation
 from qcg.pilotjob.resources import CRBind, CRType
 
 from qcg.pilotjob.executor_api._manager.gpu_variables import HIDES_ALL, PLACE, VARIABLES, Gpu, gpus_in
-from qcg.pilotjob.executor_api._manager.slurm import details_of_nodes
+from qcg.pilotjob.executor_api._manager.slurm import GrantedNode
 from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.validation import JOB_ID_VARIABLE
 
-__all__ = ["AllocationGpus", "Gpus", "agent_environment", "described", "gpus_of_nodes", "task_prolog"]
+__all__ = ["AllocationGpus", "Gpus", "agent_environment", "described", "task_prolog"]
 
 _REQUESTS = (
     "SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_SOCKET", "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK",
@@ -39,30 +40,6 @@ _FROM_SLURM = ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS")
 def agent_environment(environment: Mapping[str, str]) -> Dict[str, str]:
     """Return the environment in which ``srun`` starts an agent, so that all that tells of GPUs there is of its node."""
     return {name: value for name, value in environment.items() if name not in VARIABLES and name not in _REQUESTS}
-
-
-def gpus_of_nodes(environment: Mapping[str, str]) -> Dict[str, int]:
-    """Return how many GPUs each node of the allocation has, nothing when steps get those of their node unasked."""
-    if not any(environment.get(name) for name in _NOT_PER_NODE):
-        return {}
-    return {name: _count_in(node.get("GRES", "")) for name, node in details_of_nodes(environment).items()}
-
-
-def _count_in(gres: str) -> int:
-    """Return the number of GPUs in Slurm's ``gpu:a100:2(IDX:0-1),gpu:4(IDX:2-5),shard:8(...)``."""
-    counts = [part.partition("(")[0].split(":") for part in _split_outside_brackets(gres)]
-    return sum(int(words[-1]) for words in counts if words[0] == "gpu" and words[-1].isdigit())
-
-
-def _split_outside_brackets(text: str) -> List[str]:
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 class Gpus(CRBind):  # type: ignore[misc]  # the core is untyped
@@ -110,35 +87,43 @@ def described(allocation: Any) -> Dict[str, str]:
 class AllocationGpus:
     """What is known of the GPUs of all nodes, and what jobs see of them."""
 
-    def __init__(self, environment: Mapping[str, str], directory: str, *, by_slurm: bool) -> None:
-        """`environment` is that of the user's program; `by_slurm` says whether Slurm starts the agents."""
-        tells_itself = by_slurm and any(environment.get(name) for name in _FROM_SLURM)
+    def __init__(
+        self, environment: Mapping[str, str], directory: str, granted: Optional[Mapping[str, GrantedNode]]
+    ) -> None:
+        """`environment` is that of the user's program.
+
+        `granted` is what Slurm says of the nodes; None when Slurm does not start the agents, which then cannot tell of
+        GPUs.
+        """
+        tells_itself = granted is not None and any(environment.get(name) for name in _FROM_SLURM)
         self._declared = [] if tells_itself else gpus_in(environment)
-        self._counts = gpus_of_nodes(environment) if by_slurm else {}
+        # of what was asked for, a job of another executor, in which the program may run, has no variables
+        asks_by_number = JOB_ID_VARIABLE in environment or any(environment.get(name) for name in _NOT_PER_NODE)
+        self._granted: Mapping[str, GrantedNode] = (granted or {}) if asks_by_number else {}
         self._directory = Path(directory)
         self._variables: Dict[str, str] = {}  # with what no GPU is seen
         self._own_prolog = environment.get("SLURM_TASK_PROLOG", "")
         self._unset = [name for name in _NOT_PER_NODE if environment.get(name)]
 
-    def found(self, reported: Sequence[Gpu]) -> Gpus:
+    def found(self, reported: Mapping[str, Any]) -> Gpus:
         """Return the GPUs of a node whose agent has reported these.
 
         Where Slurm tells of none in all the allocation, those hold that the user's program has named in its own
         environment, for all nodes.
         """
-        gpus = Gpus(reported or self._declared)
-        for gpu in reported or self._declared:
-            self._variables.update({name: HIDES_ALL.get(name, "") for name in gpu})
-        return gpus
+        usable = reported["usable"] if reported["variables"] else self._declared
+        names = reported["variables"] or [name for gpu in self._declared for name in gpu]
+        self._variables.update({name: HIDES_ALL.get(name, "") for name in names})
+        return Gpus(usable)
 
     def step_options(self, node: str) -> List[str]:
         """Return the options with which a step of ``srun`` on `node` alone has all the GPUs of the node."""
-        if node not in self._counts:
+        granted = self._granted.get(node)
+        if granted is None:
             return []
-        others = [name for name, count in self._counts.items() if count != self._counts[node]]
         # Slurm compares what a step asks for with what the first node has that is not excluded
-        excluded = [f"--exclude={','.join(others)}"] if others else []
-        return [f"--gres=gpu:{self._counts[node]}" if self._counts[node] else "--gres=none", *excluded]
+        excluded = [f"--exclude={','.join(granted.unlike)}"] if granted.unlike else []
+        return [f"--gres=gpu:{granted.gpus}" if granted.gpus else "--gres=none", *excluded]
 
     def job_environment(
         self, parts: Sequence[Any], given: Optional[Mapping[str, str]], job: str
@@ -163,10 +148,11 @@ class AllocationGpus:
         return {**self._variables, **(part.node.crs[CRType.GPU].variables(names) if names else {})}
 
     def _for_steps(self) -> Dict[str, str]:
-        if not self._counts:
+        """Return what lets ``srun`` in a job have GPUs: the number that each node of the allocation has at least."""
+        if not self._granted:
             return {}
-        least = min(self._counts.values())
-        return {"SLURM_STEP_GRES": f"gpu:{least}" if least else "none"}
+        least = min(count for node in self._granted.values() for count in (node.gpus, *node.unlike.values()))
+        return {"SLURM_GPUS_PER_NODE": str(least)} if least else {"SLURM_STEP_GRES": "none"}
 
     def for_hydra(
         self, arguments: Sequence[str], parts: Sequence[Any], given: Optional[Mapping[str, str]]
@@ -192,16 +178,14 @@ def task_prolog(nodes: Mapping[str, Mapping[str, str]], own_prolog: str) -> str:
 
     Slurm itself gives to each step all GPUs that the allocation has on the node. Steps that a job starts run in its
     environment, and so do those with which ``mpirun`` starts its daemons on other nodes. Of what this program writes
-    to its standard output, Slurm takes the lines that begin with ``export``. The user's `own_prolog` comes after it.
+    to its standard output, Slurm takes the lines that begin with ``export``. The user's `own_prolog`, which may be that
+    of a job in which the user's program runs, comes before it: of two lines for a variable the last one counts.
     """
     same: Dict[str, List[str]] = {}
     for node, variables in nodes.items():
         exports = "\n".join(f"export {name}={value}" for name, value in variables.items())
         same.setdefault(exports, []).append(node)
-    lines = ["#!/bin/sh", 'case "$SLURMD_NODENAME" in']
+    lines = ["#!/bin/sh", *([shlex.quote(own_prolog)] if own_prolog else []), 'case "$SLURMD_NODENAME" in']
     for exports, names in same.items():
         lines += [f"{'|'.join(names)})", f"printf '%s\\n' {shlex.quote(exports)}", ";;"]
-    lines.append("esac")
-    if own_prolog:
-        lines.append(f"exec {shlex.quote(own_prolog)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "esac", ""])

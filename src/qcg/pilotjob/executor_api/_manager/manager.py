@@ -143,6 +143,11 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         pool.drop_node(self.resources, name)
         self.look_through_queue()
 
+    def node_ready(self) -> None:
+        """Use a node whose agent is ready later than others; what it has may be less than it should."""
+        pool.order_nodes(self.resources, self.resources.granted)
+        self.look_through_queue()
+
     def look_through_queue(self) -> None:
         """Fail the jobs that can no longer run, now that more is known of the nodes; start those that can."""
         for job in self._waiting:

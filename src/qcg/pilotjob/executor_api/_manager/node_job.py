@@ -45,7 +45,7 @@ class NodeJob(LocalJob):
         nodes = list(nodes)
         loop.run_until_complete(cls.launcher.start(manager.resources, cls.wanted, cls.umask))
         manager.resources.keep_core()
-        cls.launcher.on_ready = lambda _: manager.look_through_queue()
+        cls.launcher.on_ready = lambda _: manager.node_ready()
         cls.launcher.on_unfit = manager.node_unfit
         cls.launcher.on_leaving = manager.drop_node
         cls.launcher.on_lost = lambda name, why: manager.node_gone(name, why, cls.loss_seconds)

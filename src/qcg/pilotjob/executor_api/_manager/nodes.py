@@ -55,7 +55,7 @@ class NodeLink:
     Attributes:
         ready: whether the agent has answered, and not gone since.
         lost: why the node is no more, or nothing.
-        found: the cores that the agent has found there, as `cores_here.CoresHere` has them.
+        found: the cores that the agent has found there, as `cores_here.CoresHere` has them, and the GPUs.
         failures: how many starts have failed in a row that would not fail on another node.
     """
 
@@ -216,7 +216,7 @@ class NodeLauncher:
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
         self._srun_env = _environment_of_srun()
-        self.gpus = AllocationGpus(self._env, directory, by_slurm=Config.NL_START_METHOD.get(config) != "ssh")
+        self.gpus = AllocationGpus(self._env, directory, None)
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
         self._shares = False  # the allocation with others: then it is seen later how much of a node is used
@@ -230,11 +230,12 @@ class NodeLauncher:
             AgentsNotStarted: they are not; none is left then.
         """
         nodes = list(resources.nodes)
+        by_slurm = Config.NL_START_METHOD.get(self._config) != "ssh"
+        self.gpus = AllocationGpus(self._env, self._directory, resources.granted if by_slurm else None)
         if not nodes:
             raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
         for node in nodes:
             node.available = False
-            pool.forget_consumables(node)
         timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
         self._say_later(_SILENT_SECONDS)
         try:
@@ -254,6 +255,7 @@ class NodeLauncher:
             raise await self._not_started()
         if wanted.cores is not None:
             await self._share(resources, wanted.cores)
+        pool.order_nodes(resources, resources.granted)
         for text in words_of(resources.granted, {link.name: link.found for link in self._links.values() if link.ready}):
             _logger.warning(text)
             self.on_note(text)

@@ -32,7 +32,9 @@ def drop_node(resources: Resources, name: str) -> None:
         resources._total_cores -= node.total
         resources._nodes.remove(node)
         node.resources = None  # what jobs release there concerns nobody
-    _count_consumables(resources)
+    resources._max_crs, resources._total_crs = {}, {}
+    for node in resources.nodes:
+        _count(resources, node)
 
 
 def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
@@ -44,21 +46,21 @@ def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
     node._total_cores, node._core_ids, node._free_cores = len(cores), list(cores), list(cores)
 
 
-def forget_consumables(node: Any) -> None:
-    """Know nothing of what a node has beside its cores; its agent will tell of it."""
-    node._crs = None
-    _count_consumables(node.resources)
-
-
 def provide(node: Any, consumables: Iterable[Any]) -> None:
-    """Let jobs have what a node has beside its cores: objects like the core's CR and CRBind.
-
-    Nodes that have more come last: jobs that need little of it, or nothing, leave it to the others while they can.
-    """
+    """Let jobs have what a node has beside its cores: objects like the core's CR and CRBind."""
     node._crs = {one.crtype: one for one in consumables}
     if node.resources is not None:  # it is, unless the node was lost meanwhile
-        _count_consumables(node.resources)
-        node.resources._nodes.sort(key=lambda one: sum(_has(one, kind) for kind in one.crs or ()))
+        _count(node.resources, node)
+
+
+def order_nodes(resources: Resources, names: Iterable[str]) -> None:
+    """Put nodes that have more consumables behind the others, and those that have the same in the order of `names`.
+
+    Jobs are given the first nodes that they fit on. So those that need little, or nothing, leave what other nodes have
+    more of to the jobs that need it, while they can.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    resources._nodes.sort(key=lambda node: (sum(consumables_of(node).values()), places[node.name]))
 
 
 def most_of(resources: Resources, kind: Any) -> float:
@@ -165,10 +167,7 @@ def _has_free(node: Any, wanted: Dict[Any, int]) -> bool:
     return all(kind in crs and crs[kind].available >= count for kind, count in wanted.items())
 
 
-def _count_consumables(resources: Resources) -> None:
-    known = [one for node in resources.nodes for one in (node.crs or {}).values()]
-    resources._max_crs = {one.crtype: 0 for one in known}
-    resources._total_crs = dict(resources._max_crs)
-    for one in known:
-        resources._max_crs[one.crtype] = max(resources._max_crs[one.crtype], one.total_count)
-        resources._total_crs[one.crtype] += one.total_count
+def _count(resources: Resources, node: Any) -> None:
+    for kind, one in (node.crs or {}).items():
+        resources._max_crs[kind] = max(resources._max_crs.get(kind, 0), one.total_count)
+        resources._total_crs[kind] = resources._total_crs.get(kind, 0) + one.total_count

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import subprocess
+from types import MappingProxyType
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from qcg.pilotjob.config import Config
@@ -23,7 +24,6 @@ __all__ = [
     "GrantedNode",
     "Wanted",
     "component_of",
-    "details_of_nodes",
     "granted_nodes",
     "in_allocation",
     "resources_of_allocation",
@@ -44,12 +44,16 @@ class GrantedNode(NamedTuple):
     `cpus` is the number of CPUs that the allocation has there, `numbers` are their numbers as Slurm counts them (see
     `cpus.machine_cores`), which may be more when Slurm gives whole cores; None when Slurm does not tell. `within` are
     the CPUs that this program, which is itself a job of an executor, was given there, by the numbers of the kernel.
+    `gpus` is how many GPUs the allocation has there, and `unlike` has the nodes where it has another number,
+    with that.
     """
 
     name: str
     cpus: int
     numbers: Optional[List[int]] = None
     within: Optional[List[int]] = None
+    gpus: int = 0
+    unlike: Mapping[str, int] = MappingProxyType({})
 
     @property
     def orders(self) -> Dict[str, Any]:
@@ -129,12 +133,19 @@ def granted_nodes(environment: Mapping[str, str]) -> List[GrantedNode]:
             f"SLURM_JOB_NODELIST is {node_list!r}, {len(names)} nodes, but SLURM_JOB_CPUS_PER_NODE {counts!r} is for "
             f"{len(numbers)}; something has changed Slurm's variables: start from a new shell"
         )
-    of_job = _cpus_of_job(numbers, environment)
-    if of_job is not None:
-        return [GrantedNode(name, cpus, None, within) for name, cpus, within in zip(names, numbers, of_job)]
     details = _details_in(records, job)
     told = {name: parse_cpus(node["CPU_IDs"]) for name, node in details.items()}
-    return [GrantedNode(name, cpus, told.get(name)) for name, cpus in zip(names, numbers)]
+    gpus = {name: _gpus_of(node.get("GRES", "")) for name, node in details.items()}
+    of_job = _cpus_of_job(numbers, environment)
+    if of_job is not None:
+        told, withins = {}, of_job
+    else:
+        withins = [None] * len(names)
+    unlike = {count: {name: other for name, other in gpus.items() if other != count} for count in {0, *gpus.values()}}
+    return [
+        GrantedNode(name, cpus, told.get(name), within, gpus.get(name, 0), unlike[gpus.get(name, 0)])
+        for name, cpus, within in zip(names, numbers, withins)
+    ]
 
 
 def component_of(environment: Mapping[str, str]) -> Optional[Tuple[int, int]]:
@@ -254,17 +265,6 @@ def _counts_in(text: str) -> List[int]:
     return numbers
 
 
-def details_of_nodes(environment: Mapping[str, str]) -> Dict[str, Dict[str, str]]:
-    """Return what Slurm tells of each node of the allocation, by names like ``CPU_IDs`` and ``GRES``.
-
-    Raises:
-        AllocationUnreadable: Slurm cannot be asked.
-    """
-    job = _job_of(environment)
-    (records,) = _output_of(_show_job(job))
-    return _details_in(records, job)
-
-
 def _show_job(job: str) -> List[str]:
     return ["scontrol", "show", "--oneliner", "--detail", "job", job]
 
@@ -283,6 +283,11 @@ def _details_in(records: str, job: str) -> Dict[str, Dict[str, str]]:
                 found.update((node, details) for node in _expanded(value))
             details[name] = value
     return found
+
+
+def _gpus_of(gres: str) -> int:
+    """Return the number of GPUs in a text like ``gpu:a100:2(IDX:0-1),gpu:1(IDX:2),shard:8(4/4)``."""
+    return sum(map(int, re.findall(r"(?:^|,)gpu(?::[^:,(]+)??:(\d+)(?=\(|,|$)", gres)))
 
 
 def _cpus_of_job(counts: List[int], environment: Mapping[str, str]) -> Optional[List[Optional[List[int]]]]:

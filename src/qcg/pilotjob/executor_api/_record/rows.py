@@ -33,6 +33,7 @@ class RunRow(TypedDict):
         nodes: the names of the nodes that it was given.
         cores: how many cores it was given, on all nodes; 0 when it was given none.
         core_numbers: for each node the numbers of these cores.
+        gpus: for each node where it was given GPUs what they are called there.
         core_seconds: `seconds` times `cores`; None when `seconds` is.
         stdout: the file with its standard output, None when that was not kept.
         stderr: the file with its standard error, None when that was not kept.

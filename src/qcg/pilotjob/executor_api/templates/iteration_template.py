@@ -15,8 +15,8 @@ class IterationTemplate(QCGPJTemplate):
 
     Parameters: `name` and `exec` are required, and either `stop` (the iterations ``start <= ${it} < stop``, `start`
     being 0 by default) or `values` (a list, through which ``${itval}`` runs). `args` (a list), `env` (a dictionary),
-    `wd`, `stdout` and `stderr` (by default ``<name>.<it>.out`` and ``<name>.<it>.err``), `cores` (of each iteration,
-    1), `walltime` (of each iteration) and `after` (futures or names) as elsewhere.
+    `wd`, `stdout` and `stderr` (by default ``<name>.<it>.out`` and ``<name>.<it>.err``), `cores` and `gpus` (of each
+    iteration, 1 and none), `walltime` (of each iteration) and `after` (futures or names) as elsewhere.
     """
 
     @staticmethod

@@ -15,9 +15,10 @@ class ParallelTemplate(QCGPJTemplate):
 
     Parameters: `name` and `exec` are required. `args` (a list), `env` (a dictionary), `wd`, `stdout` and `stderr`
     (by default ``<name>.out`` and ``<name>.err``), `after` (futures or names) as elsewhere. `cores` is the number of
-    cores, on each node when `nodes` is given; a number or ``{'min': 2, 'max': 8}``. `model` says how the program is
-    started: ``default`` runs it once, ``threads`` once with all cores, ``openmpi``, ``intelmpi`` and ``srunmpi`` once
-    for each core; `model_opts` are the model's options. `walltime` like ``1h30m``; `modules` a list; `venv` a path.
+    cores, on each node when `nodes` is given; a number or ``{'min': 2, 'max': 8}``. `gpus` is the number of GPUs on
+    each node; with it and without `nodes` the job is on one. `model` says how the program is started: ``default`` runs
+    it once, ``threads`` once with all cores, ``openmpi``, ``intelmpi`` and ``srunmpi`` once for each core; `model_opts`
+    are the model's options. `walltime` like ``1h30m``; `modules` a list; `venv` a path.
     """
 
     @staticmethod

@@ -14,9 +14,9 @@ class ScriptTemplate(QCGPJTemplate):
     """Lines of shell, run by ``bash`` as a login shell (so that ``module`` is there).
 
     Parameters: `name` and `script` are required. `stdout` and `stderr` are files, by default ``<name>.out`` and
-    ``<name>.err``; `wd` a directory below the executor's, which is the default; `cores` 1; `env` a dictionary of
-    variables; `after` a list of futures or job names that must succeed first; `walltime` like ``1h30m``, none by
-    default.
+    ``<name>.err``; `wd` a directory below the executor's, which is the default; `cores` 1; `gpus` none; `env` a
+    dictionary of variables; `after` a list of futures or job names that must succeed first; `walltime` like ``1h30m``,
+    none by default.
     """
 
     @staticmethod
