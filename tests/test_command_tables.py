@@ -84,6 +84,7 @@ def test_a_failed_row_may_get_other_parameters_when_it_runs_again(command, tmp_p
     assert [(row["T"], row["state"]) for row in _results(tmp_path / "w")] == [("1", "SUCCEED"), ("3", "SUCCEED")]
     assert _ran(tmp_path / "w") == {"run0": ["1 0"], "run1": ["bad 0", "3 0"]}
     command("--grid", "T=1,3", "--wd", "w", "--resume")
+    command("--grid", "T=1,bad", "--wd", "w", "--retry-failed", code=2)
 
 
 def test_another_template_and_rows_left_out_are_told(command, tmp_path):

@@ -96,8 +96,8 @@ def _refuse_swallowed_rows(path: Path, line: int, values: Sequence[str], columns
         swallowed = value.splitlines()[1:]
         if columns > 1 and swallowed and all(part.count(",") == columns - 1 for part in swallowed):
             raise InvalidOption(
-                f"{path}, line {line}: a value goes on over {len(swallowed) + 1} lines that look like rows; is a quote not "
-                "closed there? If it is meant so, give the parameters as JSON lines (.jsonl)"
+                f"{path}, line {line}: a value goes on over {len(swallowed) + 1} lines that look like rows; is a quote "
+                "not closed there? If it is meant so, give the parameters as JSON lines (.jsonl)"
             )
 
 
