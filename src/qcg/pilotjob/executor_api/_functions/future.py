@@ -8,12 +8,13 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING, RUNNING
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Tuple
 
+from qcg.pilotjob.executor_api._client.resolving import GuardsCallbacks
 from qcg.pilotjob.executor_api._overriding import override
 
 __all__ = ["FunctionFuture"]
 
 
-class FunctionFuture(Future[Any]):
+class FunctionFuture(GuardsCallbacks, Future[Any]):
     """The future of a call, as ``concurrent.futures`` has them, except that `cancel` ends a call that runs.
 
     Attributes:
@@ -74,5 +75,5 @@ class FunctionFuture(Future[Any]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # private to the base class
+        self._invoke_callbacks()
         return True

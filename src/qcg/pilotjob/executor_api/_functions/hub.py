@@ -16,6 +16,7 @@ import zmq
 
 from qcg.pilotjob.executor_api._client.channel import Alarm
 from qcg.pilotjob.executor_api._client.inbox import own
+from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
@@ -124,7 +125,7 @@ class Hub:
             on_end=lambda worker: self._do(partial(self._has_ended, worker)),
         )
         self._alarm = Alarm()
-        self._thread = threading.Thread(target=self._run, args=(self._alarm,), name="qcgpj-functions", daemon=True)
+        self._thread = ResolvingThread(target=self._run, args=(self._alarm,), name="qcgpj-functions", daemon=True)
         self._thread.start()
 
     def _do(self, what: Callable[[], None]) -> None:
