@@ -26,7 +26,7 @@ class ResolvingThread(threading.Thread):
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the process of the thread: a child that is forked in a callback has a copy, which has to end."""
+        """Whether this is the thread's process: a child that is forked in a callback has a copy, which has to end."""
         return self._pid == os.getpid()
 
 

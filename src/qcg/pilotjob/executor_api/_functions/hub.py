@@ -6,6 +6,7 @@ what the lock of the calls that wait protects: who has which call, so that a cal
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -15,7 +16,6 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 import zmq
 
 from qcg.pilotjob.executor_api._client.channel import Alarm
-from qcg.pilotjob.executor_api._client.inbox import own
 from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve
@@ -23,10 +23,14 @@ from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
 from qcg.pilotjob.executor_api._functions.crew import Crew
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.place import Place
+from qcg.pilotjob.executor_api._functions.tracebacks import said
 from qcg.pilotjob.executor_api._functions.waiting import Waiting
+from qcg.pilotjob.executor_api.call_errors import BrokenCall
 from qcg.pilotjob.executor_api.errors import ExecutorClosed
 
 __all__ = ["Hub"]
+
+_logger = logging.getLogger(__name__)
 
 _MOST_TOGETHER = 32  # calls that are sent in one
 _TOGETHER_SECONDS = 0.005  # that they may take, if they take as long as others have
@@ -112,6 +116,7 @@ class Hub:
                 return False
             busy[0].is_ending = True
         future._end_running()
+        self._waiting.forget(busy[0].calls[0])
         busy[0].job.cancel()
         return True
 
@@ -140,20 +145,25 @@ class Hub:
     # ---- the thread
 
     def _run(self, alarm: Alarm) -> None:
+        try:
+            self._serve(alarm)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+            if self._pid == os.getpid():
+                self._break(error)
+        if self._pid == os.getpid():  # what there is belongs to the parent of a child that was forked in a callback
+            try:
+                self._place.close()
+            finally:
+                alarm.close()
+
+    def _serve(self, alarm: Alarm) -> None:
         poller = zmq.Poller()
         poller.register(self._place.socket, zmq.POLLIN)
         poller.register(alarm.fileno(), zmq.POLLIN)
-        try:
-            while not self._is_done():
-                if alarm.fileno() in dict(poller.poll(self._crew.patience)):
-                    alarm.clear()
-                self._round()
-        except BaseException as error:
-            self._break(error)
-            raise
-        finally:
-            self._place.close()
-            alarm.close()
+        while not self._is_done():
+            if alarm.fileno() in dict(poller.poll(self._crew.patience)):
+                alarm.clear()
+            self._round()
 
     def _round(self) -> None:
         self._receive()
@@ -232,6 +242,7 @@ class Hub:
         if self._waiting.claim(call):
             call.future._streams = (worker.paths, streams)
             resolve(call.future, answers, all_ranks=self._needs.all_ranks)
+            self._waiting.forget(call)
         if self._needs.fresh:
             self._crew.go_on(worker)  # to its end, and with it goes the memory that the value was in
 
@@ -251,8 +262,9 @@ class Hub:
         self._crew.cancel()
 
     def _break(self, error: BaseException) -> None:
-        self._waiting.close()
-        self._waiting.fail(error)
-        for worker in list(self._crew.workers.values()):
-            for call in filter(self._waiting.claim, list(worker.calls)):
-                call.future.set_exception(own(error))
+        """Give all futures their end: there is no thread any more that could."""
+        _logger.critical("a pool of functions has failed, with all of its calls", exc_info=error)
+        broken = BrokenCall(f"the pool has failed with all of its calls: {type(error).__name__}: {said(str, error)}")
+        broken.__cause__ = error
+        self._waiting.break_(broken)
+        self._crew.abandon()
