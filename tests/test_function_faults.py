@@ -1,13 +1,15 @@
 """What goes wrong in and around calls of functions: a pool goes on, or says what has happened, and never hangs."""
 
 import dataclasses
+import math
 import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
-from qcg.pilotjob.executor_api import QCGPJExecutor
+from qcg.pilotjob.executor_api import InvalidJob, InvalidOption, QCGPJExecutor
 from qcg.pilotjob.executor_api._functions.crew import Crew
 from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.place import Place
@@ -220,3 +222,72 @@ def test_exceptions_and_streams_that_raise(pool):
     assert type(pool.submit(fail).exception(30)).__name__ == "Mute"
     pid = pool.submit(leave_it_stuck).result(30)
     assert pool.submit(os.getpid).result(30) == pid
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"idle_seconds": None},
+        {"idle_seconds": "5"},
+        {"idle_seconds": -1},
+        {"idle_seconds": math.nan},
+        {"idle_seconds": True},
+        {"retries": None},
+        {"retries": "2"},
+        {"retries": -1},
+        {"retries": 1.5},
+        {"max_workers": "2"},
+        {"max_workers": 1.5},
+        {"max_workers": 0},
+        {"cores": None},
+        {"cores": "2"},
+        {"cores": 1.5},
+        {"cores": 0},
+        {"nodes": 0},
+        {"nodes": "1"},
+        {"walltime": -1},
+        {"walltime": "0s"},
+        {"walltime": 1.5},
+        {"env": "A=1"},
+        {"model": 5},
+        {"wd": 5},
+        {"modules": 5},
+        {"venv": 5},
+    ],
+    ids=str,
+)
+def test_options_that_have_no_meaning_are_refused_at_once(executor, given):
+    ((name, value),) = given.items()
+    with pytest.raises((InvalidOption, InvalidJob), match=name) as caught:
+        executor.functions(**given)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"idle_seconds": math.inf},
+        {"idle_seconds": 1e9},
+        {"idle_seconds": np.float32(3)},
+        {"retries": np.int64(1)},
+        {"walltime": "9999h"},
+    ],
+    ids=str,
+)
+def test_times_may_be_as_long_as_one_likes(executor, given):
+    pool = executor.functions(1, **given)
+    for _ in range(3):  # the first worker has served when the second call comes: the pool looks at its clock
+        assert pool.submit(pow, 2, 3).result(30) == 8
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("idle_seconds", [0, 1e-9])
+def test_workers_that_may_not_be_idle(executor, idle_seconds):
+    pool = executor.functions(1, idle_seconds=idle_seconds)
+    assert [pool.submit(pow, 2, number).result(30) for number in range(3)] == [1, 2, 4]
+    assert list(pool.map(pow, [2] * 50, range(50))) == [2**number for number in range(50)]
+    pool.shutdown()
+    assert len(list(executor.record())) <= 4  # one for each time that there was something to do

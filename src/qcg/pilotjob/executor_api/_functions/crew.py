@@ -24,6 +24,7 @@ _LOST = WorkerDied(
     "with retries="
 )
 _END_SECONDS = 5.0  # for a worker to end by itself
+_LONGEST_SECONDS = 86_400.0  # poll() takes no more than 2**31 milliseconds
 _PATIENCE_SECONDS = 0.05  # after which calls that have not begun are asked back
 
 
@@ -197,10 +198,11 @@ class Crew:
 
     @property
     def patience(self) -> Optional[int]:
-        """Milliseconds until one of them has to be looked at, None when that is not so."""
+        """Milliseconds until one of them has to be looked at, None when that is not so; for poll(), so not too many."""
         times = [moment for worker in self.workers.values() for moment in (worker.end_at, worker.look_at)]
         ends = [moment for moment in times if moment is not None]
-        return max(0, int(1000 * (min(ends) - time.monotonic())) + 1) if ends else None
+        seconds = min(min(ends) - time.monotonic(), _LONGEST_SECONDS) if ends else None
+        return None if seconds is None else max(0, int(1000 * seconds) + 1)
 
     def look_at_clock(self) -> None:
         """Do what is due."""

@@ -169,8 +169,8 @@ class Hub:
         self._receive()
         while self._inbox:
             self._inbox.popleft()()
-        self._crew.look_at_clock()
         self._assign()
+        self._crew.look_at_clock()  # after calls were given: a worker that is there for one is not idle
         self._crew.start()
 
     def _is_done(self) -> bool:
