@@ -1,15 +1,18 @@
 """What goes wrong in and around calls of functions: a pool goes on, or says what has happened, and never hangs."""
 
 import dataclasses
+import gc
 import math
 import os
 import shutil
 import sys
+import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from qcg.pilotjob.executor_api import InvalidJob, InvalidOption, QCGPJExecutor
+from qcg.pilotjob.executor_api import BasicTemplate, ExecutorClosed, InvalidJob, InvalidOption, QCGPJExecutor
 from qcg.pilotjob.executor_api._functions.crew import Crew
 from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.place import Place
@@ -291,3 +294,98 @@ def test_workers_that_may_not_be_idle(executor, idle_seconds):
     assert list(pool.map(pow, [2] * 50, range(50))) == [2**number for number in range(50)]
     pool.shutdown()
     assert len(list(executor.record())) <= 4  # one for each time that there was something to do
+
+
+# ---- threads, and ends
+
+
+def test_a_thread_that_cannot_be_started(executor, monkeypatch):
+    start = threading.Thread.start
+
+    def start_none(thread):
+        if thread.name == "qcgpj-functions":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    pool = executor.functions()
+    monkeypatch.setattr(threading.Thread, "start", start_none)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        pool.submit(pow, 2, 3)
+    monkeypatch.undo()
+    assert pool.submit(pow, 2, 3).result(30) == 8
+    pool.shutdown()
+
+
+def test_leaving_after_a_thread_could_not_be_started(tmp_path, monkeypatch):
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        pool = executor.functions()
+        monkeypatch.setattr(Hub, "_run", None)
+
+        def start_none(thread):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", start_none)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(pow, 2, 3)
+        pool.shutdown()
+    executor.shutdown(wait=False)
+
+
+def test_a_shutdown_that_does_not_wait_needs_no_thread(tmp_path, monkeypatch, gate):
+    executor = QCGPJExecutor(wd=tmp_path, resources=1)
+    future = executor.functions().submit(gate.wait)
+
+    def start_none(thread):
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start_none)
+    executor.shutdown(wait=False)
+    gate.open()
+    assert future.result(30) is None
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("of", ["call", "job"])
+@pytest.mark.parametrize("what", ["executor", "pool", "executor without waiting"])
+def test_a_shutdown_in_a_callback(tmp_path, gate, of, what):
+    executor = QCGPJExecutor(wd=tmp_path, resources=2)
+    pool, other = executor.functions(), executor.functions()
+    held = other.submit(gate.wait)
+    shut_down = {
+        "executor": executor.shutdown,
+        "pool": pool.shutdown,
+        "executor without waiting": lambda: executor.shutdown(wait=False),
+    }[what]
+    ended, go = threading.Event(), tmp_path / "end"
+    script = f"while test ! -e {go}; do sleep 0.01; done"
+    if of == "job":
+        future = executor.submit(BasicTemplate, name="job", exec="sh", args=["-c", script])
+    else:
+        future = pool.submit(os.system, script)
+    future.add_done_callback(lambda _: (shut_down(), ended.set()))
+    go.touch()
+    assert ended.wait(30)
+    gate.open()
+    assert held.result(30) is None
+    with pytest.raises(ExecutorClosed):
+        pool.submit(pow, 2, 3)
+    executor.shutdown()
+
+
+def test_an_executor_and_a_pool_that_are_dropped_make_their_calls(tmp_path, wait_until):
+    def start():
+        executor = QCGPJExecutor(wd=tmp_path, resources=2)
+        return executor.functions().map(abs, range(-5, 5)), weakref.ref(executor)
+
+    values, executor = start()
+    gc.collect()
+    assert list(values) == list(map(abs, range(-5, 5)))
+    wait_until(lambda: gc.collect() is not None and executor() is None)
+
+
+def test_a_future_that_is_kept_keeps_no_executor(tmp_path, wait_until):
+    executor = QCGPJExecutor(wd=tmp_path, resources=1)
+    future = executor.functions().submit(pow, 2, 3)
+    assert future.result(30) == 8
+    executor = weakref.ref(executor)
+    wait_until(lambda: gc.collect() is not None and executor() is None)

@@ -60,6 +60,8 @@ class FunctionPool(Executor):
 
         Raises:
             ExecutorClosed: (a ``RuntimeError``) the pool or its executor is shut down.
+            BrokenCall: (a ``BrokenProcessPool``) the pool has failed; that is a fault of its own, not of a call.
+            RuntimeError: the pool's thread cannot be started: there are too many, or the interpreter shuts down.
         """
         future = FunctionFuture(self._hub.cancel_running)
         try:
@@ -70,7 +72,7 @@ class FunctionPool(Executor):
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
-        self._hub.make(Call(parcel, future))
+        self._hub.make(Call(parcel, future), self._executor)
         return future
 
     @override
@@ -119,7 +121,7 @@ class FunctionPool(Executor):
         """Take no more calls; when those submitted have been made, the workers end. Twice is harmless.
 
         Args:
-            wait: return when that has happened.
+            wait: return when that has happened; in a callback, which would hold it up, return at once.
             cancel_futures: cancel the calls that have not been sent to a worker.
         """
         self._hub.close(cancel_pending=cancel_futures)

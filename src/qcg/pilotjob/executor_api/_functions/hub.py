@@ -16,7 +16,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 import zmq
 
 from qcg.pilotjob.executor_api._client.channel import Alarm
-from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
+from qcg.pilotjob.executor_api._client.resolving import ResolvingThread, may_wait
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
@@ -47,6 +47,9 @@ class Hub:
         self._waiting = Waiting()
         self._inbox: Deque[Callable[[], None]] = deque()
         self._thread: Optional[threading.Thread] = None
+        self._owner: Any = None  # the executor, as long as the thread runs: calls of a dropped pool need its workers
+        self._is_over = False
+        self._when_ended: List[Callable[[], None]] = []
         self._pid = os.getpid()
         self._alarm: Optional[Alarm] = None
         # of the thread
@@ -55,17 +58,19 @@ class Hub:
 
     # ---- for all threads
 
-    def make(self, call: Call) -> None:
-        """Make a call, when a worker has time for it.
+    def make(self, call: Call, owner: Any) -> None:
+        """Make a call, when a worker has time for it; until all calls are made, keep `owner`.
 
         Raises:
             ExecutorClosed: the pool is shut down.
+            BrokenCall: the pool has failed.
+            RuntimeError: the pool has no thread yet, and none can be started now.
         """
         if os.getpid() != self._pid:
             raise ExecutorClosed(f"this pool belongs to process {self._pid}; a forked child needs one of its own")
         with self._waiting.lock:
             if self._thread is None and not self._waiting.closed:
-                self._start()
+                self._start(owner)
             self._waiting.put(call)
         self._wake()
 
@@ -82,10 +87,18 @@ class Hub:
         self._do(self._cancel_all)
 
     def join(self) -> None:
-        """Wait for the end."""
+        """Wait for the end, except in a callback, which would hold it up."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and may_wait():
             thread.join()
+
+    def when_ended(self, what: Callable[[], None]) -> None:
+        """Do something when the thread has ended or, if there is none, at once."""
+        with self._waiting.lock:
+            if self._thread is not None and not self._is_over:
+                self._when_ended.append(what)
+                return
+        what()
 
     def forget_in_child(self) -> None:
         """Be closed in a forked child, which has not the thread, nor whoever may hold the lock."""
@@ -103,7 +116,7 @@ class Hub:
     @property
     def has_ended(self) -> bool:
         """Whether it is closed and nothing is left to do."""
-        return self._waiting.closed and (self._thread is None or not self._thread.is_alive())
+        return self._waiting.closed and (self._thread is None or self._is_over)
 
     def cancel_running(self, future: FunctionFuture) -> bool:
         """Cancel a call that a worker has, and end that worker; return whether it came in time."""
@@ -120,7 +133,7 @@ class Hub:
         busy[0].job.cancel()
         return True
 
-    def _start(self) -> None:
+    def _start(self, owner: Any) -> None:
         self._place = self._make_place()
         self._crew = Crew(
             self._place,
@@ -130,8 +143,15 @@ class Hub:
             on_end=lambda worker: self._do(partial(self._has_ended, worker)),
         )
         self._alarm = Alarm()
-        self._thread = ResolvingThread(target=self._run, args=(self._alarm,), name="qcgpj-functions", daemon=True)
-        self._thread.start()
+        thread = ResolvingThread(target=self._run, args=(self._alarm,), name="qcgpj-functions", daemon=True)
+        try:
+            self._thread, self._owner = thread, owner
+            thread.start()
+        except BaseException:  # there are too many threads, or the interpreter shuts down
+            self._thread = self._owner = None
+            self._place.close()
+            self._alarm.close()
+            raise
 
     def _do(self, what: Callable[[], None]) -> None:
         if self._thread is not None:
@@ -155,6 +175,15 @@ class Hub:
                 self._place.close()
             finally:
                 alarm.close()
+                self._end()
+
+    def _end(self) -> None:
+        with self._waiting.lock:
+            self._is_over = True
+            to_do, self._when_ended = self._when_ended, []
+        self._owner = None
+        for what in to_do:
+            what()
 
     def _serve(self, alarm: Alarm) -> None:
         poller = zmq.Poller()
