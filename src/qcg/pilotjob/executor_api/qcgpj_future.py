@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 from qcg.pilotjob.executor_api._client.condition import Condition
 from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
+from qcg.pilotjob.executor_api._client.resolving import GuardsCallbacks
 from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import JobTimeout
@@ -17,7 +18,7 @@ from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo
 __all__ = ["QCGPJFuture"]
 
 
-class QCGPJFuture(Future[Dict[str, str]]):
+class QCGPJFuture(GuardsCallbacks, Future[Dict[str, str]]):
     """The jobs of one submission, as a ``concurrent.futures.Future``.
 
     It means what Python's documentation says, with these differences: ``running()`` is true from the submission

@@ -40,6 +40,7 @@ from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Questio
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link, Wire
 from qcg.pilotjob.executor_api._client.pending import Pending
+from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -74,7 +75,7 @@ class Dispatcher:
         self._acted_on = Leaving.NOT
         self._said_goodbye = False
         self._kill_at: Optional[float] = None
-        self._thread = threading.Thread(target=self._run, name="qcgpj-dispatcher")
+        self._thread = ResolvingThread(target=self._run, name="qcgpj-dispatcher")
         try:
             endings.register(self)
             self._thread.start()

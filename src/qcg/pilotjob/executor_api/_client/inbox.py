@@ -223,7 +223,7 @@ def own(error: BaseException) -> BaseException:
     """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
     try:
         copied = copy.copy(error).with_traceback(error.__traceback__)
-    except Exception:  # noqa: BLE001  # not every class can be copied; then all get the same
+        copied.__cause__ = error.__cause__
+    except Exception:  # noqa: BLE001  # not every class can be copied, or changed; then all get the same
         return error
-    copied.__cause__ = error.__cause__
     return copied
