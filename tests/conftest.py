@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import processes
 import psutil
@@ -141,6 +142,19 @@ def shared(temporary_directory, tmp_path_factory):
     made = QCGPJExecutor(wd=directory, resources="4")
     yield made, directory
     made.__exit__(KeyboardInterrupt, None, None)  # what a failed test left running must not be waited for
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """What calls wait for in a worker, until it is opened."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+
+    def wait():
+        begun.touch()
+        while not go.exists():
+            time.sleep(0.005)
+
+    return SimpleNamespace(wait=wait, is_waited_for=begun.exists, open=go.touch, path=go)
 
 
 @pytest.fixture

@@ -53,19 +53,6 @@ def submit_together(pool, *calls):
         return [pool.submit(*call) for call in calls]
 
 
-@pytest.fixture
-def gate(tmp_path):
-    """What calls wait for in a worker, until it is opened."""
-    begun, go = tmp_path / "begun", tmp_path / "go"
-
-    def wait():
-        begun.touch()
-        while not go.exists():
-            time.sleep(0.005)
-
-    return SimpleNamespace(wait=wait, is_waited_for=begun.exists, open=go.touch)
-
-
 # ---- what goes there and comes back
 
 

@@ -183,7 +183,6 @@ class TestInsideQuotes:
             (1, "1"),
             (0.5, "0.5"),
             (True, "True"),
-            (None, "None"),
             (Path("/a b"), "/a b"),
             ([1, "a"], "[1, 'a']"),
             ("null", "null"),

@@ -24,14 +24,20 @@
 # It needs root, and a Debian or Ubuntu of any age. It takes about 40 s, a minute with --slurm, and no time when DIR is
 # there: some 500 MB, or 1.2 GB.
 #
-# SUITE and MIRROR in the environment choose another release, or another mirror of Debian's archive.
+# SUITE and MIRROR in the environment choose another release, or another mirror of Debian's archive. With SUITE=trixie
+# there are Python 3.13 and Slurm 24.11, in a directory of its own.
 set -euo pipefail
 
 SUITE=${SUITE:-forky}
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 directory=/var/tmp/qcgpj-debian
-packages="make ca-certificates procps bc python3
-    python3.14 python3.14-venv libpython3.14-testsuite python3.15 python3.15-venv libpython3.15-testsuite"
+packages="make ca-certificates procps bc python3 python3-venv"
+case $SUITE in
+    bookworm | trixie) directory=$directory-$SUITE ;;
+    *)
+        packages="$packages
+            python3.14 python3.14-venv libpython3.14-testsuite python3.15 python3.15-venv libpython3.15-testsuite" ;;
+esac
 slurm_packages="slurm-wlm slurm-client munge openmpi-bin libopenmpi-dev gcc libc6-dev"
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }

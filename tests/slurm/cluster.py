@@ -257,6 +257,9 @@ class Cluster:
             conf, found = re.subn(rf"(?m)^{re.escape(name)}=.*$", lambda _, line=line: line, conf)
             conf += "" if found else f"{line}\n"
         (self.directory / "slurm.conf").write_text(conf)
+        if not self.cgroup and self._version() >= (24,):
+            # where there are no cgroups its nodes do not start without this; older ones do not with it
+            (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         if self.cgroup:
             limits = {"devices": "yes" if self.gpus else "no", "memory": "yes" if self.memory else "no"}
             (self.directory / "cgroup.conf").write_text(slurm_cgroups.CONF.format(**limits))
@@ -264,6 +267,9 @@ class Cluster:
         self._make_gpus()
         aliases = " ".join(self.node_names)
         (self.directory / "hosts").write_text(f"127.0.0.1 {aliases}\n{Path('/etc/hosts').read_text()}")
+
+    def _version(self) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", self._run(["slurmd", "-V"]))))
 
     def _node_line(self, name: str, port: int) -> str:
         line = f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus[name]}"

@@ -294,7 +294,7 @@ def test_leaving_takes_back_what_waits_in_the_queue(full, make, cluster):
         ({"nodes": 3}, "Node count specification invalid|node configuration is not available", "nodes="),
         ({"queue": "short", "walltime": "1h"}, "Requested time limit is invalid", "shorter walltime="),
         ({"reservation": "nope"}, "Requested reservation is invalid", "arguments"),
-        ({"options": {"slurm.gres": "gpu:1"}}, r"Invalid generic resource", "arguments"),
+        ({"options": {"slurm.gres": "nope:1"}}, r"Invalid generic resource", "arguments"),
     ],
     ids=["partition", "nodes", "walltime", "reservation", "options"],
 )

@@ -17,9 +17,10 @@ from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.hub import Hub
+from qcg.pilotjob.executor_api._functions.options import checked_count, checked_seconds
 from qcg.pilotjob.executor_api._functions.place import Place
 from qcg.pilotjob.executor_api._overriding import override
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
+from qcg.pilotjob.executor_api.errors import ExecutorClosed
 from qcg.pilotjob.executor_api.validation import seconds_of, validated
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class FunctionPool(Executor):
 
         Raises:
             ExecutorClosed: (a ``RuntimeError``) the pool or its executor is shut down.
+            BrokenCall: (a ``BrokenProcessPool``) the pool has failed; that is a fault of its own, not of a call.
+            RuntimeError: the pool's thread cannot be started: there are too many, or the interpreter shuts down.
         """
         future = FunctionFuture(self._hub.cancel_running)
         try:
@@ -69,7 +72,7 @@ class FunctionPool(Executor):
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
-        self._hub.make(Call(parcel, future))
+        self._hub.make(Call(parcel, future), self._executor)
         return future
 
     @override
@@ -118,7 +121,7 @@ class FunctionPool(Executor):
         """Take no more calls; when those submitted have been made, the workers end. Twice is harmless.
 
         Args:
-            wait: return when that has happened.
+            wait: return when that has happened; in a callback, which would hold it up, return at once.
             cancel_futures: cancel the calls that have not been sent to a worker.
         """
         self._hub.close(cancel_pending=cancel_futures)
@@ -164,25 +167,25 @@ def make_pool(
     link = executor._connection.dispatcher.link
     given = {"model": model, "model_opts": model_opts, "env": env, "wd": wd, "modules": modules, "venv": venv}
     execution = {key: value for key, value in given.items() if value}
-    size: Dict[str, Any] = {
-        "numCores": cores,
-        **({"numNodes": nodes} if nodes else {}),
-        **({} if gpus is None else {"gpus": gpus}),
-    }
+    size: Dict[str, Any] = {"numCores": checked_count("cores", cores, 1)}
+    if nodes is not None:
+        size["numNodes"] = checked_count("nodes", nodes, 1)
+    if gpus is not None:
+        size["gpus"] = gpus
     checked = {"name": "functions", "execution": {**execution, "exec": python or "python"}, "resources": size}
     validated(checked, link.capacity)
     ranks = cores * (nodes or 1) if model not in (None, "default", "threads") else 1
     most = link.capacity.at_a_time(cores, nodes, {"gpu": gpus} if gpus else {})
-    if max_workers is not None and max_workers <= 0:
-        raise InvalidOption("max_workers must be greater than 0")
+    if max_workers is not None:
+        most = min(most, checked_count("max_workers", max_workers, 1))
     needs = Needs(
         job={"execution": execution, "resources": size},
         python=python or ("python" if venv else sys.executable),
-        most=min(most, max_workers or most),
+        most=most,
         ranks=ranks,
         fresh=ranks > 1 if fresh is None else fresh,
-        idle_seconds=idle_seconds,
-        retries=retries,
+        idle_seconds=checked_seconds("idle_seconds", idle_seconds),
+        retries=checked_count("retries", retries, 0),
         seconds=None if walltime is None else seconds_of(walltime),
         all_ranks=all_ranks,
     )

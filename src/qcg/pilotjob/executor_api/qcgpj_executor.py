@@ -35,6 +35,7 @@ from qcg.pilotjob.executor_api._client.options import (
     refuse_other_tasks,
 )
 from qcg.pilotjob.executor_api._client.process import ManagerProcess
+from qcg.pilotjob.executor_api._client.resolving import may_wait
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -329,7 +330,8 @@ class QCGPJExecutor(Executor):
         """Take no more jobs and, when those submitted have ended, stop the manager. Twice is harmless.
 
         Args:
-            wait: return when the manager has ended; otherwise at once, and all goes on in the background.
+            wait: return when the manager has ended; otherwise at once, and all goes on in the background. In a
+                done-callback, which would hold up the end, it returns at once.
             cancel_futures: cancel the jobs, and the iterations of arrays, that have not started; they run when the run
                 is resumed.
 
@@ -340,12 +342,10 @@ class QCGPJExecutor(Executor):
             pools = [pool for pool in self._pools if not pool.has_ended]
             for pool in pools:
                 pool.close(cancel_pending=cancel_futures)
-            leave = partial(_leave_after, pools, self._connection, cancel_queued=cancel_futures)
-            if pools and not wait:
-                threading.Thread(target=leave, name="qcgpj-leave").start()
-            else:
-                leave()
-            if wait:
+            _leave_after(pools, self._connection, cancel_queued=cancel_futures)
+            if wait and may_wait():
+                for pool in pools:
+                    pool.join()
                 self._connection.join()
         except KeyboardInterrupt:
             self._cancel_all()
@@ -438,9 +438,21 @@ def _bar_class() -> Optional[Type[Any]]:
 
 def _leave_after(pools: List[Hub], connection: Connection, *, cancel_queued: bool) -> None:
     """Leave when the pools have ended: until then they need workers, which are jobs."""
+    leave = partial(connection.leave, cancel_queued=cancel_queued)
+    open_pools = {*pools}
+    lock = threading.Lock()
+
+    def has_ended(pool: Hub) -> None:
+        with lock:
+            open_pools.discard(pool)
+            is_last = not open_pools
+        if is_last:
+            leave()
+
+    if not pools:
+        leave()
     for pool in pools:
-        pool.join()
-    connection.leave(cancel_queued=cancel_queued)
+        pool.when_ended(partial(has_ended, pool))
 
 
 def _default_arguments() -> List[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import concurrent.futures
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.condition import Condition
 from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
+from qcg.pilotjob.executor_api._client.resolving import GuardsCallbacks
 from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import JobTimeout
@@ -17,7 +18,7 @@ from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo
 __all__ = ["QCGPJFuture"]
 
 
-class QCGPJFuture(Future[Dict[str, str]]):
+class QCGPJFuture(GuardsCallbacks, Future[Dict[str, str]]):
     """The jobs of one submission, as a ``concurrent.futures.Future``.
 
     It means what Python's documentation says, with these differences: ``running()`` is true from the submission
@@ -37,6 +38,9 @@ class QCGPJFuture(Future[Dict[str, str]]):
         "_condition", "_count", "_done_callbacks", "_exception", "_result", "_source", "_state", "_states", "_waiters",
         "ids",
     )  # fmt: skip
+
+    _submissions: Mapping[str, int] = {}
+    """Which submissions of their names the jobs are, where not the first; an attribute of those futures alone."""
 
     def __init__(self, ids: Union[str, Sequence[str]], qcgpjm: Any) -> None:
         # what Future.__init__ does, except that its condition is ten times as large and slow to make
@@ -138,7 +142,7 @@ class QCGPJFuture(Future[Dict[str, str]]):
 
     def info(self) -> Dict[str, JobInfo]:
         """Return ``{name: what the manager knows}``, also after shutdown; see `JobInfo` for what that is."""
-        return self._source.infos(self.ids, ended=self.done())
+        return self._source.infos(self.ids, self.done(), self._submissions)
 
     def iterations(self) -> Dict[str, List[IterationInfo]]:
         """Return ``{name: its iterations}`` for the arrays of this future, as they are now, also after shutdown."""
@@ -177,6 +181,15 @@ class QCGPJFuture(Future[Dict[str, str]]):
             del self  # as in result
 
     # ---- for the source of the states
+
+    def _are_submissions(self, numbers: Mapping[str, int]) -> None:
+        """Take note of which submissions of their names the jobs are, where not the first."""
+        ours = {name: number for name, number in numbers.items() if name in self.ids}
+        if ours:
+            self._submissions = {**self._submissions, **ours}
+
+    def _submission(self, name: str) -> int:
+        return self._submissions.get(name, 1)
 
     def _unfinished(self) -> List[str]:
         states = self._states or ()

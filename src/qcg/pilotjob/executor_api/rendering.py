@@ -27,6 +27,7 @@ from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.quoted_values import with_values
+from qcg.pilotjob.executor_api.spelling import spelled
 from qcg.pilotjob.executor_api.template_reading import parsed, text_of
 from qcg.pilotjob.executor_api.template_text import (
     CLOSE,
@@ -163,7 +164,7 @@ _ARRIVAL: Dict[str, Callable[[], str]] = {
 }
 
 
-def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> Any:
+def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> Any:  # noqa: PLR0911
     """Return what goes into `hole`: a `Piece`, the text for inside quotes, or a plain value."""
     name = hole.name
     if name not in values:
@@ -176,19 +177,21 @@ def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> A
     if hole.or_value and type(value) is not str:
         return _plain(value, name)
     if not hole.quoted:
-        return Piece(without_marks(_sound(value, name))) if isinstance(value, str) else _plain(value, name)
+        return Piece(without_marks(_sound(spelled(value), name))) if isinstance(value, str) else _plain(value, name)
+    if value is None:
+        return None  # its key drops out
     names = _future_names(value)
     if names is not None:
         if len(names) != 1:
             raise TemplateError(f"{name!r} is a future of {len(names)} jobs inside quotes; leave the quotes out")
         return names[0]
-    return _sound(str(value), name)
+    return _sound(spelled(value), name)
 
 
 def _plain(value: Any, name: str) -> Any:  # noqa: PLR0911  # a return a type
     """Return `value` in types that JSON has: numpy's scalars and arrays, paths, tuples and futures are turned."""
     if isinstance(value, str):
-        return _sound(value, name)
+        return _sound(spelled(value), name)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     names = _future_names(value)
@@ -199,7 +202,7 @@ def _plain(value: Any, name: str) -> Any:  # noqa: PLR0911  # a return a type
     if isinstance(value, os.PathLike):
         return _sound(os.fsdecode(value), name)
     if isinstance(value, Mapping):
-        return {_sound(str(key), name): _plain(item, name) for key, item in value.items()}
+        return {_sound(spelled(key), name): _plain(item, name) for key, item in value.items()}
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
@@ -315,7 +318,10 @@ def _fill_text(text: str, filling: List[Any], variables: _Variables) -> str:
             return "$"
         if not what.isdigit():
             return variables[what]  # $${name} in the text: the manager's variable, whatever is hidden
-        return str(_filled(filling[int(what)], variables))
+        value = filling[int(what)]
+        if value is None:
+            raise TemplateError("a parameter that is None stands inside other text; give text, '' for nothing")
+        return str(_filled(value, variables))
 
     return MARK.sub(inserted, text)
 

@@ -31,6 +31,8 @@ class RunRecord:
     Attributes:
         rows: run by run; within each first what has ended, in the order of the ends.
         interruptions: the rows of what was interrupted and was run again; they count as wasted in `summary`.
+        replaced: the rows of jobs that were removed and whose names were used again, as for failed ones that ran again;
+            `rows` has the last job of each name.
         runs: the directories of the managers.
         taken: when, in local time without a zone.
     """
@@ -41,6 +43,7 @@ class RunRecord:
         self.runs = [run.directory for run in runs]
         self.rows: List[RunRow] = [row for run in runs for row in run.rows]
         self.interruptions: List[RunRow] = [row for run in runs for row in run.interruptions]
+        self.replaced: List[RunRow] = [row for run in runs for row in run.replaced]
         self._runs = runs
 
     @classmethod
@@ -95,7 +98,7 @@ class RunRecord:
         """
         if slowest < 0:
             raise InvalidOption(f"slowest is {slowest!r}; give the number of rows, 0 for none")
-        return summarize(self.rows, self.interruptions, self._runs, self.taken, slowest)
+        return summarize(self.rows, [*self.interruptions, *self.replaced], self._runs, self.taken, slowest)
 
     def timeline(self, path: _Path, title: Optional[str] = None) -> Path:
         """Draw a lane for each core and a bar for each job on the cores that it had, and return the picture's path.

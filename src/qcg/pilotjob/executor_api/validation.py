@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, c
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
+from qcg.pilotjob.executor_api.spelling import spelled
 
 __all__ = ["JOB_ID_VARIABLE", "MODELS", "refuse_cycles", "validated"]
 
@@ -119,13 +120,11 @@ class _Where:
             raise self.error(f"is {_shown(value)}", "write text in quotes")
         if "\0" in value:
             raise self.error("contains a NUL character", "no process can be given one; remove it")
-        return value
+        return spelled(value)
 
     def path_text(self, value: Any) -> str:
-        text = self.text(value if isinstance(value, str) or not isinstance(value, os.PathLike) else os.fspath(value))
-        if not text:
-            raise self.error("is empty", "leave the key out")
-        return text
+        """Return a path; an empty one means that none was given."""
+        return self.text(value if isinstance(value, str) or not isinstance(value, os.PathLike) else os.fspath(value))
 
     def whole(self, value: Any, least: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -177,7 +176,16 @@ def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
         cleaned = _EXECUTION_VALUES[key](at / key, given) if key in _EXECUTION_VALUES else None
         if cleaned:  # nothing in it means that it was not given
             result[key] = cleaned
+    if _is_one_file(result.get("stdout"), result.get("stderr")):
+        result["stderr"] = result["stdout"]  # it is opened once, for both
     return result
+
+
+def _is_one_file(stdout: Optional[str], stderr: Optional[str]) -> bool:
+    """Whether two paths are written differently and mean the same."""
+    if not stdout or not stderr or stdout == stderr or os.path.basename(stdout) != os.path.basename(stderr):
+        return False
+    return ".." not in (stdout + stderr).split("/") and os.path.normpath(stdout) == os.path.normpath(stderr)
 
 
 def _environment(at: _Where, value: Any) -> Dict[str, str]:
@@ -214,7 +222,7 @@ def _splits(text: str) -> bool:
 def _scalar(at: _Where, value: Any) -> str:
     if value is None or not isinstance(value, (str, int, float, os.PathLike)):
         raise at.error(f"is {_shown(value)}", "write text or a number")
-    return str(value)
+    return spelled(value)
 
 
 def _modules(at: _Where, value: Any) -> List[str]:

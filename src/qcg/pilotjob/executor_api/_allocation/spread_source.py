@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence
 
 from qcg.pilotjob.executor_api._allocation.spread import Spread
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
@@ -40,11 +40,11 @@ class SpreadSource(ExecutorSource):
         return waiting or self._source(names[0]).states(names)
 
     @override
-    def infos(self, names: Sequence[str], ended: bool) -> Dict[str, JobInfo]:
+    def infos(self, names: Sequence[str], ended: bool, submissions: Mapping[str, int]) -> Dict[str, JobInfo]:
         waiting: Dict[str, JobInfo] = {
             name: {"jobName": name, "status": "QUEUED", "runtime": {}, "history": ""} for name in self._waiting(names)
         }
-        return waiting or self._source(names[0]).infos(names, ended)
+        return waiting or self._source(names[0]).infos(names, ended, submissions)
 
     def _waiting(self, names: Sequence[str]) -> List[str]:
         return [] if self._spread.item_of(names[0]).member is not None else list(names)

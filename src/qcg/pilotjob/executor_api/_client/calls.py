@@ -55,6 +55,9 @@ class Submission:
     def answered(self, reply: Dict[str, Any]) -> List[Call]:
         """Refuse the one unit, or find among several the one that is at fault."""
         if reply["code"] == 0:
+            again: Dict[str, int] = (reply.get("data") or {}).get("submissions", {})
+            for unit in self.units if again else ():
+                unit.future._are_submissions(again)
             return []
         if len(self.units) == 1:
             names = ", ".join(self.units[0].future.ids)
@@ -72,7 +75,7 @@ class Check:
     """Asks for the states of jobs of which no event may have come."""
 
     names: List[str]
-    found: Callable[[Dict[str, str]], None]
+    found: Callable[[Dict[str, str], Dict[str, int]], None]
     unknown: Callable[[str], None]
 
     def message(self) -> bytes:
@@ -82,7 +85,7 @@ class Check:
     def answered(self, reply: Dict[str, Any]) -> List[Call]:
         """Tell the states, or find among several the job that the manager does not know."""
         if reply["code"] == 0:
-            self.found(wire.states(reply))
+            self.found(wire.states(reply), wire.submissions(reply))
             return []
         if len(self.names) == 1:
             self.unknown(self.names[0])
@@ -100,7 +103,7 @@ class Follow:
     def __init__(
         self,
         future: QCGPJFuture,
-        found: Callable[[Dict[str, str]], None],
+        found: Callable[[Dict[str, str], Dict[str, int]], None],
         refuse: Callable[[QCGPJFuture, BaseException], None],
     ) -> None:
         self.future = future
@@ -116,7 +119,9 @@ class Follow:
     def answered(self, reply: Dict[str, Any]) -> List[Call]:
         """Tell the states, or that a job is unknown."""
         if reply["code"] == 0:
-            self._found(wire.states(reply))
+            submissions = wire.submissions(reply)
+            self.future._are_submissions(submissions)
+            self._found(wire.states(reply), submissions)
             self.known.set_result(None)
         else:
             error = JobUnknown(f"the manager knows no such job: {reply.get('message')}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 import zmq
 
 from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -134,15 +135,16 @@ class Channel:
         self.awaits_reply = False
         return json.loads(self._requests.recv())  # type: ignore[no-any-return]  # the manager's replies are objects
 
-    def finished_jobs(self) -> List[Tuple[str, str]]:
-        """Return name and state from the events that were there when `wait` returned, and from some that came since."""
-        ended: List[Tuple[str, str]] = []
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
+        """Return name, state and number of the submission from events, also some that came since `wait` returned."""
+        ended: List[Tuple[str, str, int]] = []
         for message in self._unread_events() if self._events in self._ready else ():
             topic, content = wire.event(message)
             if topic == wire.HELLO:
                 self.greeted = True
             else:
-                ended.append((content["job"], sys.intern(content["state"])))  # a few states, in very many futures
+                state = sys.intern(content["state"])  # a few states, in very many futures
+                ended.append((content["job"], state, content.get(SUBMISSION, 1)))
         return ended
 
     def has_missed(self) -> bool:

@@ -33,13 +33,14 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Deque, Dict, List, Optional, Sequence
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client import endings, wire
 from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link, Wire
 from qcg.pilotjob.executor_api._client.pending import Pending
+from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -74,7 +75,7 @@ class Dispatcher:
         self._acted_on = Leaving.NOT
         self._said_goodbye = False
         self._kill_at: Optional[float] = None
-        self._thread = threading.Thread(target=self._run, name="qcgpj-dispatcher")
+        self._thread = ResolvingThread(target=self._run, name="qcgpj-dispatcher")
         try:
             endings.register(self)
             self._thread.start()
@@ -146,9 +147,9 @@ class Dispatcher:
         if self._inbox.take_unflushed() and not self.is_current_thread:
             self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception()
 
-    def forget(self, names: List[str]) -> None:
-        """Let names be used again."""
-        self._inbox.forget(names)
+    def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
+        """Let names be used again; `removed` has the numbers of the submissions that were removed."""
+        self._inbox.forget(names, removed)
 
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
@@ -221,8 +222,8 @@ class Dispatcher:
                 elif self._nothing_left():
                     return
             manager_ended = channel.wait(self._pause())
-            for name, state in channel.finished_jobs():
-                self._heard(name, state)
+            for name, state, submission in channel.finished_jobs():
+                self._heard(name, state, submission)
             reply = channel.reply()
             if reply is not None and self._call is not None:
                 self._urgent.extendleft(reversed(self._call.answered(reply)))
@@ -273,23 +274,23 @@ class Dispatcher:
         self._check_pause = seconds
         self._next_check = time.monotonic() + seconds
 
-    def _heard(self, name: str, state: str) -> None:
+    def _heard(self, name: str, state: str, submission: int) -> None:
         if self.link.trusted:
-            self._job_ended(name, state)
+            self._job_ended(name, state, submission)
         elif name in self._pending:  # the core's event may carry the state of one iteration
             self._suspects.append(name)
 
-    def _found(self, states: Dict[str, str]) -> None:
+    def _found(self, states: Dict[str, str], submissions: Dict[str, int]) -> None:
         for name, state in states.items():
             if state in FINAL_STATES:
-                self._job_ended(name, state)
+                self._job_ended(name, state, submissions.get(name, 1))
 
     def _unknown(self, name: str) -> None:
         for future in self._pending.pop(name):
             self._refuse(future, JobUnknown(f"the manager does not know the job {name!r} any more: it was removed"))
 
-    def _job_ended(self, name: str, state: str) -> None:
-        futures = self._pending.pop(name)
+    def _job_ended(self, name: str, state: str, submission: Optional[int] = None) -> None:
+        futures = self._pending.pop(name, submission)
         if futures and not self.link.trusted:
             self.forget([name])  # its owner may remove it there
         for future in futures:
@@ -344,8 +345,8 @@ class Dispatcher:
             for name in unit.future.ids:
                 unit.future._job_ended(name, "CANCELED")
 
-    def _cancel_queued(self, states: Dict[str, str]) -> None:
-        self._found(states)
+    def _cancel_queued(self, states: Dict[str, str], submissions: Dict[str, int]) -> None:
+        self._found(states, submissions)
         names = [name for name, state in states.items() if state == "QUEUED"]
         if names:
             self._urgent.append(Question(wire.request("cancelJob", names)))
@@ -397,8 +398,8 @@ class Dispatcher:
         """Find the ends that nobody could tell any more."""
         for name in list(self._pending):
             state = self.link.recorded_state(name)
-            if state:
-                self._job_ended(name, state)
+            if state and self.link.report is not None:
+                self._job_ended(name, state, self.link.report.submission(name))
 
     def _break(self, error: BaseException) -> None:
         self._inbox.break_(error)

@@ -10,7 +10,7 @@ import copy
 import enum
 import threading
 from collections import deque
-from typing import Deque, List, Optional, Sequence, Set, Tuple, Union
+from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.calls import Follow, Question, Unit
 from qcg.pilotjob.executor_api._client.channel import Alarm
@@ -37,6 +37,7 @@ class Inbox:
         self._lock = threading.RLock()
         self._items: Deque[Union[Unit, Follow, Question]] = deque()
         self._names: Set[str] = set()
+        self._removed: Dict[str, int] = {}  # which submissions were removed here: what has their names comes later
         self._broken: Optional[BaseException] = None
         self._closed = False
         self._abandoned = False
@@ -59,6 +60,9 @@ class Inbox:
             if not self._names.isdisjoint(names) or len(names) != len(set(names)):
                 self._refuse_twice(names)
             self._names.update(names)
+            if self._removed:
+                earlier = {name: self._removed[name] for name in names if name in self._removed}
+                unit.future._are_submissions({name: number + 1 for name, number in earlier.items()})
             self._items.append(unit)
             self._unflushed = True
         self.alarm.set()
@@ -91,10 +95,11 @@ class Inbox:
             unflushed, self._unflushed = self._unflushed, False
         return unflushed
 
-    def forget(self, names: List[str]) -> None:
-        """Let names be used again."""
+    def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
+        """Let names be used again; `removed` has the numbers of the submissions that were removed."""
         with self._lock:
             self._names.difference_update(names)
+            self._removed.update(removed or {})
 
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
@@ -218,7 +223,7 @@ def own(error: BaseException) -> BaseException:
     """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
     try:
         copied = copy.copy(error).with_traceback(error.__traceback__)
-    except Exception:  # noqa: BLE001  # not every class can be copied; then all get the same
+        copied.__cause__ = error.__cause__
+    except Exception:  # noqa: BLE001  # not every class can be copied, or changed; then all get the same
         return error
-    copied.__cause__ = error.__cause__
     return copied

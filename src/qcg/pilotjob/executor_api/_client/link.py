@@ -89,8 +89,8 @@ class Wire(Protocol):
     def reply(self) -> Optional[Dict[str, Any]]:
         """Return the reply, if it was there."""
 
-    def finished_jobs(self) -> List[Tuple[str, str]]:
-        """Return name and state from the events that were there."""
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
+        """Return name, state and number of the submission from the events that were there."""
 
     def has_missed(self) -> bool:
         """Return whether events may have been missed."""

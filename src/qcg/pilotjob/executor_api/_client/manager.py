@@ -160,8 +160,14 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
 
     @override
     def remove(self, names: Union[str, Sequence[str]]) -> None:
-        super().remove(names)
-        self._dispatcher.forget([names] if isinstance(names, str) else list(names))
+        """Forget jobs that have ended, all or none; their names can be used again.
+
+        Raises:
+            ConnectionError: (the core's) one is unknown, has not ended, or iterations wait for its iterations.
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        done = self._send_and_validate_result({"request": "removeJob", "jobNames": names}, _removed)
+        self._dispatcher.forget(names, done.get("submissions"))
 
     @override
     def finish(self) -> None:
@@ -173,6 +179,18 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
         with self._lock:
             self._connected = False
             self._zmq_ctx.destroy(linger=0)
+
+
+def _removed(reply: Any) -> Dict[str, Any]:
+    """Return what was removed.
+
+    Raises:
+        ConnectionError: (the core's) something was not; a manager of the bare core tells so beside a success.
+    """
+    data: Dict[str, Any] = Manager._validate_response(reply)
+    if data.get("errors"):
+        raise CoreConnectionError(f"Request failed - {'; '.join(map(str, data['errors'].values()))}")
+    return data
 
 
 class DistantManager(ConnectedManager):

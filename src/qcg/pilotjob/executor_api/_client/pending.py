@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Dict, Iterator, List, Set, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -42,10 +42,15 @@ class Pending:
         if attached:
             self._attached.add(future)
 
-    def pop(self, name: str) -> Tuple[QCGPJFuture, ...]:
-        """Return the futures that wait for a job, which do so no more."""
+    def pop(self, name: str, submission: Optional[int] = None) -> Tuple[QCGPJFuture, ...]:
+        """Return the futures that wait for a job, which do so no more; those of later submissions go on waiting."""
         found = self._futures.pop(name, ())
         futures = found if isinstance(found, tuple) else (found,)
+        if submission is not None:
+            later = tuple(future for future in futures if future._submission(name) > submission)
+            if later:
+                self._futures[name] = later
+                futures = tuple(future for future in futures if future not in later)
         if self._attached:
             self._attached.difference_update(future for future in futures if not self._waits_for_more(future))
         return futures

@@ -9,6 +9,7 @@ import zmq
 
 from qcg.pilotjob.executor_api._client.channel import Alarm
 from qcg.pilotjob.executor_api._client.report import Report
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,7 +45,10 @@ class RecordChannel:
         request = json.loads(message)
         states = {name: self._report.state(name) for name in request.get("jobNames", [])}
         if request["request"] == "jobStatus" and all(states.values()):
-            jobs = {name: {"data": {"jobName": name, "status": state}} for name, state in states.items()}
+            jobs = {
+                name: {"data": {"jobName": name, "status": state, SUBMISSION: self._report.submission(name)}}
+                for name, state in states.items()
+            }
             self._reply = {"code": 0, "data": {"jobs": jobs}}
             return
         missing = ", ".join(name for name, state in states.items() if not state)
@@ -63,7 +67,7 @@ class RecordChannel:
         reply, self._reply = self._reply, None
         return reply
 
-    def finished_jobs(self) -> List[Tuple[str, str]]:
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
         """Return nothing: no job ends any more."""
         return []
 

@@ -16,6 +16,7 @@ import zmq
 
 from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api._client.channel import Alarm
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 from qcg.pilotjob.executor_api.errors import AllocationFailed
 
 if TYPE_CHECKING:
@@ -128,15 +129,15 @@ class RemoteChannel:
             self.awaits_reply = False
         return reply
 
-    def finished_jobs(self) -> List[Tuple[str, str]]:
-        """Return name and state from the events that have come."""
-        ended: List[Tuple[str, str]] = []
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
+        """Return name, state and number of the submission from the events that have come."""
+        ended: List[Tuple[str, str, int]] = []
         while self._events is not None and self._events.poll(0):
             topic, content = wire.event(self._events.recv())
             if topic == wire.HELLO:
                 self.greeted = self._has_missed = True
             else:
-                ended.append((content["job"], sys.intern(content["state"])))
+                ended.append((content["job"], sys.intern(content["state"]), content.get(SUBMISSION, 1)))
         return ended
 
     def has_missed(self) -> bool:

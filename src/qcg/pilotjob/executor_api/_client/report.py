@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional, Set, Tuple
 
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
 __all__ = ["Report"]
+
+
+_Place = Tuple[int, int]
+"""Where a line begins, and how long it is."""
+
+
+@dataclass
+class _Job:
+    """Where the lines of a job are, and of its iterations."""
+
+    place: Optional[_Place]
+    iterations: Dict[int, _Place]
 
 
 class Report:
@@ -19,6 +33,8 @@ class Report:
     Of the part before `resumed_at`, in bytes, which is older than the manager, what bears the mark of an interruption
     does not count as an end: it runs again. Where another allocation may follow, no `interrupted` end counts. Of a job
     of which somebody else has told that this was its end, it is known all the same how it came.
+
+    Of a name that was used again the last submission is what is told, unless an earlier one is asked for.
     """
 
     def __init__(self, path: Path, resumed_at: int = 0, *, interrupted: bool = True) -> None:
@@ -27,32 +43,53 @@ class Report:
         self._resumed_at = resumed_at
         self._lock = threading.Lock()
         self._read = 0
-        self._places: Dict[str, Tuple[int, int]] = {}
-        self._interruptions: Dict[str, Tuple[int, int]] = {}
+        self._places: Dict[str, _Place] = {}
+        self._interruptions: Dict[str, _Place] = {}
         self._numbers: Dict[str, Set[int]] = {}
+        self._submissions: Dict[str, int] = {}  # of names that were used again, the last one
+        self._earlier: Dict[Tuple[str, int], _Job] = {}
 
     def state(self, name: str) -> str:
         """Return the state in which a job or iteration has ended, an empty string when it is not on record."""
         line = self._line(name, only_ends=True)
         return str(line["state"]) if line else ""
 
-    def info(self, name: str) -> Optional[JobInfo]:
-        """Return what is on record of a job, in the form of the manager's ``jobInfo``; None when nothing is."""
-        line = self._line(name)
-        if not line:
+    def submission(self, name: str) -> int:
+        """Return which submission of its name is the last one of which there is something on record."""
+        return self._submissions.get(name, 1)
+
+    def info(self, name: str, submission: int) -> Optional[JobInfo]:
+        """Return what is on record of a job, in the form of the manager's ``jobInfo``; None when nothing is.
+
+        `submission` tells which one of that name.
+        """
+        line = self._line(name)  # which reads what is new, too
+        last = self._submissions.get(name, 1)
+        job = self._job(name) if submission == last else self._earlier.get((name, submission))
+        if job is None or job.place is None:
             return None
+        if submission != last:
+            line = self._line_of(job.place)
         info = _info(name, line)
-        children = self._iterations(name)
+        children = self._iterations(job)
         if children:
             info["childs"] = children
             failed = sum(child["state"] != "SUCCEED" for child in children)
             info["iterations"] = {"total": len(children), "finished": len(children), "failed": failed}
         return info
 
-    def _iterations(self, name: str) -> List[Dict[str, Any]]:
+    def _job(self, name: str) -> _Job:
+        """Return where the lines of the last submission of a job are."""
+        places = ((number, self._place(f"{name}:{number}")) for number in self._numbers.get(name, ()))
+        return _Job(self._place(name), {number: place for number, place in places if place is not None})
+
+    def _place(self, name: str) -> Optional[_Place]:
+        return self._places.get(name) or self._interruptions.get(name)
+
+    def _iterations(self, job: _Job) -> List[Dict[str, Any]]:
         children = []
-        for number in sorted(self._numbers.get(name, ())):
-            line = self._line(f"{name}:{number}")
+        for number in sorted(job.iterations):
+            line = self._line_of(job.iterations[number])
             child = {key: line[key] for key in ("state", "runtime", "history")}
             child["iteration"] = number
             if "messages" in line:
@@ -71,6 +108,10 @@ class Report:
                 place = self._places.get(name) or (None if only_ends else self._interruptions.get(name))
                 return self._line_at(file, *place) if place else {}
 
+    def _line_of(self, place: _Place) -> Dict[str, Any]:
+        with self.path.open("rb") as file:
+            return self._line_at(file, *place)
+
     @staticmethod
     def _line_at(file: IO[bytes], start: int, length: int) -> Dict[str, Any]:
         file.seek(start)
@@ -84,10 +125,26 @@ class Report:
             entry = json.loads(line)
             counts = self._counts_interrupted and self._read >= self._resumed_at
             is_end = counts or INTERRUPTED not in entry["runtime"]
+            self._note_submission(entry)
             self._note_place(self._places if is_end else self._interruptions, entry["name"], len(line))
             self._read += len(line)
 
-    def _note_place(self, places: Dict[str, Tuple[int, int]], name: str, length: int) -> None:
+    def _note_submission(self, entry: Dict[str, Any]) -> None:
+        """Put aside what is known of a job when a line is about a later one of its name.
+
+        Lines up to release 0.15 have no numbers; there nothing follows the end of a job but a later one.
+        """
+        job = entry["name"].partition(":")[0]
+        last = self._submissions.get(job, 1)
+        number = entry.get(SUBMISSION) or (last + 1 if job in self._places else last)
+        if number > last:
+            self._earlier[job, last] = self._job(job)
+            for name in (job, *(f"{job}:{iteration}" for iteration in self._numbers.pop(job, ()))):
+                self._places.pop(name, None)
+                self._interruptions.pop(name, None)
+            self._submissions[job] = number
+
+    def _note_place(self, places: Dict[str, _Place], name: str, length: int) -> None:
         places[name] = (self._read, length)
         job, colon, number = name.partition(":")
         if colon:

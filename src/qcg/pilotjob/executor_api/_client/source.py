@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Protocol, Sequence
 
 from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api.errors import JobUnknown, QCGPJError
@@ -42,8 +42,8 @@ class Source(Protocol):
     def states(self, names: Sequence[str]) -> Dict[str, str]:
         """Return the jobs' states."""
 
-    def infos(self, names: Sequence[str], ended: bool) -> Dict[str, JobInfo]:
-        """Return what is known of the jobs."""
+    def infos(self, names: Sequence[str], ended: bool, submissions: Mapping[str, int]) -> Dict[str, JobInfo]:
+        """Return what is known of the jobs; `submissions` tells which ones of their names, where not the first."""
 
 
 class ExecutorSource:
@@ -89,11 +89,11 @@ class ExecutorSource:
         """Ask the manager."""
         return wire.states(self._answer(wire.request("jobStatus", names)))
 
-    def infos(self, names: Sequence[str], ended: bool) -> Dict[str, JobInfo]:
+    def infos(self, names: Sequence[str], ended: bool, submissions: Mapping[str, int]) -> Dict[str, JobInfo]:
         """Look at the manager's record for jobs that have ended, ask it for the others."""
         report = self._dispatcher.link.report
         if ended and report is not None:
-            recorded = ((name, report.info(name)) for name in names)
+            recorded = ((name, report.info(name, submissions.get(name, 1))) for name in names)
             return {name: info for name, info in recorded if info is not None}
         return wire.details(self._answer(wire.request("jobInfo", names, params={"withChilds": True})))
 
@@ -155,7 +155,12 @@ class ManagerSource:
         """Ask the manager."""
         return wire.states({"data": self._core_manager.status(list(names))})
 
-    def infos(self, names: Sequence[str], ended: bool) -> Dict[str, JobInfo]:  # noqa: ARG002  # it always asks
+    def infos(
+        self,
+        names: Sequence[str],
+        ended: bool,  # noqa: ARG002  # it always asks
+        submissions: Mapping[str, int],  # noqa: ARG002
+    ) -> Dict[str, JobInfo]:
         """Ask the manager."""
         return wire.details({"data": self._core_manager.info(list(names), withChilds=True)})
 

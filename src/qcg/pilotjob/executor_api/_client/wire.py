@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
+
 __all__ = [
     "DETACH",
     "FINISH_RUNNING",
@@ -17,6 +19,7 @@ __all__ = [
     "request",
     "states",
     "submission",
+    "submissions",
 ]
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
@@ -52,6 +55,11 @@ def event(message: bytes) -> Tuple[str, Dict[str, Any]]:
 def states(reply: Dict[str, Any]) -> Dict[str, str]:
     """Return the states in a ``jobStatus`` reply; jobs that the manager could not look up are left out."""
     return {name: data["status"] for name, data in details(reply).items()}
+
+
+def submissions(reply: Dict[str, Any]) -> Dict[str, int]:
+    """Return which submission of its name each job is in a ``jobStatus`` reply, except for first ones."""
+    return {name: data[SUBMISSION] for name, data in details(reply).items() if SUBMISSION in data}
 
 
 def details(reply: Dict[str, Any]) -> Dict[str, Any]:

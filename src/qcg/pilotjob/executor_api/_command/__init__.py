@@ -7,6 +7,7 @@
     main.py        qcg-pm-map: options, and what is done with them
     parameters.py  a table, a grid -> one dictionary for each job
     study.py       those and a template -> jobs: submitted, attached to, or only shown
+    submitted.py   what the jobs of a run were submitted with: rows that do not agree with it are refused
     table.py       how the jobs have ended -> a table, a line for people
     record.py      qcg-pm-record: options, and what is done with them
     rows.py        rows of a record -> standard output

@@ -6,18 +6,19 @@ import json
 import sys
 from concurrent.futures import wait
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 from typing_extensions import Annotated
 
 from qcg.pilotjob.executor_api._client.directories import find_run, runs_in
 from qcg.pilotjob.executor_api._command import table
-from qcg.pilotjob.executor_api._command.parameters import crossed, grid, read_rows
+from qcg.pilotjob.executor_api._command.parameters import combined, grid, read_rows, settings
 from qcg.pilotjob.executor_api._command.program import run_app, typer
 from qcg.pilotjob.executor_api._command.ready_made import listing
 from qcg.pilotjob.executor_api._command.study import Study
+from qcg.pilotjob.executor_api._command.submitted import Submitted
 from qcg.pilotjob.executor_api.allocation import Allocation
-from qcg.pilotjob.executor_api.errors import ManagerDied
+from qcg.pilotjob.executor_api.errors import ManagerDied, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 from qcg.pilotjob.executor_api.run_record import RunRecord
 
@@ -94,41 +95,74 @@ def run(  # noqa: PLR0917  # typer makes options of them
     if list_templates:
         print(listing())
     elif watch is not None:
+        if template is not None:
+            raise typer.BadParameter("--watch follows a run that somebody else has started; leave the template out")
         _watch(watch)
     elif template is None:
         raise typer.BadParameter("give a template; --list-templates names those that come with this")
     else:
-        settings, points = _settings(fixed or []), grid(grid_axes or [])
-        rows = crossed(read_rows(parameters) if parameters is not None else [{}], points)
-        study = Study(template, [{**settings, **row} for row in rows], name)
-        study.refuse_unused([*settings, *points[0]])
+        fixed_values, points = settings(fixed or []), grid(grid_axes or [])
+        rows = combined(fixed_values, read_rows(parameters) if parameters is not None else [{}], points)
+        study = Study(template, rows, name)
+        study.refuse_unused(list(dict.fromkeys(column for row in rows for column in row)))
         if dry_run:
             for job in study.descriptions():
                 print(json.dumps(job))
         else:
+            if parameters is not None and (wd / results).exists() and (wd / results).samefile(parameters):
+                raise typer.BadParameter(f"--results: {parameters} is the table of parameters")
             options = {"resources": resources, "allocation": _allocation(asked_for)}
             _run(study, wd, options, results, resume=resume or retry_failed, retry_failed=retry_failed)
 
 
 def _run(study: Study, wd: Path, options: Dict[str, Any], results: Path, *, resume: bool, retry_failed: bool) -> None:
-    list(study.descriptions())  # what is wrong with one of them is told before any runs
-    if not resume and (wd / results).exists():
+    study.refuse_equal_names()  # what is wrong with one of them is told before any runs
+    run = find_run("--wd", wd) if resume and runs_in(str(wd)) else None
+    if run is not None:
+        for remark in Submitted(Path(run)).remarks(study.rows, study.digest, retry_failed=retry_failed):
+            print(remark, file=sys.stderr)
+    elif (wd / results).exists():
         print(f"{wd / results} will be written anew; --resume goes on with an earlier run", file=sys.stderr)
     (wd / results).parent.mkdir(parents=True, exist_ok=True)
     futures: List[Any] = []
     try:
-        where: Dict[str, Any] = {"resume": wd} if resume and runs_in(str(wd)) else {"wd": wd}
+        where: Dict[str, Any] = {"wd": wd} if run is None else {"resume": run}
         with QCGPJExecutor(**options, progress=_has_tqdm(), **where) as executor:
+            submitted = Submitted(_directory_of(executor))
             # one by one: those that an interrupt finds submitted are in the table
-            futures.extend(study.resume(executor, retry_failed=retry_failed) if resume else study.submit(executor))
+            futures.extend(
+                study.submit(executor, submitted)
+                if run is None
+                else study.resume(executor, submitted, retry_failed=retry_failed)
+            )
             wait(futures)
+    except (QCGPJError, OSError) as error:
+        if not futures:
+            raise  # nothing was run
+        print(error, file=sys.stderr)
+        raise typer.Exit(_FAILED) from error
     finally:
         ended = table.ended(study.rows, futures)
         if ended:
-            table.write(wd / results, ended)
-            print(f"{table.summary(ended)}; see {wd / results}", file=sys.stderr)
+            _write(wd / results, ended)
     if any(row["state"] != "SUCCEED" for row in ended):
         raise typer.Exit(_FAILED)
+
+
+def _write(path: Path, ended: List[Dict[str, Any]]) -> None:
+    try:
+        table.write(path, ended)
+    except OSError as error:
+        print(f"{table.summary(ended)}; {path} cannot be written: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(_FAILED) from error
+    print(f"{table.summary(ended)}; see {path}", file=sys.stderr)
+
+
+def _directory_of(executor: QCGPJExecutor) -> Path:
+    """Return the manager's directory."""
+    report = executor._connection.dispatchers[0].link.report
+    assert report is not None  # it is a manager of this package
+    return report.path.parent
 
 
 def _allocation(asked_for: Dict[str, Any]) -> Optional[Allocation]:
@@ -155,13 +189,6 @@ def _followed(run: str) -> List[Dict[str, Any]]:
         futures = [executor.attach(name) for name in names]
         wait(futures)
         return table.ended({name: {"name": name} for name in names}, futures)
-
-
-def _settings(fixed: Sequence[str]) -> Dict[str, str]:
-    for setting in fixed:
-        if not setting.partition("=")[0].isidentifier() or "=" not in setting:
-            raise typer.BadParameter(f"--set {setting!r}: write NAME=VALUE")
-    return dict(setting.split("=", 1) for setting in fixed)
 
 
 def _has_tqdm() -> bool:

@@ -6,10 +6,11 @@ import json
 import re
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any, Dict, Iterator, Sequence, Set
 
 import qcg.pilotjob.executor_api as api
 from qcg.pilotjob.executor_api._command.ready_made import TEMPLATES
+from qcg.pilotjob.executor_api._command.submitted import Submitted, digest
 from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown, MissingParameter
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -18,6 +19,8 @@ from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 from qcg.pilotjob.executor_api.validation import validated
 
 __all__ = ["Study"]
+
+_REMARK = "_"
 
 
 class Study:
@@ -37,20 +40,38 @@ class Study:
         self._naming = naming
         self.rows: Dict[str, Dict[str, Any]] = {}
         for number, row in enumerate(rows):
-            name = row.get("name") or _name(naming, row, number)
+            name = _given_name(row, number) or _name(naming, row, number)
             if name in self.rows:
                 raise InvalidOption(f"two jobs would be named {name!r}; give --name with parameters that differ")
             self.rows[name] = {**row, "name": name}
 
     def refuse_unused(self, names: Sequence[str]) -> None:
-        """Refuse parameters that neither the template nor the jobs' names are made with.
+        """Refuse parameters that neither the template nor the jobs' names are made with, except remarks.
 
         Raises:
             InvalidOption: there are such.
         """
-        surplus = unused(read(self._template)[0], [name for name in names if not _occurs(name, self._naming)])
-        if surplus:
-            raise InvalidOption(f"--set or --grid: {surplus}, or use it in --name")
+        surplus = [name for name in names if not name.startswith(_REMARK) and not _occurs(name, self._naming)]
+        problem = unused(read(self._template)[0], surplus)
+        if problem:
+            raise InvalidOption(
+                f"a column, --set or --grid: {problem}; use it in --name, or begin its name with {_REMARK!r} when it "
+                "is for the results only"
+            )
+
+    def refuse_equal_names(self) -> None:
+        """Refuse rows that give jobs of the same name; see `descriptions` for what else is refused.
+
+        Raises:
+            InvalidOption: there are such.
+        """
+        seen: Set[str] = set()
+        for job in self.descriptions():
+            if job["name"] in seen:
+                raise InvalidOption(
+                    f"two jobs would be named {job['name']!r}; let the template's name have ${{name}}, which differs"
+                )
+            seen.add(job["name"])
 
     def descriptions(self) -> Iterator[Dict[str, Any]]:
         """Yield the jobs as the manager would get them.
@@ -71,25 +92,44 @@ class Study:
             for job in jobs:
                 yield json.loads(encoded(validated(job, None)))
 
-    def submit(self, executor: QCGPJExecutor) -> Iterator[QCGPJFuture]:
-        """Submit one after the other; each is yielded before the next one is."""
-        for row in self.rows.values():
-            yield executor.submit(self._template, row)
+    @property
+    def digest(self) -> str:
+        """What tells the template from another one."""
+        text, defaults = read(self._template)
+        return digest(text, defaults)
 
-    def resume(self, executor: QCGPJExecutor, *, retry_failed: bool) -> Iterator[QCGPJFuture]:
+    def submit(self, executor: QCGPJExecutor, submitted: Submitted) -> Iterator[QCGPJFuture]:
+        """Submit one after the other; each is yielded before the next one is, and `submitted` has it."""
+        for row in self.rows.values():
+            yield self._submit_one(executor, row, submitted)
+
+    def _submit_one(self, executor: QCGPJExecutor, row: Dict[str, Any], submitted: Submitted) -> QCGPJFuture:
+        submitted.add(row, self.digest)  # before the manager has it: of a job of the run the parameters are known
+        future = executor.submit(self._template, row)
+        submitted.add_names(row["name"], future.ids)
+        return future
+
+    def resume(self, executor: QCGPJExecutor, submitted: Submitted, *, retry_failed: bool) -> Iterator[QCGPJFuture]:
         """Do as `submit`, but follow the jobs that an earlier run knows; failed ones again, when that is asked."""
         for row in self.rows.values():
-            yield self._resume_one(executor, row, retry_failed)
+            yield self._resume_one(executor, row, submitted, retry_failed=retry_failed)
 
-    def _resume_one(self, executor: QCGPJExecutor, row: Dict[str, Any], retry_failed: bool) -> QCGPJFuture:
+    def _resume_one(
+        self, executor: QCGPJExecutor, row: Dict[str, Any], submitted: Submitted, *, retry_failed: bool
+    ) -> QCGPJFuture:
+        names = submitted.jobs_of(row["name"])
         try:
-            future = executor.attach(row["name"])
+            future = executor.attach(*names)
         except JobUnknown:
-            return executor.submit(self._template, row)
+            return self._submit_one(executor, row, submitted)
         if not retry_failed or not future.done() or set(future.status().values()) <= {"SUCCEED"}:
             return future
-        executor.qcgpj_manager.remove([row["name"]])
-        return executor.submit(self._template, row)
+        executor.qcgpj_manager.remove(names)
+        again = executor.submit(self._template, row)
+        again.status()  # the manager has it: until then the run has the job with its earlier parameters
+        submitted.add(row, self.digest)
+        submitted.add_names(row["name"], again.ids)
+        return again
 
 
 def _template(given: str) -> Any:
@@ -98,6 +138,15 @@ def _template(given: str) -> Any:
     if not Path(given).is_file():
         raise InvalidOption(f"{given!r} is no file and none of the templates {', '.join(TEMPLATES)}")
     return api.JSONTemplate(given)
+
+
+def _given_name(row: Dict[str, Any], number: int) -> str:
+    name = row.get("name", "")
+    if name is None or name == "":
+        return ""
+    if not isinstance(name, str):
+        raise InvalidOption(f"row {number + 1}: the name is {name!r}; give text")
+    return name
 
 
 def _occurs(name: str, naming: str) -> bool:

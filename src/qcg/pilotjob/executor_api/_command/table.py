@@ -12,9 +12,9 @@ from qcg.pilotjob.executor_api._record.live import rows_of
 from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
-__all__ = ["ended", "summary", "write"]
+__all__ = ["COLUMNS", "ended", "summary", "write"]
 
-_COLUMNS = ("state", "exit_code", "seconds", "started", "ended", "message")
+COLUMNS = ("state", "exit_code", "seconds", "started", "ended", "message")
 
 
 def ended(rows: Dict[str, Dict[str, Any]], futures: Sequence[QCGPJFuture]) -> List[Dict[str, Any]]:
@@ -23,7 +23,7 @@ def ended(rows: Dict[str, Dict[str, Any]], futures: Sequence[QCGPJFuture]) -> Li
 
 
 def _end_of(future: QCGPJFuture) -> Dict[str, Any]:
-    end: Dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+    end: Dict[str, Any] = dict.fromkeys(COLUMNS, "")
     if not future.done():
         return {**end, "state": "UNFINISHED"}
     try:
@@ -52,9 +52,9 @@ def _times_of(future: QCGPJFuture) -> Dict[str, Any]:
 
 def write(path: Path, table: Sequence[Dict[str, Any]]) -> None:
     """Write the table as CSV."""
-    names = list(dict.fromkeys(name for row in table for name in row if name not in _COLUMNS))
+    names = list(dict.fromkeys(name for row in table for name in row if name not in COLUMNS))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, *_COLUMNS])
+        writer = csv.DictWriter(file, [*names, *COLUMNS])
         writer.writeheader()
         writer.writerows(table)
 

@@ -19,6 +19,7 @@ from qcg.pilotjob.executor_api.errors import QCGPJError
 
 __all__ = ["death_of", "hello_in", "resolve"]
 
+_MOST_STDERR = 65_536  # bytes that an exception keeps; the future has the rest
 _CAUSE: Any = BaseException.__dict__["__cause__"]
 
 
@@ -38,16 +39,16 @@ def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool)
     failed = [rank for rank, (kind, _, _) in sorted(answers.items()) if kind == messages.RAISED]
     if failed:
         words, *frames = answers[failed[0]][2]
-        future.set_exception(_exception_of(json.loads(words.bytes), frames, future))
+        future._fail(_exception_of(json.loads(words.bytes), frames, future))
         return
     try:
         values = [messages.unpacked(answers[rank][2][1:]) for rank in (sorted(answers) if all_ranks else [0])]
     except BaseException as error:  # noqa: BLE001  # whatever the unpickling of somebody's class may raise
         unreadable = CallUnreadable(f"what the function has returned cannot be unpickled here: {said(repr, error)}")
         unreadable.__cause__ = error
-        future.set_exception(unreadable)
+        future._fail(unreadable)
     else:
-        future.set_result(values if all_ranks else values[0])
+        future._resolve(values if all_ranks else values[0])
 
 
 def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: FunctionFuture) -> BaseException:
@@ -66,7 +67,7 @@ def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: Func
 
 def _stderr_of(future: FunctionFuture) -> str:
     try:
-        return future.stderr
+        return future._end_of_stderr(_MOST_STDERR)
     except OSError as error:  # somebody has removed the file
         return f"not to be had: {error}"
 

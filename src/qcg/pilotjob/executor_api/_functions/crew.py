@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from qcg.pilotjob.executor_api._client.inbox import own
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import death_of
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
@@ -17,11 +17,14 @@ from qcg.pilotjob.executor_api.errors import QCGPJError
 
 __all__ = ["Crew"]
 
+_logger = logging.getLogger(__name__)
+
 _LOST = WorkerDied(
     "the process that made the call was lost with its node or its allocation; its job was started again, the call only "
     "with retries="
 )
 _END_SECONDS = 5.0  # for a worker to end by itself
+_LONGEST_SECONDS = 86_400.0  # poll() takes no more than 2**31 milliseconds
 _PATIENCE_SECONDS = 0.05  # after which calls that have not begun are asked back
 
 
@@ -178,8 +181,8 @@ class Crew:
             call.died += not worker.is_ending
             if worker.is_ending or call.died <= self._needs.retries:
                 self._waiting.again(call)
-            elif self._waiting.claim(call):
-                call.future.set_exception(own(error))
+            else:
+                self._waiting.end(call, error)
 
     def _never_served(self, worker: Worker) -> None:
         error = death_of(worker, "the process that should have made the call ended before it could")
@@ -195,10 +198,11 @@ class Crew:
 
     @property
     def patience(self) -> Optional[int]:
-        """Milliseconds until one of them has to be looked at, None when that is not so."""
+        """Milliseconds until one of them has to be looked at, None when that is not so; for poll(), so not too many."""
         times = [moment for worker in self.workers.values() for moment in (worker.end_at, worker.look_at)]
         ends = [moment for moment in times if moment is not None]
-        return max(0, int(1000 * (min(ends) - time.monotonic())) + 1) if ends else None
+        seconds = min(min(ends) - time.monotonic(), _LONGEST_SECONDS) if ends else None
+        return None if seconds is None else max(0, int(1000 * seconds) + 1)
 
     def look_at_clock(self) -> None:
         """Do what is due."""
@@ -237,11 +241,10 @@ class Crew:
 
     def _time_is_over(self, worker: Worker) -> None:
         worker.is_ending = True
-        call = worker.calls[0]
-        if self._waiting.claim(call):
-            call.future.set_exception(
-                CallTimeout(f"the call has not ended within its walltime of {self._needs.seconds:g} s, and was ended")
-            )
+        self._waiting.end(
+            worker.calls[0],
+            CallTimeout(f"the call has not ended within its walltime of {self._needs.seconds:g} s, and was ended"),
+        )
         worker.job.cancel()
 
     # ---- at the end
@@ -264,5 +267,15 @@ class Crew:
         for worker in list(self.workers.values()):
             for call in filter(self._waiting.claim, list(worker.calls)[::-1]):
                 call.future._end_running()
+                self._waiting.forget(call)
             worker.is_ending = True
             worker.job.cancel()
+
+    def abandon(self) -> None:
+        """Cancel the jobs of all workers: there is nobody any more who could tell them to end."""
+        for worker in list(self.workers.values()):
+            worker.is_ending = True
+            try:
+                worker.job.cancel()
+            except Exception:  # the others have to be cancelled too
+                _logger.exception("worker %d of a pool of functions cannot be cancelled", worker.number)

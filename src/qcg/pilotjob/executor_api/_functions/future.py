@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING, RUNNING
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING, RUNNING
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Tuple
 
+from qcg.pilotjob.executor_api._client.resolving import GuardsCallbacks
 from qcg.pilotjob.executor_api._overriding import override
 
 __all__ = ["FunctionFuture"]
 
 
-class FunctionFuture(Future[Any]):
+class FunctionFuture(GuardsCallbacks, Future[Any]):
     """The future of a call, as ``concurrent.futures`` has them, except that `cancel` ends a call that runs.
 
     Attributes:
@@ -40,7 +42,10 @@ class FunctionFuture(Future[Any]):
 
     @property
     def stdout(self) -> str:
-        """What the call has printed; empty as long as it has not ended, and where it was not kept."""
+        """What the call has printed; empty as long as it has not ended, and where it was not kept.
+
+        That is so when the call has closed, redirected or truncated its standard output.
+        """
         return self._written(0)
 
     @property
@@ -48,16 +53,42 @@ class FunctionFuture(Future[Any]):
         """What the call has written to standard error; as with `stdout`."""
         return self._written(1)
 
-    def _written(self, stream: int) -> str:
+    def _end_of_stderr(self, most: int) -> str:
+        """Return the last bytes of `stderr`, at the most so many."""
+        return self._written(1, most)
+
+    def _written(self, stream: int, most: Optional[int] = None) -> str:
         if self._streams is None:
             return ""
         paths, places = self._streams
         begin, end = places[2 * stream : 2 * stream + 2]
-        if begin < 0:
+        if not 0 <= begin < end:
             return ""
+        if most is not None:
+            begin = max(begin, end - most)
         with Path(paths[stream]).open("rb") as file:
             file.seek(begin)
             return file.read(end - begin).decode(errors="replace")
+
+    def _begin(self) -> bool:
+        """Let a waiting future run; return False when it has an end: it was cancelled, or somebody has set a result."""
+        with self._condition:
+            if self._state == PENDING:
+                self._state = RUNNING
+                return True
+            if self._state == CANCELLED:
+                self.set_running_or_notify_cancel()
+        return False
+
+    def _resolve(self, value: Any) -> None:
+        """Give the future its value, unless somebody has set a result."""
+        with contextlib.suppress(InvalidStateError):
+            self.set_result(value)
+
+    def _fail(self, error: BaseException) -> None:
+        """Give the future an exception, unless somebody has set a result."""
+        with contextlib.suppress(InvalidStateError):
+            self.set_exception(error)
 
     def _begins_anew(self) -> None:
         """Let a running future wait again: its call is another worker's to make."""
@@ -74,5 +105,5 @@ class FunctionFuture(Future[Any]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # private to the base class
+        self._invoke_callbacks()
         return True

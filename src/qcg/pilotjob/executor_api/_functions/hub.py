@@ -6,6 +6,7 @@ what the lock of the calls that wait protects: who has which call, so that a cal
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -15,17 +16,21 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 import zmq
 
 from qcg.pilotjob.executor_api._client.channel import Alarm
-from qcg.pilotjob.executor_api._client.inbox import own
+from qcg.pilotjob.executor_api._client.resolving import ResolvingThread, may_wait
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
 from qcg.pilotjob.executor_api._functions.crew import Crew
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.place import Place
+from qcg.pilotjob.executor_api._functions.tracebacks import said
 from qcg.pilotjob.executor_api._functions.waiting import Waiting
+from qcg.pilotjob.executor_api.call_errors import BrokenCall
 from qcg.pilotjob.executor_api.errors import ExecutorClosed
 
 __all__ = ["Hub"]
+
+_logger = logging.getLogger(__name__)
 
 _MOST_TOGETHER = 32  # calls that are sent in one
 _TOGETHER_SECONDS = 0.005  # that they may take, if they take as long as others have
@@ -42,6 +47,9 @@ class Hub:
         self._waiting = Waiting()
         self._inbox: Deque[Callable[[], None]] = deque()
         self._thread: Optional[threading.Thread] = None
+        self._owner: Any = None  # the executor, as long as the thread runs: calls of a dropped pool need its workers
+        self._is_over = False
+        self._when_ended: List[Callable[[], None]] = []
         self._pid = os.getpid()
         self._alarm: Optional[Alarm] = None
         # of the thread
@@ -50,17 +58,19 @@ class Hub:
 
     # ---- for all threads
 
-    def make(self, call: Call) -> None:
-        """Make a call, when a worker has time for it.
+    def make(self, call: Call, owner: Any) -> None:
+        """Make a call, when a worker has time for it; until all calls are made, keep `owner`.
 
         Raises:
             ExecutorClosed: the pool is shut down.
+            BrokenCall: the pool has failed.
+            RuntimeError: the pool has no thread yet, and none can be started now.
         """
         if os.getpid() != self._pid:
             raise ExecutorClosed(f"this pool belongs to process {self._pid}; a forked child needs one of its own")
         with self._waiting.lock:
             if self._thread is None and not self._waiting.closed:
-                self._start()
+                self._start(owner)
             self._waiting.put(call)
         self._wake()
 
@@ -77,10 +87,18 @@ class Hub:
         self._do(self._cancel_all)
 
     def join(self) -> None:
-        """Wait for the end."""
+        """Wait for the end, except in a callback, which would hold it up."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and may_wait():
             thread.join()
+
+    def when_ended(self, what: Callable[[], None]) -> None:
+        """Do something when the thread has ended or, if there is none, at once."""
+        with self._waiting.lock:
+            if self._thread is not None and not self._is_over:
+                self._when_ended.append(what)
+                return
+        what()
 
     def forget_in_child(self) -> None:
         """Be closed in a forked child, which has not the thread, nor whoever may hold the lock."""
@@ -98,7 +116,7 @@ class Hub:
     @property
     def has_ended(self) -> bool:
         """Whether it is closed and nothing is left to do."""
-        return self._waiting.closed and (self._thread is None or not self._thread.is_alive())
+        return self._waiting.closed and (self._thread is None or self._is_over)
 
     def cancel_running(self, future: FunctionFuture) -> bool:
         """Cancel a call that a worker has, and end that worker; return whether it came in time."""
@@ -111,10 +129,11 @@ class Hub:
                 return False
             busy[0].is_ending = True
         future._end_running()
+        self._waiting.forget(busy[0].calls[0])
         busy[0].job.cancel()
         return True
 
-    def _start(self) -> None:
+    def _start(self, owner: Any) -> None:
         self._place = self._make_place()
         self._crew = Crew(
             self._place,
@@ -124,8 +143,15 @@ class Hub:
             on_end=lambda worker: self._do(partial(self._has_ended, worker)),
         )
         self._alarm = Alarm()
-        self._thread = threading.Thread(target=self._run, args=(self._alarm,), name="qcgpj-functions", daemon=True)
-        self._thread.start()
+        thread = ResolvingThread(target=self._run, args=(self._alarm,), name="qcgpj-functions", daemon=True)
+        try:
+            self._thread, self._owner = thread, owner
+            thread.start()
+        except BaseException:  # there are too many threads, or the interpreter shuts down
+            self._thread = self._owner = None
+            self._place.close()
+            self._alarm.close()
+            raise
 
     def _do(self, what: Callable[[], None]) -> None:
         if self._thread is not None:
@@ -139,27 +165,41 @@ class Hub:
     # ---- the thread
 
     def _run(self, alarm: Alarm) -> None:
+        try:
+            self._serve(alarm)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+            if self._pid == os.getpid():
+                self._break(error)
+        if self._pid == os.getpid():  # what there is belongs to the parent of a child that was forked in a callback
+            try:
+                self._place.close()
+            finally:
+                alarm.close()
+                self._end()
+
+    def _end(self) -> None:
+        with self._waiting.lock:
+            self._is_over = True
+            to_do, self._when_ended = self._when_ended, []
+        self._owner = None
+        for what in to_do:
+            what()
+
+    def _serve(self, alarm: Alarm) -> None:
         poller = zmq.Poller()
         poller.register(self._place.socket, zmq.POLLIN)
         poller.register(alarm.fileno(), zmq.POLLIN)
-        try:
-            while not self._is_done():
-                if alarm.fileno() in dict(poller.poll(self._crew.patience)):
-                    alarm.clear()
-                self._round()
-        except BaseException as error:
-            self._break(error)
-            raise
-        finally:
-            self._place.close()
-            alarm.close()
+        while not self._is_done():
+            if alarm.fileno() in dict(poller.poll(self._crew.patience)):
+                alarm.clear()
+            self._round()
 
     def _round(self) -> None:
         self._receive()
         while self._inbox:
             self._inbox.popleft()()
-        self._crew.look_at_clock()
         self._assign()
+        self._crew.look_at_clock()  # after calls were given: a worker that is there for one is not idle
         self._crew.start()
 
     def _is_done(self) -> bool:
@@ -231,6 +271,7 @@ class Hub:
         if self._waiting.claim(call):
             call.future._streams = (worker.paths, streams)
             resolve(call.future, answers, all_ranks=self._needs.all_ranks)
+            self._waiting.forget(call)
         if self._needs.fresh:
             self._crew.go_on(worker)  # to its end, and with it goes the memory that the value was in
 
@@ -250,8 +291,9 @@ class Hub:
         self._crew.cancel()
 
     def _break(self, error: BaseException) -> None:
-        self._waiting.close()
-        self._waiting.fail(error)
-        for worker in list(self._crew.workers.values()):
-            for call in filter(self._waiting.claim, list(worker.calls)):
-                call.future.set_exception(own(error))
+        """Give all futures their end: there is no thread any more that could."""
+        _logger.critical("a pool of functions has failed, with all of its calls", exc_info=error)
+        broken = BrokenCall(f"the pool has failed with all of its calls: {type(error).__name__}: {said(str, error)}")
+        broken.__cause__ = error
+        self._waiting.break_(broken)
+        self._crew.abandon()

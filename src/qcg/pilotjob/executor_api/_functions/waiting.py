@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Deque, List, Optional
+from typing import Deque, List, Optional, Set
 
 from qcg.pilotjob.executor_api._client.inbox import own
 from qcg.pilotjob.executor_api._functions.calls import Call, Worker
@@ -19,6 +19,8 @@ class Waiting:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a pool may be collected, and so closed, wherever garbage is looked for
         self.closed = False
+        self._broken: Optional[BaseException] = None
+        self._open: Set[Call] = set()  # all whose futures have no end yet, wherever the calls are
         self._calls: Deque[Call] = deque()
 
     def __len__(self) -> int:
@@ -29,11 +31,15 @@ class Waiting:
 
         Raises:
             ExecutorClosed: the pool is shut down.
+            BrokenCall: the pool has failed.
         """
         with self.lock:
+            if self._broken is not None:
+                raise own(self._broken)
             if self.closed:
                 raise ExecutorClosed("cannot schedule new futures after shutdown of the pool or of its executor")
             self._calls.append(call)
+            self._open.add(call)
 
     def close(self) -> None:
         """Take no more calls."""
@@ -46,8 +52,10 @@ class Waiting:
         with self.lock:
             while self._calls and len(calls) < most:
                 call = self._calls.popleft()
-                if call.future.set_running_or_notify_cancel():
+                if call.future._begin():
                     calls.append(call)
+                else:
+                    self._open.discard(call)
         return calls
 
     def again(self, call: Call) -> None:
@@ -64,15 +72,41 @@ class Waiting:
                 self.again(worker.calls.pop())
 
     def claim(self, call: Call) -> bool:
-        """Return whether it is for the caller to give the call's future its end: for the first that asks."""
+        """Return whether it is for the caller to give the call's future its end: for the first that asks.
+
+        When that is done, `forget` has to be told. Should it not come to that, `break_` ends the future.
+        """
         with self.lock:
             is_first, call.is_over = not call.is_over, True
         return is_first
 
+    def forget(self, call: Call) -> None:
+        """Take note that the future of a call has its end."""
+        self._open.discard(call)
+
+    def end(self, call: Call, error: BaseException) -> None:
+        """Give the future of a call an exception as its end, unless it has one."""
+        if self.claim(call):
+            call.future._fail(own(error))
+            self.forget(call)
+
+    def break_(self, error: BaseException) -> None:
+        """Take no more calls, and give the futures of all that there are `error` as their end."""
+        with self.lock:
+            self.closed, self._broken = True, error
+            self._calls.clear()
+            left = list(self._open)
+            self._open.clear()
+            for call in left:
+                call.is_over = True
+        for call in left:
+            call.future._begin()  # a cancelled one is told of to those that wait for it
+            call.future._fail(own(error))
+
     def fail(self, error: BaseException, most: Optional[int] = None) -> None:
         """Fail the first calls, or all."""
         for call in self.take(len(self) if most is None else most):
-            call.future.set_exception(own(error))
+            self.end(call, error)
 
     def cancel_all_but(self, kept: int) -> None:
         """Cancel the calls, except the first ones."""

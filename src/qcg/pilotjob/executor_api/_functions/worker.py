@@ -72,7 +72,8 @@ class _Worker:
         self._waiting: Deque[Any] = deque()
         self._notes = -1
         self._message = 0
-        self._written = _written()
+        self._files = _file_behind(1), _file_behind(2)
+        self._written = self._places()
 
     def take_notes(self, path: str) -> None:
         """Note there what has begun: when this process dies, nobody else knows."""
@@ -120,10 +121,14 @@ class _Worker:
         seconds = time.perf_counter() - began
         for name in ("stdout", "stderr"):
             _flush(name)
-        before, self._written = self._written, _written()
+        before, self._written = self._written, self._places()
         figures = messages.FIGURES.pack(seconds, before[0], self._written[0], before[1], self._written[1])
         self._hub.send_multipart([kind, figures, words, *parcel.frames], copy=False)
         self._sent.append(parcel)
+
+    def _places(self) -> Tuple[int, int]:
+        """Return how much standard output and error have so far, -1 for what is not the file that it was."""
+        return _place_in(1, self._files[0]), _place_in(2, self._files[1])
 
 
 def _answer(call: Sequence["zmq.Frame"], *, shared: bool) -> Tuple[bytes, bytes, messages.Parcel]:
@@ -160,9 +165,23 @@ def _rank() -> int:
     raise SystemExit("which rank of its MPI job this is cannot be told: none of " + ", ".join(_RANKS) + " is set")
 
 
-def _written() -> Tuple[int, int]:
-    """Return how much standard output and error have so far, -1 when they are not files."""
+def _file_behind(descriptor: int) -> Tuple[int, int]:
+    """Return what tells the open file of a descriptor from others, zeros when there is none."""
     try:
-        return os.lseek(1, 0, os.SEEK_CUR), os.lseek(2, 0, os.SEEK_CUR)
+        found = os.fstat(descriptor)
     except OSError:
-        return -1, -1
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _place_in(descriptor: int, file: Tuple[int, int]) -> int:
+    """Return where writing to `file` by a descriptor goes on, -1 when that is another file now, or can only be written.
+
+    A function may have closed or redirected the descriptor.
+    """
+    if _file_behind(descriptor) != file:
+        return -1
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:
+        return -1

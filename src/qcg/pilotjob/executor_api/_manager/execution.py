@@ -147,6 +147,8 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         """Return the paths of the job's streams, and note them for whoever asks why it failed."""
         named = {name: getattr(self.job_execution, name) for name in STREAMS}
         files = {name: os.path.join(self.wd_path, path) for name, path in named.items() if path}
+        if _is_one_file(files.get("stdout"), files.get("stderr")):
+            files["stderr"] = files["stdout"]  # it is opened once, for both
         self._note(files)
         return files
 
@@ -207,6 +209,13 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if model not in _MPI_MODELS or self.ncores == 1:
             return command
         return [options.get("mpirun", "mpirun"), "-n", str(self.ncores), *options.get("mpirun_args", []), *command]
+
+
+def _is_one_file(stdout: Optional[str], stderr: Optional[str]) -> bool:
+    """Whether two paths are written differently and mean the same, by way of links to directories too."""
+    if not stdout or not stderr or stdout == stderr or os.path.basename(stdout) != os.path.basename(stderr):
+        return False
+    return os.path.realpath(stdout) == os.path.realpath(stderr)
 
 
 class Changes(Dict[str, Optional[str]]):

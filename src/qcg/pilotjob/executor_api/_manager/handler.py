@@ -15,6 +15,7 @@ from qcg.pilotjob.request import ControlReq
 from qcg.pilotjob.response import Response
 
 from qcg.pilotjob.executor_api._client.wire import DETACH, FINISH_RUNNING
+from qcg.pilotjob.executor_api._manager.records import numbered, submission_of
 from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.circles import circle_in
@@ -33,7 +34,8 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
 
     Mends C9 and C10 (``finish`` sleeps and leaves running jobs behind), C17 (a job that cannot be queued burns its
     name), C18 (the messages of an iteration cannot be asked for), C20 and C21 (jobs that can never run are
-    accepted), C24 (a number in the environment fails the job). Can go when the core does.
+    accepted), C24 (a number in the environment fails the job). A job that cannot be removed is an error, and one that
+    others wait for cannot be. Can go when the core does.
     """
 
     _finish_task: Optional["asyncio.Task[None]"]
@@ -58,8 +60,17 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
             return Response.error(f"{type(error).__name__}: {error}")
         # jobs stay until the end: to go through all of them for garbage again and again would cost as much as they do
         gc.freeze()
-        names = [job.name for job in jobs]
-        return Response.ok(f"{len(jobs)} jobs submitted", data={"submitted": len(jobs), "jobs": names})
+        data = {"submitted": len(jobs), "jobs": [job.name for job in jobs]}
+        again = {job.name: submission_of(job) for job in jobs if submission_of(job) > 1}
+        return Response.ok(f"{len(jobs)} jobs submitted", data={**data, "submissions": again} if again else data)
+
+    @override
+    async def handle_removejob_req(self, iface: Any, request: Any) -> Response:
+        try:
+            removed = self._manager.remove(request.job_names)
+        except InvalidRequest as error:
+            return Response.error(str(error))
+        return Response.ok(data={"removed": len(removed), "submissions": removed})
 
     @override
     def _prepare_jobs(self, req_jobs: List[Dict[str, Any]]) -> List[Job]:
@@ -105,6 +116,9 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         for name, answer in (response.data or {}).get("jobs", {}).items():
             if answer.get("data", {}).get("status") == JobState.QUEUED.name and self._has_begun(name):
                 answer["data"]["status"] = JobState.EXECUTING.name
+            job = self._manager.job_list.get(name.partition(":")[0])
+            if job is not None and "data" in answer:
+                answer["data"].update(numbered(job))
         return response
 
     def _has_begun(self, name: str) -> bool:

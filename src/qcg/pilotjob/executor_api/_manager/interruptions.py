@@ -22,6 +22,10 @@ class Interruptions:
         """Let the end of a job, or of an iteration, that is to come count as an interruption."""
         self._interrupted.add((job.name, iteration))
 
+    def forget(self, name: str) -> None:
+        """Forget a job that was removed: its name may be that of another one now."""
+        self._interrupted = {(job, iteration) for job, iteration in self._interrupted if job != name}
+
     def caused(self, job: Job, iteration: Optional[int], state: JobState) -> bool:
         """Whether an interruption has brought about that a job, or an iteration, ends in `state`.
 

@@ -7,11 +7,13 @@ import logging
 import math
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
-from qcg.pilotjob.errors import InvalidResourceSpec, NotSufficientResources
+from qcg.pilotjob.errors import InvalidRequest, InvalidResourceSpec, NotSufficientResources
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import DirectManager, SchedulingJob
+from qcg.pilotjob.publisher import EventTopic
 from qcg.pilotjob.resources import ResourcesType
 
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
 from qcg.pilotjob.executor_api._manager.allocation import is_ending
@@ -21,6 +23,7 @@ from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.processes import Child
+from qcg.pilotjob.executor_api._manager.records import submission_of
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart
 from qcg.pilotjob.executor_api._manager.waiting import Size, WaitingArray, WaitingJob, WaitingJobs
@@ -62,6 +65,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._asks = False  # whether the allocation ends
         self._failed_starts: Dict[Tuple[str, Optional[int]], int] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
+        self._submissions: Dict[str, int] = {}  # the numbers of the last ones of names that were used again, or may be
         super().__init__(tracer, config, parent_manager)
         self._scheduler._scheduler_alg = pool.Algorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
@@ -208,8 +212,47 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
                 self.job_list.remove(job.name)
             raise
         for waiting in queued:
+            self._begin_anew(waiting.job)
             self._waiting.add(waiting)
         self.call_scheduler()
+
+    def _begin_anew(self, job: Job) -> None:
+        """Give a job its number, where an earlier one had its name."""
+        if job.name in self._submissions:
+            self.resubmitted(job, self._submissions[job.name] + 1)
+
+    def resubmitted(self, job: Job, number: int) -> None:
+        """Take note that a job is not the first of its name."""
+        self._submissions[job.name] = number
+        setattr(job, SUBMISSION, number)
+
+    def remove(self, names: List[str]) -> Dict[str, int]:
+        """Forget jobs that have ended, all or none, and return which submissions of their names they were.
+
+        Raises:
+            InvalidRequest: one cannot be removed.
+        """
+        self._waiting.settle()  # whatever waits for a job as a whole knows of its end then
+        for name in names:
+            job = self.job_list.get(name)
+            if job is None:
+                raise InvalidRequest(f"there is no job {name!r}")
+            if not job.state().is_finished():
+                raise InvalidRequest(f"job {name!r} cannot be removed: it has not ended; cancel it first")
+            needing = self._waiting.needing(name)
+            if needing is not None:
+                raise InvalidRequest(
+                    f"job {name!r} cannot be removed: iterations of {needing!r} wait for its iterations; remove it "
+                    "when they have started"
+                )
+        removed = {}
+        for name in dict.fromkeys(names):
+            removed[name] = self._submissions[name] = submission_of(self.job_list.get(name))
+            self.job_list.remove(name)
+            self._unwanted.discard(name)
+            self.interruptions.forget(name)
+        self._restarts = {task: times for task, times in self._restarts.items() if task[0] not in removed}
+        return removed
 
     @override
     async def enqueue(self, jobs: List[Job]) -> None:
@@ -402,6 +445,20 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             except Exception:
                 _logger.exception("job %s: its state %s could not be recorded", job_id, state.name)
         self._publish_status_events(job_id, iteration, state)
+
+    @override
+    def _publish_status_events(self, job_id: str, iteration: Optional[int], state: JobState) -> None:
+        number = self._submissions.get(job_id, 1)
+        if number == 1:
+            super()._publish_status_events(job_id, iteration, state)
+        elif self.status_publisher:
+            event = {"manager": self.manager_id, "job": job_id, "state": state.name, SUBMISSION: number}
+            topics = [EventTopic.JOB_STATUS, EventTopic.JOB_FINISHED]
+            if iteration is not None:
+                event["it"] = iteration
+                topics = [EventTopic.ITERATION_STATUS, EventTopic.ITERATION_FINISHED]
+            for topic in topics if state.is_finished() else topics[:1]:
+                self.status_publisher.publish(topic, event)
 
     @property
     @override

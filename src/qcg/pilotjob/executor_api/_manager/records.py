@@ -10,12 +10,15 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Dict, Optional
 
 from qcg.pilotjob.joblist import Job
 from qcg.pilotjob.reports import JsonFileReport
 
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 from qcg.pilotjob.executor_api._overriding import override
+
+__all__ = ["BufferedLog", "LinesFile", "Record", "numbered", "submission_of", "write_environment"]
 
 _logger = logging.getLogger(__name__)
 
@@ -158,7 +161,7 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
         history = [
             f'{{"state": "{state.name}","date": "{moment.isoformat()}"}}' for state, moment in job.history(iteration)
         ]
-        more = {"runtime": job.runtime(iteration)}
+        more = {"runtime": job.runtime(iteration), **numbered(job)}
         if iteration is None:
             more["execution"], more["resources"] = job.execution.to_dict(), job.resources.to_dict()
             if job.dependencies:
@@ -175,6 +178,17 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
         self._file.append_sooner_or_later(self.buffer.getvalue().encode())
         self.buffer = io.StringIO()
         self.buffered_entries = 0
+
+
+def submission_of(job: Job) -> int:
+    """Return which submission of its name a job is; the first has no number."""
+    return int(getattr(job, SUBMISSION, 1))
+
+
+def numbered(job: Job) -> Dict[str, int]:
+    """Return what a line, an event or a reply says of that: nothing of the first."""
+    number = submission_of(job)
+    return {SUBMISSION: number} if number > 1 else {}
 
 
 def write_environment(path: Path) -> None:

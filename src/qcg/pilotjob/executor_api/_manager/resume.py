@@ -8,8 +8,9 @@
     jobs.report    the same ends, with all that is known of them; those that the interruption itself brought about
                    bear "interrupted" in their "runtime", and count for nothing here
 
-A name can be used again once its job has ended and was removed. So a job has ended when there are as many ends on
-record as requests; each file may have lost its last lines, and the longer one is right.
+A name can be used again once its job has ended and was removed; its last submission is the job, and what is on record
+of earlier ones counts for nothing here (see _client/submissions.py). Each file may have lost its last lines: what one
+tells is true.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import os
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
 
 from qcg.pilotjob.executor_api._client.resumable import STARTS
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION, Submissions
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
-from qcg.pilotjob.executor_api._manager.records import LinesFile, Record
+from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
 from qcg.pilotjob.executor_api._overriding import override
 
 __all__ = ["ResumedJob", "Tracker"]
@@ -62,13 +64,16 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
     @override
     def job_finished(self, job: Job, iteration: Optional[int]) -> None:
         """Keep an end; what cannot be written now is written with the next one."""
-        end = {"task": job.get_name(iteration), "iteration": iteration, "state": job.str_state(iteration)}
+        end = {
+            "task": job.get_name(iteration), "iteration": iteration, "state": job.str_state(iteration), **numbered(job)
+        }  # fmt: skip
         self._ends.append_sooner_or_later(json.dumps(end).encode() + b"\n")
 
     def job_started(self, job: Job, iteration: Optional[int]) -> None:
         """Keep a start, if anybody will want to know of it."""
         if not self.reruns:
-            self._starts.append_sooner_or_later(json.dumps({"task": job.get_name(iteration)}).encode() + b"\n")
+            start = {"task": job.get_name(iteration), **numbered(job)}
+            self._starts.append_sooner_or_later(json.dumps(start).encode() + b"\n")
 
     @staticmethod
     @override
@@ -87,6 +92,8 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
                 raise CannotResume(f"job {job.name} {hopeless}; give it more resources")
         for job in jobs:
             manager.job_list.add(job)
+            if run.submission(job) > 1:
+                manager.resubmitted(job, run.submission(job))
             run.complete(job, manager.tracer, manager.record)
         _logger.info("of %d jobs of the interrupted run %d have not ended", len(jobs), len(left))
         if progress:
@@ -121,26 +128,38 @@ class _InterruptedRun:
     """What the files of a run tell."""
 
     def __init__(self, directory: Path, report: Path, *, reruns: bool) -> None:
-        self._started = set() if reruns else {start["task"] for start in _lines(directory / STARTS)}
         self._requests: Dict[str, Dict[str, Any]] = {}
         self._submitted: Counter[str] = Counter()
         for request in _lines(directory / "track.reqs"):
             self._requests.pop(request["name"], None)  # the last one of a name stands where it was submitted
             self._requests[request["name"]] = request
             self._submitted[request["name"]] += 1
-        self._tracked: Counter[str] = Counter()
+        starts = () if reruns else _lines(directory / STARTS)
+        self._started = {start["task"] for start in starts if self._is_last(start["task"], start.get(SUBMISSION, 1))}
+        self._tracked: Set[str] = set()
+        self._reported: Set[str] = set()
         self._ends: Dict[str, Dict[str, Any]] = {}
+        numbers = Submissions()
         for end in _lines(directory / "track.states"):
-            self._tracked[end["task"]] += 1
-            self._ends[end["task"]] = {"state": end["state"]}
-            self._started.discard(end["task"])
-        self._reported: Counter[str] = Counter()
+            if self._is_last(end["task"], numbers.of(end["task"], end, interrupted=False)):
+                self._tracked.add(end["task"])
+                self._ends[end["task"]] = {"state": end["state"]}
+        self._started -= self._tracked
+        numbers = Submissions()
         for line in _lines(report):
-            if INTERRUPTED in line["runtime"]:
-                continue
-            self._reported[line["name"]] += 1
-            if self._reported[line["name"]] >= self._tracked[line["name"]]:
+            interrupted = INTERRUPTED in line["runtime"]
+            number = numbers.of(line["name"], line, interrupted=interrupted)
+            if not interrupted and self._is_last(line["name"], number):
+                self._reported.add(line["name"])
                 self._ends[line["name"]] = line
+
+    def _is_last(self, task: str, number: int) -> bool:
+        """Whether that submission of a job is its last one; only then it counts what has become of it."""
+        return number == self._submitted[task.partition(":")[0]]
+
+    def submission(self, job: Job) -> int:
+        """Return which submission of its name a job is."""
+        return self._submitted[job.name]
 
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs in the order of their submission, in the states that they had reached."""
@@ -154,15 +173,15 @@ class _InterruptedRun:
         """Let each file tell every end that another one tells."""
         for iteration in _parts(job):
             if job.state(iteration).is_finished():
-                name, times = job.get_name(iteration), self._submitted[job.name]
-                if self._reported[name] < times:
+                name = job.get_name(iteration)
+                if name not in self._reported:
                     record.report_job(job, iteration)
-                if self._tracked[name] < times:
+                if name not in self._tracked:
                     tracker.job_finished(job, iteration)
 
     def _restore(self, job: Job, iteration: Optional[int]) -> None:
         name = job.get_name(iteration)
-        if max(self._tracked[name], self._reported[name]) < self._submitted[job.name]:
+        if name not in self._ends:
             if name in self._started:
                 job.set_state(JobState.FAILED, iteration, _LOST)
             return

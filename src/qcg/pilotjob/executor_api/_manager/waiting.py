@@ -200,6 +200,11 @@ class WaitingJobs:
             waiting.scheduling.remove_iteration_index(iteration)
             self.drop_if_done(waiting)
 
+    def needing(self, name: str) -> Optional[str]:
+        """Return the name of an array whose iterations wait for those of the job `name`, None when none does."""
+        arrays = self._dependents.get(f"{name}:{_ANY}", ())
+        return next((str(waiting.job.name) for waiting in arrays if self._waits(waiting)), None)
+
     def clear(self) -> None:
         """Let nothing wait any more."""
         for content in (self._waiting, self._sizes, self._dependents, self._unsettled):

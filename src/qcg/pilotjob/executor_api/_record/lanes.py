@@ -42,7 +42,7 @@ def lanes_of(runs: Sequence[Run], now: datetime) -> List[Lane]:
 
 def _lanes(run: Run, now: datetime) -> List[Lane]:
     lanes: Dict[Tuple[str, str], Lane] = {}
-    for row in (*run.rows, *run.interruptions):
+    for row in run.attempts:
         ended = row["ended"] or (now if row["state"] == "EXECUTING" else None)
         if row["started"] is None or ended is None:
             continue

@@ -53,7 +53,7 @@ class Moments:
     @property
     def rows(self) -> List[RunRow]:
         """The rows of all that ran, run again or not."""
-        return [row for run in self.runs for row in (*run.rows, *run.interruptions)]
+        return [row for run in self.runs for row in run.attempts]
 
     @property
     def started(self) -> datetime:

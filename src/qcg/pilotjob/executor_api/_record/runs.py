@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.directories import PREFIX, PRESENCE, runs_in
+from qcg.pilotjob.executor_api._client.submissions import Submissions
+from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -46,6 +47,7 @@ class Run:
         directory: the manager's, an empty string when there is none.
         rows: of each job and iteration the last one, in the order of the ends; then those without an end.
         interruptions: the rows of what was interrupted and was run again.
+        replaced: the rows of jobs whose names were used again.
         eras: in the order of time; empty when the manager's log does not tell.
         lives: its manager is there.
         last_request: when it took jobs for the last time.
@@ -54,9 +56,15 @@ class Run:
     directory: str
     rows: List[RunRow] = field(default_factory=list)
     interruptions: List[RunRow] = field(default_factory=list)
+    replaced: List[RunRow] = field(default_factory=list)
     eras: List[Era] = field(default_factory=list)
     lives: bool = False
     last_request: Optional[datetime] = None
+
+    @property
+    def attempts(self) -> Tuple[RunRow, ...]:
+        """All rows: of what has ended last, and of what was run again or replaced."""
+        return (*self.rows, *self.interruptions, *self.replaced)
 
 
 def find_reports(given: Union[str, "os.PathLike[str]"]) -> List[Path]:
@@ -91,31 +99,42 @@ def read_run(report: Path, live: Optional[Mapping[Task, RunRow]] = None) -> Run:
     lives = live is not None or _is_locked(directory / PRESENCE)
     run = Run(str(directory), lives=lives, eras=_eras(directory, datetime.now() if lives else None))
     attempts = list(_attempts(report, run.directory))
+    submitted, requested = _submitted(run, directory / "track.reqs")
+    for row, number in attempts:
+        submitted[row["name"]] = max(number, submitted.get(row["name"], 1))
+    run.replaced = [row for row, number in attempts if number < submitted[row["name"]]]
+    last = [row for row, number in attempts if number == submitted[row["name"]]]
     interrupted: Dict[Task, RunRow] = {}
     again: List[RunRow] = []
-    for row in attempts:
+    for row in last:
         before = interrupted.pop(task_of(row), None)
         if before is not None:
             again.append(before)
         if row["interrupted"]:
             interrupted[task_of(row)] = row
-    unfinished = _unfinished(run, directory / "track.reqs", attempts)
+    ended = {task_of(row) for row in last if not row["interrupted"]}
+    unfinished = [task for tasks in requested.values() for task in tasks if task not in ended]
     if not lives:
         unfinished = [task for task in unfinished if task not in interrupted]
     again.extend(interrupted[task] for task in unfinished if task in interrupted)
     run.interruptions = again
     dropped = {id(row) for row in again}
-    run.rows = [row for row in attempts if id(row) not in dropped]
+    run.rows = [row for row in last if id(row) not in dropped]
     known = live or {}
     run.rows.extend(known.get(task) or unfinished_row(task, run.directory) for task in unfinished)
     return run
 
 
-def _attempts(report: Path, directory: str) -> Iterator[RunRow]:
-    """Yield a row for each line of the report, except for arrays as a whole: an array is its iterations."""
+def _attempts(report: Path, directory: str) -> Iterator[Tuple[RunRow, int]]:
+    """Yield a row, with the number of the submission, for each line of the report.
+
+    There is none for an array as a whole: an array is its iterations.
+    """
     awaiting: Dict[str, List[RunRow]] = {}
+    submissions = Submissions()
     for line in _lines(report):
         task = split_task(line["name"])
+        number = submissions.of(line["name"], line, interrupted=INTERRUPTED in line.get("runtime", {}))
         if task[1] is None and task[0] in awaiting:
             submitted = _first_queued(line)
             for row in awaiting.pop(task[0]):
@@ -124,7 +143,7 @@ def _attempts(report: Path, directory: str) -> Iterator[RunRow]:
         row = make_row(task, line, directory)
         if task[1] is not None:
             awaiting.setdefault(task[0], []).append(row)
-        yield row
+        yield row, number
 
 
 def _first_queued(line: Dict[str, Any]) -> Optional[datetime]:
@@ -132,15 +151,18 @@ def _first_queued(line: Dict[str, Any]) -> Optional[datetime]:
     return next(map(datetime.fromisoformat, queued), None)
 
 
-def _unfinished(run: Run, requests: Path, attempts: List[RunRow]) -> List[Task]:
-    """Return what was submitted more often than it has ended; what was interrupted has not."""
-    left: Counter[Task] = Counter()
+def _submitted(run: Run, requests: Path) -> Tuple[Dict[str, int], Dict[str, List[Task]]]:
+    """Return how often each name was submitted, and what the last submission of each has to do."""
+    times: Dict[str, int] = {}
+    tasks: Dict[str, List[Task]] = {}
     for request in _lines(requests):
-        left.update(_tasks(request))
-    if left:
+        name = request["name"]
+        times[name] = times.get(name, 0) + 1
+        tasks.pop(name, None)  # it stands where it was submitted last
+        tasks[name] = _tasks(request)
+    if times:
         run.last_request = datetime.fromtimestamp(requests.stat().st_mtime)
-    left.subtract(task_of(row) for row in attempts if not row["interrupted"])
-    return [task for task, times in left.items() if times > 0]
+    return times, tasks
 
 
 def _tasks(request: Dict[str, Any]) -> List[Task]:

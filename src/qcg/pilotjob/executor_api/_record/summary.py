@@ -55,7 +55,7 @@ class RunSummary:
         runs: the number of runs; one that was resumed is one run.
         states: how many there are in each state; see `RunRow`.
         interrupted: how often a job that ran was ended by the end of its manager or its node, run again or not.
-        succeeded_core_hours: what jobs have used that SUCCEED.
+        succeeded_core_hours: what jobs have used that SUCCEED, also those whose names were used again.
         wasted_core_hours: what the others have used that ended, and what was interrupted; what ran when its manager
             was killed is on no record, and not in here.
         running_core_hours: what those have used until now that are EXECUTING, as far as the manager tells.
@@ -110,16 +110,16 @@ class RunSummary:
 
 
 def summarize(
-    rows: Sequence[RunRow], interruptions: Sequence[RunRow], runs: Sequence[Run], now: datetime, slowest: int
+    rows: Sequence[RunRow], earlier: Sequence[RunRow], runs: Sequence[Run], now: datetime, slowest: int
 ) -> RunSummary:
-    """Return what the rows, and those of what was interrupted and ran again, come to."""
-    every = [*rows, *interruptions]
+    """Return what the rows, and the `earlier` ones of what was run again or replaced, come to."""
+    every = [*rows, *earlier]
     eras = [era for run in runs for era in run.eras]
     there = cores_there(eras)
     offered = sum(era.cores * (era.ended - era.started).total_seconds() for era in eras)
     used = sum(spent(row, now) for row in every)
     running = sum(spent(row, now) for row in rows if row["state"] == "EXECUTING")
-    succeeded = sum(spent(row, now) for row in rows if row["state"] == "SUCCEED")
+    succeeded = sum(spent(row, now) for row in every if row["state"] == "SUCCEED")
     timed = [row for row in rows if row["seconds"] is not None]
     return RunSummary(
         jobs=len(rows),

@@ -1,0 +1,18 @@
+"""Values as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["spelled"]
+
+
+def spelled(value: Any) -> str:
+    """Return `value` as text; a member of an enumeration that is a str, an int or a float as what it is equal to."""
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value)
+    return float.__repr__(value) if isinstance(value, float) else str(value)
