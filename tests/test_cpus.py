@@ -1,10 +1,9 @@
 """CPUs and cores, from what the kernel tells of a machine."""
 
 import os
+import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api._manager.cpus import cores_of, given_cpus, machine_cores, parse_cpus, slots, usable_cpus
 
@@ -70,8 +69,10 @@ def test_hardware_threads_share_a_core_only_where_it_is_asked_for(threads_per_co
     assert slots([(0, 4), (1, 5), (6,)], threads_per_core) == expected
 
 
-@given(st.sets(st.integers(0, 63)), st.integers(1, 4), st.integers(1, 5))
-def test_no_cpu_is_lost_and_none_is_given_twice(cpus, width, threads_per_core):
+@pytest.mark.parametrize("seed", range(200))
+def test_no_cpu_is_lost_and_none_is_given_twice(seed):
+    chance = random.Random(seed)
+    cpus, width, threads_per_core = chance.sample(range(64), chance.randrange(65)), chance.randint(1, 4), seed % 5 + 1
     machine = [tuple(range(first, first + width)) for first in range(0, 60, width)]
     pieces = slots(cores_of(cpus, machine), threads_per_core)
     assert sorted(cpu for piece in pieces for cpu in piece) == sorted(cpus)
@@ -107,8 +108,11 @@ def test_what_was_given_is_what_is_used(usable, numbers, count, expected):
     assert given_cpus(list(usable), HYPERTHREADS, numbers and list(numbers), count) == expected
 
 
-@given(st.sets(st.integers(0, 7), min_size=1), st.sets(st.integers(0, 11), min_size=1), st.integers(1, 12))
-def test_nothing_is_used_that_may_not_be(usable, numbers, count):
+@pytest.mark.parametrize("seed", range(200))
+def test_nothing_is_used_that_may_not_be(seed):
+    chance = random.Random(seed)
+    usable, numbers = (set(chance.sample(range(most), chance.randint(1, most))) for most in (8, 12))
+    count = chance.randint(1, 12)
     found = given_cpus(sorted(usable), HYPERTHREADS, sorted(numbers), count)
     assert set(found) <= usable
     assert len(found) <= len(numbers)
