@@ -34,7 +34,6 @@ PLACEHOLDER = rf"\$(?:{NAME}|\{{{NAME}\}})"
 HAS_PLACEHOLDER = rf"^(?:[^$]|\$\$)*{PLACEHOLDER}"
 DOLLARS = rf"\$\$|\$\{{{NAME}\}}|\$(?![{{$])"
 TEXT = rf"^(?:[^$\u0000]|{DOLLARS})*$"
-SOME_TEXT = TEXT.replace(")*$", ")+$")
 WALLTIME = r"^(?:(?=.*[1-9])(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?)?$"
 VARIABLE = rf"^(?:[A-Za-z_]|{PLACEHOLDER})(?:[A-Za-z0-9_]|{PLACEHOLDER})*$"
 JOB_NAME = rf"^(?:[^$(){{}}'\"\s:\u0000-\u001f]|{PLACEHOLDER})+$"
@@ -43,7 +42,6 @@ VALUE = r"^[^\"\\\u0000-\u001f]*$"
 NO_PLACEHOLDER = "'${' does not begin a placeholder: write ${name}, or $${ for the characters themselves."
 MESSAGES = {
     TEXT: NO_PLACEHOLDER,
-    SOME_TEXT: f"Leave the key out when there is nothing to say. {NO_PLACEHOLDER}",
     WALLTIME: "Write hours, minutes and seconds like 1h30m or 90s.",
     JOB_NAME: "Use letters, digits and - _ . / @ + (no blanks, quotes, brackets, ':' or '$').",
 }
@@ -210,7 +208,7 @@ def of_type(hint: Any) -> Schema:
     if hint is int:
         return number(1)
     if hint is str:
-        return text(SOME_TEXT)
+        return text()
     if origin is dict:
         return {"type": "object"}
     raise TypeError(f"jobs.py has a field of the type {hint}; say in VALUES what is written there")
