@@ -12,8 +12,8 @@ from typing import Any, Callable, Iterator, List, Sequence
 import zmq
 
 __all__ = [
-    "BEGUN", "CALLS", "CONTROL", "DONE", "END", "FIGURES", "HELLO", "RAISED", "TAKEN_BACK", "TAKE_BACK", "WELCOME",
-    "Parcel", "cut", "joined", "packed", "unpacked", "use_cloudpickle",
+    "BEGUN", "CALLS", "CONTROL", "DONE", "END", "FIGURES", "HELLO", "HOLD", "RAISED", "TAKEN_BACK", "TAKE_BACK",
+    "WELCOME", "Parcel", "cut", "joined", "packed", "unpacked", "use_cloudpickle",
 ]  # fmt: skip
 
 # from a worker
@@ -24,6 +24,8 @@ FIGURES = struct.Struct("=d4q")
 """Of an answer: seconds, and where the call's standard output and error begin and end, -1 when they are no files."""
 BEGUN = struct.Struct("=QQ")
 """What a worker notes before each call of several: which message they came with, and how many of them have begun."""
+HOLD = BEGUN.size
+"""Where in the file of notes there is a byte of the hub's: as long as it is not zero, no other call begins."""
 
 _LARGE = 65_536  # bytes
 _HUGE = 1_048_576
