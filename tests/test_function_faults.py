@@ -389,3 +389,34 @@ def test_a_future_that_is_kept_keeps_no_executor(tmp_path, wait_until):
     assert future.result(30) == 8
     executor = weakref.ref(executor)
     wait_until(lambda: gc.collect() is not None and executor() is None)
+
+
+# ---- descriptors
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_arrays_that_wait_and_that_are_kept_hold_few_descriptors(executor, gate, wait_until):
+    pool = executor.functions(1)
+    assert pool.submit(pow, 2, 3).result(30) == 8
+    before = descriptors()
+    held = pool.submit(gate.wait)
+    wait_until(gate.is_waited_for)
+    given = [np.full(131_072 + number, float(number)) for number in range(150)]
+    futures = [pool.submit(lambda array: array + 1, array) for array in given]
+    assert descriptors() <= before + 70
+    gate.open()
+    values = [future.result(60) for future in futures]
+    assert held.result(30) is None
+    assert descriptors() <= before + 2
+    for array, value in zip(given, values):
+        value[0] = -1  # it can be written to
+        assert np.array_equal(array[1:] + 1, value[1:])
+
+
+def test_one_value_of_many_arrays(executor):
+    pool = executor.functions(1)
+    values = pool.submit(lambda: [np.full(131_072, float(number)) for number in range(150)]).result(60)
+    assert [value[-1] for value in values] == list(range(150))

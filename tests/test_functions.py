@@ -1,6 +1,7 @@
 """Python functions as jobs: what a pool promises beside what every executor does."""
 
 import asyncio
+import itertools
 import os
 import pickle
 import stat
@@ -363,25 +364,52 @@ def test_a_cancelled_call_that_its_worker_has_not_begun_is_not_made(executor, wa
     assert [other.result(20) for other in others] == [4, 8]
 
 
-def test_cancelling_a_call_does_not_fail_the_one_that_its_worker_has_begun_meanwhile(executor, tmp_path, wait_until):
+def test_a_call_is_cancelled_no_more_when_its_worker_has_begun_the_next_one(executor, gate, wait_until):
     cancelled = threading.Event()
-
-    def hold_the_first_time():
-        if not (tmp_path / "begun").exists():
-            (tmp_path / "begun").touch()
-            time.sleep(1000)
-        return "made again"
-
     pool = executor.functions(1)
     pool.submit(pow, 2, 1).result(30)
     with pool._hub._waiting.lock:
-        before, call, after = submit_together(pool, (pow, 2, 2), (pow, 2, 3), (hold_the_first_time,))
+        before, call, after = submit_together(pool, (pow, 2, 2), (pow, 2, 3), (gate.wait,))
         before.add_done_callback(lambda _: cancelled.wait(20))  # the hub does not hear that the call has ended
     assert before.result(30) == 4
-    wait_until((tmp_path / "begun").exists)
-    assert call.cancel()
+    wait_until(gate.is_waited_for)
+    assert not call.cancel()
     cancelled.set()
-    assert after.result(30) == "made again"
+    gate.open()
+    assert call.result(30) == 8
+    assert after.result(30) is None
+
+
+@pytest.mark.parametrize("over", ["cancel", "walltime"])
+def test_no_call_begins_twice_when_workers_are_ended_over_others(executor, tmp_path, monkeypatch, over):
+    path = tmp_path / "begun"
+
+    def note(number):
+        with path.open("a") as file:
+            file.write(f"{number}\n")
+        time.sleep(0.001)
+        return number
+
+    pool = executor.functions(2, walltime="1s" if over == "walltime" else None)
+    monkeypatch.setattr(pool._hub, "_most_together", lambda: 20)
+    if over == "walltime":  # which is over as soon as it is looked at, for one call in three
+        begin, turns = Crew._begin, itertools.count()
+
+        def begin_late(crew_of_it, worker):
+            begin(crew_of_it, worker)
+            if next(turns) % 3 == 0:
+                worker.end_at = time.monotonic() + 0.001
+
+        monkeypatch.setattr(Crew, "_begin", begin_late)
+    futures = [pool.submit(note, number) for number in range(120)]
+    if over == "cancel":
+        for future in futures[::3]:
+            while not (future.running() and future.cancel()) and not future.done():
+                time.sleep(0.0005)
+    ends = [None if future.cancelled() else future.exception(60) for future in futures]
+    assert {type(end) for end in ends} <= {type(None), CallTimeout}
+    numbers = path.read_text().split()
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_the_walltime_is_that_of_each_call(executor, tmp_path, monkeypatch, wait_until):

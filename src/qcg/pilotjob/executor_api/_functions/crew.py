@@ -110,7 +110,7 @@ class Crew:
         self.idle.pop(worker.number, None)
         worker.ranks.clear()
         worker.answers.clear()
-        worker.control, worker.is_asked = b"", False
+        worker.control, worker.is_asked, worker.messages = b"", False, 0
         self._has_died(worker, _LOST)
         worker.calls.clear()
 
@@ -239,7 +239,15 @@ class Crew:
             worker.is_asked = True
             self._place.send(worker.control, messages.TAKE_BACK)
 
+    def holds_at_first(self, worker: Worker) -> bool:
+        """Return whether a worker that is ended now has begun nothing behind its first call, nor will."""
+        if worker.sent <= 1:
+            return True
+        return self._place.holds_at(worker.number, worker.messages, worker.sent - len(worker.calls) + 1)
+
     def _time_is_over(self, worker: Worker) -> None:
+        if not self.holds_at_first(worker):
+            return  # the call has just ended, and its answer will be here
         worker.is_ending = True
         self._waiting.end(
             worker.calls[0],

@@ -119,14 +119,18 @@ class Hub:
         return self._waiting.closed and (self._thread is None or self._is_over)
 
     def cancel_running(self, future: FunctionFuture) -> bool:
-        """Cancel a call that a worker has, and end that worker; return whether it came in time."""
+        """Cancel a call that a worker makes, and end that worker; return whether it came in time.
+
+        The worker may have begun the next call when its answer is not here yet: then it is too late.
+        """
         if self._thread is None:
             return False
         with self._waiting.lock:
             workers = self._crew.workers.values()
             busy = [worker for worker in workers if worker.calls and worker.calls[0].future is future]
-            if not busy or not self._waiting.claim(busy[0].calls[0]):
+            if not busy or busy[0].calls[0].is_over or not self._crew.holds_at_first(busy[0]):
                 return False
+            self._waiting.claim(busy[0].calls[0])
             busy[0].is_ending = True
         future._end_running()
         self._waiting.forget(busy[0].calls[0])

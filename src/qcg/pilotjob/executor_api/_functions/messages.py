@@ -7,13 +7,13 @@ import mmap
 import os
 import pickle
 import struct
-from typing import Any, Callable, Iterator, List, Sequence
+from typing import Any, Callable, Iterator, List, Sequence, Set
 
 import zmq
 
 __all__ = [
-    "BEGUN", "CALLS", "CONTROL", "DONE", "END", "FIGURES", "HELLO", "RAISED", "TAKEN_BACK", "TAKE_BACK", "WELCOME",
-    "Parcel", "cut", "joined", "packed", "unpacked", "use_cloudpickle",
+    "BEGUN", "CALLS", "CONTROL", "DONE", "END", "FIGURES", "HELLO", "HOLD", "RAISED", "TAKEN_BACK", "TAKE_BACK",
+    "WELCOME", "Parcel", "cut", "joined", "packed", "unpacked", "use_cloudpickle",
 ]  # fmt: skip
 
 # from a worker
@@ -24,11 +24,16 @@ FIGURES = struct.Struct("=d4q")
 """Of an answer: seconds, and where the call's standard output and error begin and end, -1 when they are no files."""
 BEGUN = struct.Struct("=QQ")
 """What a worker notes before each call of several: which message they came with, and how many of them have begun."""
+HOLD = BEGUN.size
+"""Where in the file of notes there is a byte of the hub's: as long as it is not zero, no other call begins."""
 
 _LARGE = 65_536  # bytes
 _HUGE = 1_048_576
+_MOST_IN_MEMORY = 64  # buffers, each of which takes a descriptor of this process's; what is beyond is sent
+_MAP_FIXED = 0x10  # which Python has no name for
 _REFERENCE = b"\0qcgpj: in the memory of another process: "
 
+_in_memory: Set[int] = set()  # descriptors
 _dumps: Callable[..., bytes] = pickle.dumps
 
 
@@ -56,8 +61,8 @@ class Parcel:
     def add(self, buffer: "pickle.PickleBuffer", *, shared: bool) -> None:
         """Add a copy of a buffer, which the receiver may get from `shared` memory."""
         raw = buffer.raw()
-        if shared and len(raw) >= _HUGE:
-            # where too many are open, or there is no room, it has to be sent
+        if shared and len(raw) >= _HUGE and len(_in_memory) < _MOST_IN_MEMORY:
+            # where the program has too many open, or there is no room, it has to be sent
             with contextlib.suppress(OSError):
                 self.frames.append(self._in_memory(raw))
                 return
@@ -66,6 +71,7 @@ class Parcel:
     def _in_memory(self, raw: memoryview) -> bytes:
         descriptor = os.memfd_create("qcgpj")
         self._descriptors.append(descriptor)
+        _in_memory.add(descriptor)
         written = 0
         while written < len(raw):
             written += os.write(descriptor, raw[written:])
@@ -74,7 +80,9 @@ class Parcel:
     def drop(self) -> None:
         """Free the memory, once it was received: the receiver keeps its own hold of it."""
         while self._descriptors:
-            os.close(self._descriptors.pop())
+            descriptor = self._descriptors.pop()
+            _in_memory.discard(descriptor)
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self.drop()
@@ -122,5 +130,25 @@ def _memory_of(frame: "zmq.Frame") -> Any:
     if not content.startswith(_REFERENCE):
         return content
     with open(content[len(_REFERENCE) :].decode(), "rb") as file:
-        # private: what the receiver changes is no concern of the sender's, who may have to send it again
-        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        return _mapped(file.fileno())
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    """Return the memory of a descriptor, which may be closed: a mmap of a file would keep one, as long as there is it.
+
+    So the memory takes the place of another one that has no file.
+    """
+    import ctypes
+
+    size = os.fstat(descriptor).st_size
+    memory = mmap.mmap(-1, size)
+    place = ctypes.c_char.from_buffer(memory)
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    # private: what the receiver changes is no concern of the sender's, who may have to send it again
+    rights, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
+    address = ctypes.addressof(place)
+    if function(address, size, rights, kind, descriptor, 0) != address:
+        raise OSError(ctypes.get_errno(), "memory of another process cannot be had")
+    return memory

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -17,10 +18,11 @@ import zmq
 
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
-from qcg.pilotjob.executor_api._functions.messages import BEGUN
+from qcg.pilotjob.executor_api._functions.messages import BEGUN, HOLD
 
 __all__ = ["Place"]
 
+_SEEN_SECONDS = 0.001  # in which a worker that does not see yet that it is held has noted that it has begun
 _BOOT = (
     boot.PROTECT_IMPORTS + "orders = json.load(open(sys.argv[1])); sys.path[:] = orders['protected_path'] or sys.path; "
     "from qcg.pilotjob.executor_api._functions.worker import main; "
@@ -97,9 +99,23 @@ class Place:
     def begun(self, number: int) -> Tuple[int, int]:
         """Return which message with several calls a worker has got last, counted, and how many of those have begun."""
         try:
-            return BEGUN.unpack(Path(f"{self._notes}.{number}").read_bytes())
+            return BEGUN.unpack_from(Path(f"{self._notes}.{number}").read_bytes())
         except (FileNotFoundError, struct.error):
             return 0, 0
+
+    def holds_at(self, number: int, message: int, call: int) -> bool:
+        """Keep a worker from beginning the calls behind the given one of a message; return False when it has begun one.
+
+        It may go on then.
+        """
+        with open(f"{self._notes}.{number}", "r+b", buffering=0) as notes:
+            os.pwrite(notes.fileno(), b"\1", HOLD)
+            time.sleep(_SEEN_SECONDS)
+            noted, begun = BEGUN.unpack(os.pread(notes.fileno(), BEGUN.size, 0))
+            if noted != message or begun <= call:
+                return True
+            os.pwrite(notes.fileno(), b"\0", HOLD)
+            return False
 
     def send(self, receiver: bytes, *frames: Any) -> None:
         """Send a message to one of a worker's connections."""

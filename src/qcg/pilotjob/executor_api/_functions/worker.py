@@ -20,6 +20,7 @@ __all__ = ["main"]
 
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 _REACH_MILLISECONDS = 30_000
+_HELD_SECONDS = 0.001
 _LINGER_MILLISECONDS = 60_000  # in which the last answer has to be taken
 
 
@@ -33,6 +34,7 @@ def main(orders: Dict[str, Any], number: int) -> None:
     """
     messages.use_cloudpickle()
     rank = _rank() if orders["ranks"] > 1 else 0
+    notes = _opened(f"{orders['notes']}.{number}") if orders["notes"] else -1  # the hub may write there after HELLO
     context = zmq.Context()
     hello = {"worker": number, "rank": rank, "python": sys.version_info[:2]}
     hub = _connected(context, orders, messages.HELLO, hello)
@@ -41,13 +43,19 @@ def main(orders: Dict[str, Any], number: int) -> None:
             f"the program that this worker belongs to cannot be reached at {orders['address']} from "
             f"{os.uname().nodename}: is the port blocked, or its name unknown here?"
         )
-    worker = _Worker(hub, shares_memory=orders["shared"])
+    worker = _Worker(hub, notes, shares_memory=orders["shared"])
     if orders["notes"]:
-        worker.take_notes(f"{orders['notes']}.{number}")
         control = _connected(context, orders, messages.CONTROL, hello)
         threading.Thread(target=worker.give_back, args=(control,), daemon=True).start()
     worker.serve()
     hub.close()
+
+
+def _opened(path: str) -> int:
+    """Return the file where a worker notes what it has begun: when the process dies, nobody else knows."""
+    notes = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(notes, bytes(messages.HOLD + 1))
+    return notes
 
 
 def _connected(context: Any, orders: Dict[str, Any], what: bytes, hello: Dict[str, Any]) -> "zmq.Socket[bytes]":
@@ -64,20 +72,17 @@ def _connected(context: Any, orders: Dict[str, Any], what: bytes, hello: Dict[st
 class _Worker:
     """Makes calls in the main thread; another one gives back those that have not begun, when the hub asks for them."""
 
-    def __init__(self, hub: "zmq.Socket[bytes]", *, shares_memory: bool) -> None:
+    def __init__(self, hub: "zmq.Socket[bytes]", notes: int, *, shares_memory: bool) -> None:
+        """`notes` is the file for what has begun, -1 when there is none."""
         self._hub = hub
         self._shares_memory = shares_memory
         self._sent: List[messages.Parcel] = []
         self._lock = threading.Lock()
         self._waiting: Deque[Any] = deque()
-        self._notes = -1
+        self._notes = notes
         self._message = 0
         self._files = _file_behind(1), _file_behind(2)
         self._written = self._places()
-
-    def take_notes(self, path: str) -> None:
-        """Note there what has begun: when this process dies, nobody else knows."""
-        self._notes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
     def serve(self) -> None:
         """Make calls until the hub says that it is enough."""
@@ -113,7 +118,17 @@ class _Worker:
                 begun += 1
                 if notes and self._notes >= 0:
                     os.pwrite(self._notes, messages.BEGUN.pack(self._message, begun), 0)
+            if notes:
+                self._wait_while_held()
             self._make(call)
+
+    def _wait_while_held(self) -> None:
+        """Wait as long as the hub wants no other call to begin: it ends this process, perhaps, over the last one.
+
+        What has begun is noted before. So either this sees that it is to wait, or the hub sees that the call has begun.
+        """
+        while self._notes >= 0 and os.pread(self._notes, 1, messages.HOLD) == b"\1":
+            time.sleep(_HELD_SECONDS)
 
     def _make(self, call: Sequence["zmq.Frame"]) -> None:
         began = time.perf_counter()
