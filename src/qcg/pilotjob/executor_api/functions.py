@@ -19,7 +19,7 @@ from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.place import Place
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
-from qcg.pilotjob.executor_api.validation import seconds_of, validated
+from qcg.pilotjob.executor_api.validation import MPI_MODELS, seconds_of, validated
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
@@ -118,6 +118,7 @@ def make_pool(
     max_workers: Optional[int],
     cores: int,
     nodes: Optional[int],
+    ranks: Optional[int],
     model: Optional[str],
     model_opts: Optional[Mapping[str, Any]],
     walltime: Optional[str],
@@ -149,19 +150,24 @@ def make_pool(
     link = executor._connection.dispatcher.link
     given = {"model": model, "model_opts": model_opts, "env": env, "wd": wd, "modules": modules, "venv": venv}
     execution = {key: value for key, value in given.items() if value}
-    size: Dict[str, Any] = {"numCores": cores, **({"numNodes": nodes} if nodes else {})}
+    size: Dict[str, Any] = {
+        "numCores": cores,
+        **({"numNodes": nodes} if nodes else {}),
+        **({} if ranks is None else {"ranks": ranks}),
+    }
     checked = {"name": "functions", "execution": {**execution, "exec": python or "python"}, "resources": size}
     validated(checked, link.capacity)
-    ranks = cores * (nodes or 1) if model not in (None, "default", "threads") else 1
-    most = max(1, link.capacity.cores // (cores * (nodes or 1)))
+    is_mpi = (model or "").lower() in MPI_MODELS
+    processes = (ranks or cores) * (nodes or 1) if is_mpi else 1
+    most = link.capacity.at_a_time(cores, nodes, on_one_node=not is_mpi)
     if max_workers is not None and max_workers <= 0:
         raise InvalidOption("max_workers must be greater than 0")
     needs = Needs(
         job={"execution": execution, "resources": size},
         python=python or ("python" if venv else sys.executable),
         most=min(most, max_workers or most),
-        ranks=ranks,
-        fresh=ranks > 1 if fresh is None else fresh,
+        ranks=processes,
+        fresh=processes > 1 if fresh is None else fresh,
         idle_seconds=idle_seconds,
         retries=retries,
         seconds=None if walltime is None else seconds_of(walltime),
@@ -172,8 +178,8 @@ def make_pool(
         Place,
         directory,
         across_nodes=not link.is_local,
-        several=ranks == 1 and not needs.fresh,
-        ranks=ranks,
+        several=processes == 1 and not needs.fresh,
+        ranks=processes,
         same_python=python is None and venv is None,
     )
     hub = Hub(partial(_submit, executor._connection), make_place, needs)

@@ -65,7 +65,7 @@ class Execution(TypedDict, total=False):
     model: str
     """How the program is started: `default` once, `threads` once with all cores of one node, the others with MPI."""
     model_opts: Dict[str, Any]
-    """Options of the model, like `mpirun` and `mpirun_args` of `openmpi`."""
+    """Options of the model: `mpirun` and `mpirun_args` of `openmpi` and `intelmpi`, `srun_args` of `srunmpi`."""
 
 
 class Size(TypedDict, total=False):
@@ -74,7 +74,7 @@ class Size(TypedDict, total=False):
     exact: int
     """This many, in the place of `min` and `max`."""
     min: int
-    """At least so many; 1 when only `max` is given."""
+    """At least so many; 1 when only `max` is given. Beside it stands `max`, or `scheduler` in an array."""
     max: int
     """At most so many."""
     scheduler: Dict[str, Any]
@@ -85,9 +85,11 @@ class Resources(TypedDict, total=False):
     """`numCores` counts cores on each node when `numNodes` is given, else in all; `wt` is a walltime like ``1h30m``."""
 
     numCores: Union[int, Size]
-    """Cores: on each node when `numNodes` is given, else in all."""
+    """Cores: on each node when `numNodes` is given, else in all; on one node, unless the model is one of MPI's."""
     numNodes: Union[int, Size]
     """Nodes: whole ones when `numCores` is not given."""
+    ranks: int
+    """Ranks of MPI, which share the cores equally: on each node when `numNodes` is given, else in all; one a core."""
     wt: str
     """How long the job may run, like `1h30m` or `90s`."""
     nodeCrs: Dict[str, int]
@@ -184,3 +186,9 @@ class Capacity:
     cores: int
     node_cores: Optional[Tuple[Tuple[int, bool], ...]] = None
     resources: Optional[Mapping[str, int]] = None
+
+    def at_a_time(self, cores: int, nodes: Optional[int], *, on_one_node: bool) -> int:
+        """Return how many jobs of that size can run at a time, 1 at least; without `nodes` perhaps each on one node."""
+        if nodes is None and on_one_node and self.node_cores is not None:
+            return max(1, sum(usable // cores for usable, _ in self.node_cores))
+        return max(1, self.cores // (cores * (nodes or 1)))

@@ -213,6 +213,7 @@ class QCGPJExecutor(Executor):
         *,
         cores: int = 1,
         nodes: Optional[int] = None,
+        ranks: Optional[int] = None,
         model: Optional[str] = None,
         model_opts: Optional[Mapping[str, Any]] = None,
         walltime: Optional[str] = None,
@@ -234,9 +235,10 @@ class QCGPJExecutor(Executor):
 
         Args:
             max_workers: how many calls there are at a time, at the most; by default as many as there are cores for.
-            cores: what each call has, on each node when `nodes` are given.
+            cores: what each call has, on each node when `nodes` are given; on one node otherwise, except with MPI.
             nodes: on how many nodes a call runs.
-            model: of MPI, like ``openmpi``: the function runs on every rank, of which there is one a core.
+            ranks: of MPI, which share the cores; on each node when `nodes` are given. By default there is one a core.
+            model: of MPI, like ``openmpi``: the function runs on every rank.
             model_opts: of the model.
             walltime: after which a call is ended, like ``1h30m``.
             env: variables of the workers.
@@ -263,6 +265,7 @@ class QCGPJExecutor(Executor):
             max_workers=max_workers,
             cores=cores,
             nodes=nodes,
+            ranks=ranks,
             model=model,
             model_opts=model_opts,
             walltime=walltime,

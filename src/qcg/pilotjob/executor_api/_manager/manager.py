@@ -18,6 +18,7 @@ from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
+from qcg.pilotjob.executor_api._manager.placing import Algorithm, place
 from qcg.pilotjob.executor_api._manager.processes import Child
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart
@@ -56,6 +57,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._losses: Dict[str, str] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         super().__init__(tracer, config, parent_manager)
+        self._scheduler._scheduler_alg = Algorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         self._ahead = Ahead(self._waiting, self._make_ready)
         self._knows_one_node = self.local and self.resources.total_nodes == 1
@@ -88,10 +90,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         }
 
     def hopeless(self, job: Job) -> str:
-        """Return why a job can never run, an empty string when it can."""
-        if self._going or pool.fits(self.resources, job.resources):
-            return ""
-        return "; ".join([f"jobs can use {self.usable_cores} here", *self._losses.values()])
+        """Return why a job can never run, as what comes behind "the job"; an empty string when it can."""
+        why = "" if self._going else pool.why_not(self.resources, job.resources)
+        return "; ".join([why, *self._losses.values()]) if why else ""
 
     def drop_node(self, name: str) -> None:
         """Send nothing more to a node that goes; until `node_lost` follows, no job is called hopeless."""
@@ -120,7 +121,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             hopeless = self.hopeless(job)
             if hopeless:
                 self._waiting.remove(job)
-                self._fail_queued(job, f"it can no longer run: {hopeless}")
+                self._fail_queued(job, f"it can no longer run: it {hopeless}")
         self.call_scheduler()
 
     def run_again(self, running: Any, message: str, most: int) -> bool:
@@ -142,6 +143,14 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             if job.state(iteration) == JobState.QUEUED:
                 self.interruptions.add(job, iteration)
                 self.change_job_state(job, iteration, JobState.FAILED, message)
+
+    def place(self, job: Job) -> None:
+        """Write into what `job` asks for where it may run; `add` takes only jobs of which that is known.
+
+        Raises:
+            InvalidResourceSpec: no allocation could give what is asked for.
+        """
+        place(job, self.resources)
 
     def add(self, jobs: List[Job]) -> None:
         """Take all `jobs`, or none of them.

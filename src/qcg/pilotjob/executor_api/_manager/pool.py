@@ -9,7 +9,7 @@ from qcg.pilotjob.resources import Resources
 
 def usable_cores(resources: Resources) -> int:
     """Return how many cores jobs can use at the most: all but the one that is kept for the manager."""
-    return sum(_usable(resources, node) for node in resources.nodes)
+    return sum(usable_on(resources, node) for node in resources.nodes)
 
 
 def drop_node(resources: Resources, name: str) -> None:
@@ -26,15 +26,40 @@ def drop_node(resources: Resources, name: str) -> None:
     resources._total_crs = {kind: sum(_consumables(resources, kind)) for kind in _kinds(resources)}
 
 
-def fits(resources: Resources, wanted: Any) -> bool:
-    """Whether a job that wants so much could run if nothing else did."""
+def usable_on(resources: Resources, node: Any) -> int:
+    """Return how many cores of `node` jobs can use at the most."""
+    kept = resources._system_allocation
+    return int(node.total) - (1 if kept is not None and kept.node is node else 0)
+
+
+def why_not(resources: Resources, wanted: Any) -> str:
+    """Return why a job that wants so much could not run even if nothing else did, an empty string when it could.
+
+    It is what comes behind "the job".
+    """
+    if _fits(resources, wanted):
+        return ""
+    widths = [usable_on(resources, node) for node in resources.nodes]
+    if not wanted.has_nodes or not wanted.has_cores:
+        return f"asks for {wanted.get_min_num_cores()} cores; jobs can use {sum(widths)} here"
+    cores, nodes = _least(wanted.cores), _least(wanted.nodes)
+    if nodes == 1 and cores > sum(widths):
+        return f"asks for {cores} cores; jobs can use {sum(widths)} here; no node has {cores} cores"
+    if nodes == 1:
+        return f"asks for {cores} cores on one node; no node has {cores} cores, the widest has {max(widths, default=0)}"
+    suitable = sum(width >= cores for width in widths)
+    return f"asks for {nodes} nodes with {cores} cores each; {suitable} here can give that"
+
+
+def _fits(resources: Resources, wanted: Any) -> bool:
     per_node = _least(wanted.cores) if wanted.has_cores else 0
     if not wanted.has_nodes:
-        return per_node <= usable_cores(resources)
+        piece = getattr(wanted, "cores_per_rank", 1)
+        return per_node <= sum(usable_on(resources, node) // piece * piece for node in resources.nodes)
     suitable = [
         node
         for node in resources.nodes
-        if _usable(resources, node) >= (per_node or node.total)
+        if usable_on(resources, node) >= (per_node or node.total)
         and (not wanted.has_crs or all(_has(node, kind) >= count for kind, count in wanted.crs.items()))
     ]
     return len(suitable) >= _least(wanted.nodes)
@@ -42,11 +67,6 @@ def fits(resources: Resources, wanted: Any) -> bool:
 
 def _least(size: Any) -> int:
     return int(size.exact if size.is_exact() else size.min or 0)
-
-
-def _usable(resources: Resources, node: Any) -> int:
-    kept = resources._system_allocation
-    return int(node.total) - (1 if kept is not None and kept.node is node else 0)
 
 
 def _has(node: Any, kind: Any) -> int:

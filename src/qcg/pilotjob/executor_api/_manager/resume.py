@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from qcg.pilotjob.errors import InvalidResourceSpec
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
@@ -82,10 +83,13 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         jobs = list(run.jobs())
         left = [job for job in jobs if not job.state().is_finished()]
         for job in left:
+            try:
+                manager.place(job)
+            except InvalidResourceSpec as error:
+                raise CannotResume(f"job {job.name} can never run: {error}") from error
             hopeless = manager.hopeless(job)
             if hopeless:
-                wanted = job.resources.get_min_num_cores()
-                raise CannotResume(f"job {job.name} asks for {wanted} cores; {hopeless}; give it more resources")
+                raise CannotResume(f"job {job.name} {hopeless}; give it more resources")
         for job in jobs:
             manager.job_list.add(job)
             run.complete(job, manager.tracer, manager.record)
