@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import sys
 from concurrent.futures import CancelledError
 from typing import Any, Dict, List
 
@@ -16,7 +17,7 @@ from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api.call_errors import CallFailed, CallUnreadable, RemoteTraceback, WorkerDied
 from qcg.pilotjob.executor_api.errors import QCGPJError
 
-__all__ = ["death_of", "hello_in", "resolve"]
+__all__ = ["death_of", "hello_in", "resolve", "resolve_raised"]
 
 
 def hello_in(message: List[bytes], token: str) -> Dict[str, Any]:
@@ -34,8 +35,7 @@ def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool)
     """Give a future the value, or the exception, that the ranks of its worker have answered with."""
     failed = [rank for rank, (kind, _, _) in sorted(answers.items()) if kind == messages.RAISED]
     if failed:
-        words, *frames = answers[failed[0]][2]
-        future.set_exception(_exception_of(json.loads(words.bytes), frames, future))
+        resolve_raised(future, answers[failed[0]][2])
         return
     try:
         values = [messages.unpacked(answers[rank][2][1:]) for rank in (sorted(answers) if all_ranks else [0])]
@@ -47,16 +47,30 @@ def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool)
         future.set_result(values if all_ranks else values[0])
 
 
+def resolve_raised(future: FunctionFuture, answer: List["zmq.Frame"]) -> None:
+    """Give a future the exception that one rank has answered with."""
+    words, *frames = answer
+    future.set_exception(_exception_of(json.loads(words.bytes), frames, future))
+
+
 def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: FunctionFuture) -> BaseException:
     error: Any = None
     if words["stage"] == "arguments":
-        error = CallUnreadable(f"the call cannot be unpickled by the worker: {words['type']}: {words['text']}")
+        by = words.get("rank", "the worker")
+        error = CallUnreadable(f"the call cannot be unpickled by {by}: {words['type']}: {words['text']}")
     elif frames:
         with contextlib.suppress(BaseException):  # an exception that cannot be unpickled is told in words
             error = messages.unpacked(frames)
     failure: BaseException
-    failure = error if isinstance(error, BaseException) else CallFailed(f"{words['type']}: {words['text']}")
-    failure.__cause__ = RemoteTraceback(words["traceback"], future.stderr)
+    where = words.get("rank", "")
+    text = f"{words['type']}: {words['text']}" + (f" ({where})" if where else "")
+    failure = error if isinstance(error, BaseException) else CallFailed(text)
+    failure.__cause__ = RemoteTraceback(
+        f"{where}:\n{words['traceback']}" if where else words["traceback"], future.stderr
+    )
+    if where and sys.version_info >= (3, 11):
+        with contextlib.suppress(Exception):  # a class may forbid it, and the cause tells it too
+            failure.add_note(f"raised by {where}")
     return failure
 
 
