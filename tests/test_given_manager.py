@@ -41,6 +41,12 @@ RUN = """
             executor.submit(lambda: "{'name': 'x', 'execution': {'exec': 'true'}, 'resources': {'numCores': 3}}")
         except InvalidJob as error:
             print(error)
+        try:
+            executor.submit(ParallelTemplate, name="x", exec="true", model="openmpi", cores=2, ranks=1)
+        except InvalidJob as error:
+            assert "which the given manager knows nothing of" in str(error), error
+        else:
+            raise AssertionError("it starts a rank for each core")
         array = executor.submit(IterationTemplate, name="array", exec="false", stop=3)
         assert array.result(30) == {"array": "FAILED"}
         local.submit(Jobs().add(name="taken", exec="true"))

@@ -122,3 +122,13 @@ def test_an_array_that_is_omitted_is_so_in_every_iteration(executor):
     array = executor.submit(IterationTemplate, name="a", exec="true", stop=3, after=bad)
     assert array.result(20) == {"a": "OMITTED"}
     assert states(array) == ["OMITTED"] * 3
+
+
+def test_a_walltime_holds_where_a_scheduler_chooses_the_sizes(tmp_path):
+    text = """{
+        "name": "long", "iteration": {"stop": 1}, "execution": {"exec": "sleep", "args": ["60"]},
+        "resources": {"numCores": {"min": 1, "scheduler": {"name": "maximum-iters"}}, "wt": "1s"}
+    }"""
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        future = executor.submit(lambda: text)
+        assert future.result(30) == {"long": "FAILED"}

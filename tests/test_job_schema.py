@@ -68,7 +68,13 @@ GOOD = [
     {"execution": {"script": "${script}", "exec": "${exec}", "args": "${args}"}},
     {**RUNS, "resources": {"numCores": "${cores}", "numNodes": {"min": "${a}", "max": "$b"}, "wt": "${h}h"}},
     {**RUNS, "resources": {"numCores": {"exact": 4, "min": None}, "nodeCrs": {"gpu": 1, "MEM": "${mem}"}, "wt": ""}},
-    {**RUNS, "resources": {"numCores": {"min": 1, "scheduler": {"name": "split-into", "params": {"parts": 2}}}}},
+    {
+        **RUNS,
+        "iteration": {"stop": 2},
+        "resources": {"numCores": {"min": 1, "scheduler": {"name": "split-into", "params": {"parts": 2}}}},
+    },
+    {**executing(model="openmpi"), "resources": {"numCores": 8, "ranks": 2}},
+    {**executing(model="${m}"), "resources": {"numCores": "${c}", "ranks": "${r}"}},
     {**RUNS, "iteration": {"start": "${a}", "stop": "${b}", "values": "${c}"}},
     {**RUNS, "iteration": {"values": ["a", 1, "${x}"]}},
     {**RUNS, "dependencies": {"after": "a"}},
@@ -115,6 +121,10 @@ WRONG = [
     executing(modules=[1]),
     executing(model="mpi"),
     executing(model_opts=[]),
+    executing(model_opts={"mpirun_args": "--oversubscribe"}),
+    executing(model_opts={"srun_arguments": []}),
+    {**RUNS, "resources": {"numCores": 2, "ranks": 0}},
+    {**RUNS, "resources": {"numCores": {"min": 1}}},
     {**RUNS, "resources": {"numCores": 0}},
     {**RUNS, "resources": {"numCores": "2"}},
     {**RUNS, "resources": {"numCores": "two"}},
@@ -172,6 +182,8 @@ def test_where_quotes_make_no_difference_the_schema_knows_it(path):
             inner["min"] = 1
         inner = inner.setdefault(key, {"name": "split-into"} if key == "scheduler" else {})
     inner[path[-1]] = "${value}"
+    if path[-1] == "min":
+        inner["max"] = 1
     if path[-1] == "values":
         del inner["stop"]
     if path[-1] == "scheduler":
@@ -217,7 +229,7 @@ consumables = st.one_of(
 )
 parts = some_of(
     name=texts,
-    resources=some_of(numCores=sizes, numNodes=sizes, wt=texts, nodeCrs=consumables),
+    resources=some_of(numCores=sizes, numNodes=sizes, ranks=numbers, wt=texts, nodeCrs=consumables),
     iteration=some_of(start=numbers, stop=numbers, values=lists),
     dependencies=some_of(after=lists),
     attributes=st.sampled_from([{}, "${a}", {"a": "${b}"}, 1]),

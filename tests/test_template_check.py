@@ -84,7 +84,9 @@ WRONG = {
     "walltime": ("{" + RUNS + ', "resources": {"wt": ¦"1:00"}}', ["wt is '1:00'; write hours, minutes"]),
     "part-of-a-number": ("{" + RUNS + ', "resources": {"numCores": ¦"1${n}"}}', ["numCores is '1${n}'"]),
     "sizes": (
-        "{" + RUNS + ', "resources": {"numCores": ¦{"min": 4, "max": 2}, "numNodes": {¦"exact": 1, "min": 2}}}',
+        "{"
+        + RUNS
+        + ', "resources": {"numCores": ¦{"min": 4, "max": 2}, "numNodes": {¦"exact": 1, "min": 2, "max": 2}}}',
         ["goes from 4 to 2", "has 'exact' beside a range"],
     ),
     "all-at-once": (

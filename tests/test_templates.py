@@ -43,7 +43,7 @@ def mpirun(tmp_path):
     program.parent.mkdir()
     program.write_text(
         '#!/bin/sh\nprintf "%s\\n" "$@" > mpirun.args\n'
-        'while [ "$1" = -n ] || [ "$1" = --verbose ]; do [ "$1" = -n ] && shift; shift; done\nexec "$@"\n'
+        'while case "$1" in -n | --bind-to) shift 2 ;; --verbose) shift ;; *) false ;; esac; do :; done\nexec "$@"\n'
     )
     program.chmod(0o755)
     return str(program)
@@ -145,6 +145,30 @@ class TestParallel:
         future = executor.submit(ParallelTemplate, name="a", exec="touch", args=["made"], venv=tmp_path / "none")
         assert future.result(30) == {"a": "FAILED"}
         assert not (tmp_path / "made").exists()
+
+    @pytest.mark.parametrize(
+        ("env", "options", "layout"),
+        [
+            ({}, [], ["-n", "2", "--bind-to", "none"]),
+            ({"OMP_NUM_THREADS": 3}, [], ["-n", "2", "--bind-to", "none"]),
+            ({}, ["--bind-to", "numa"], ["-n", "2", "--bind-to", "numa"]),
+            ({}, ["-n", "1"], ["-n", "1"]),
+        ],
+    )
+    def test_ranks_with_threads(self, run, mpirun, env, options, layout):
+        read = run(
+            ParallelTemplate,
+            name="a",
+            exec="sh",
+            args=["-c", "echo $OMP_NUM_THREADS"],
+            env=env,
+            model="openmpi",
+            model_opts={"mpirun": mpirun, "mpirun_args": options},
+            cores=4,
+            ranks=2,
+        )
+        assert read("mpirun.args").splitlines()[:-3] == layout
+        assert read("a.out") == f"{env.get('OMP_NUM_THREADS', 2)}\n"
 
     @pytest.mark.parametrize("model", ["openmpi", "intelmpi"])
     def test_mpi(self, run, mpirun, model):

@@ -216,6 +216,19 @@ class TestArguments:
         refused(executing(args="-n '1 2'"), "execution: args is the text", "write a list: ['-n', '1 2']")
         refused(executing(args="it's"), "execution: args is the text", "an item for each argument")
 
+    @pytest.mark.parametrize("key", ["mpirun_args", "srun_args"])
+    def test_options_of_mpi_are_a_list_too(self, key):
+        refused(
+            executing(model_opts={key: "-x A"}), f"model_opts: {key} is the text '-x A'", "write a list: ['-x', 'A']"
+        )
+        refused(executing(model_opts={key: [None]}), f"model_opts: {key}: [0] is None", "write text or a number")
+        assert validated(executing(model_opts={key: ["-x", 1]}), None)["execution"]["model_opts"] == {key: ["-x", "1"]}
+        refused(executing(model_opts={key[:-1]: []}), f"has the unknown key {key[:-1]!r}", f"did you mean {key!r}?")
+
+    def test_modules_as_text_are_one(self):
+        assert validated(executing(modules="gcc/12"), None)["execution"]["modules"] == ["gcc/12"]
+        refused(executing(modules="gcc/12 openmpi"), "modules is the text", "write a list: ['gcc/12', 'openmpi']")
+
     @pytest.mark.parametrize("args", [1, {"a": 1}, True])
     def test_must_be_a_list(self, args):
         refused(executing(args=args), "execution: args is", "write a list")
@@ -270,7 +283,6 @@ class TestResources:
             (2, {"exact": 2}),
             ({"exact": 2}, {"exact": 2}),
             ({"min": 2, "max": 4}, {"min": 2, "max": 4}),
-            ({"min": 2}, {"min": 2}),
             ({"max": 4}, {"min": 1, "max": 4}),
         ],
     )
@@ -284,6 +296,8 @@ class TestResources:
             ({"exact": 1, "min": 1}, "has 'exact' beside a range; keep 'exact', or 'min' and 'max'"),
             ({"min": 4, "max": 2}, "goes from 4 to 2; write the smaller number as 'min'"),
             ({"scheduler": {"name": "split-into"}}, "has no number"),
+            ({"min": 2}, "has 'min' and no 'max'; write {'min': 2, 'max': 4}, or {'exact': 2}"),
+            ({"min": 1, "scheduler": {"name": "split-into"}}, "has a scheduler, but the job has no iterations"),
             ({"min": 1, "scheduler": {"name": "fair"}}, "scheduler has the name 'fair'; the schedulers are"),
             (
                 {"min": 1, "max": 2, "scheduler": {"name": "split-into"}},
@@ -364,8 +378,8 @@ class TestCapacity:
     @pytest.mark.parametrize(
         "resources",
         [
-            {"numCores": 7},
-            {"numCores": {"min": 7, "max": 99}},
+            {"numCores": 4},
+            {"numCores": {"min": 4, "max": 99}},
             {"numNodes": 1},
             {"numNodes": 1, "numCores": 4},
             {"numNodes": 2, "numCores": 3},
@@ -378,18 +392,67 @@ class TestCapacity:
     @pytest.mark.parametrize(
         ("resources", "asked", "there"),
         [
-            ({"numCores": 8}, "asks for 8 cores", "jobs can use 7 cores here"),
-            ({"numCores": {"min": 8}}, "asks for 8 cores", "7 cores"),
+            ({"numCores": 8}, "asks for 8 cores", "jobs can use 7 cores here; no node has 8 cores"),
+            ({"numCores": 5}, "asks for 5 cores on one node", "no node has 5 cores; jobs can use 4 on one"),
+            ({"numCores": {"min": 5, "max": 9}}, "asks for 5 cores on one node", "no node has 5 cores"),
             ({"numNodes": 3}, "asks for 3 nodes", "there are 2 here"),
             ({"numNodes": {"min": 3, "max": 4}}, "asks for 3 nodes", "there are 2 here"),
             ({"numNodes": 2}, "asks for 2 whole nodes", "1 node here can give that"),
-            ({"numNodes": 1, "numCores": 5}, "asks for 1 node with 5 cores each", "0 nodes here"),
+            ({"numNodes": 1, "numCores": 5}, "asks for 5 cores on one node", "no node has 5 cores"),
             ({"numNodes": 2, "numCores": 4}, "asks for 2 nodes with 4 cores each", "1 node here"),
         ],
     )
     def test_can_never_fit(self, resources, asked, there):
         refused(job(resources=resources), "job 'a': resources", asked, there, capacity=TWO_NODES)
         assert validated(job(resources=resources), None)  # of a manager that does not tell, nothing is known
+
+    @pytest.mark.parametrize("model", ["openmpi", "intelmpi", "srunmpi"])
+    @pytest.mark.parametrize(
+        ("resources", "problem"),
+        [
+            ({"numCores": 7}, ""),
+            ({"numCores": {"min": 7, "max": 9}}, ""),
+            ({"numCores": 8}, "asks for 8 cores; jobs can use 7 cores here"),
+            ({"numCores": 6, "ranks": 2}, ""),
+            ({"numCores": 4, "ranks": 1}, ""),
+            ({"ranks": 7}, ""),
+            ({"numNodes": 2, "numCores": 3, "ranks": 1}, ""),
+            ({"numNodes": 1, "ranks": 2}, ""),
+            ({"numCores": 5, "ranks": 1}, "asks for 1 rank with 5 cores each; each has them on one node, and there is"),
+            ({"numNodes": 1, "ranks": 3}, "ranks is 3, and a whole node is 4 cores, which they cannot share equally"),
+        ],
+    )
+    def test_ranks(self, resources, problem, model):
+        wanted = job(execution={"exec": "e", "model": model}, resources=resources)
+        if problem:
+            refused(wanted, problem, capacity=TWO_NODES)
+        else:
+            sent = validated(wanted, TWO_NODES)
+            assert sent["execution"].get("model_opts", {}) == (
+                {"ranks": resources["ranks"]} if "ranks" in resources else {}
+            )
+            assert "numNodes" not in sent["resources"] or "numNodes" in resources
+
+    def test_ranks_share_cores_equally(self):
+        mpi = {"exec": "e", "model": "openmpi"}
+        for resources, problem in (
+            (
+                {"numCores": 8, "ranks": 3},
+                "ranks is 3, and numCores is 8 cores, which they cannot share equally; write",
+            ),
+            ({"numCores": 2, "ranks": 4}, "ranks is 4, and numCores is 2 cores"),
+            ({"numCores": {"min": 2, "max": 4}, "ranks": 2}, "ranks stands beside a range of cores"),
+            ({"numCores": 2, "ranks": "2"}, "ranks is '2'; write a whole number, 1 or more"),
+        ):
+            refused(job(execution=mpi, resources=resources), "job 'a': resources", problem)
+        refused(job(resources={"numCores": 2, "ranks": 2}), "ranks is 2, but the model starts one; those of MPI are")
+        assert validated(job(resources={"numCores": 2, "ranks": 1}), None)["resources"] == {"numCores": {"exact": 2}}
+
+    def test_one_process_is_on_one_node(self):
+        for model in ("", "default", "threads"):
+            sent = validated(job(execution={"exec": "e", "model": model}, resources={"numCores": 2}), TWO_NODES)
+            assert sent["resources"] == {"numCores": {"exact": 2}, "numNodes": {"exact": 1}}
+        assert validated(job(resources={"numCores": 1}), TWO_NODES)["resources"] == {"numCores": {"exact": 1}}
 
     def test_a_manager_that_does_not_tell_of_its_nodes(self):
         assert validated(job(resources={"numNodes": 2, "numCores": 4}), UNKNOWN_NODES)
@@ -412,13 +475,13 @@ class TestCapacity:
 
     def test_with_a_reserved_core(self, tmp_path):
         with QCGPJExecutor(wd=tmp_path, resources="n1:2,n2:2", reserve_core=True) as executor:
-            with pytest.raises(InvalidJob, match="asks for 4 cores; jobs can use 3 cores here"):
-                self.submit(executor, numCores=4)
+            with pytest.raises(InvalidJob, match="asks for 3 cores on one node; no node has 3 cores"):
+                self.submit(executor, numCores=3)
             with pytest.raises(InvalidJob, match="asks for 2 whole nodes; 1 node here can give that"):
                 self.submit(executor, numNodes=2)
             with pytest.raises(InvalidJob, match="asks for 2 nodes with 2 cores each; 1 node here"):
                 self.submit(executor, numNodes=2, numCores=2)
-            fitting = [{"numCores": 3}, {"numNodes": 1}, {"numNodes": 2, "numCores": 1}]
+            fitting = [{"numCores": 2}, {"numNodes": 1}, {"numNodes": 2, "numCores": 1}]
             results = [self.submit(executor, **resources).result(30) for resources in fitting]
             assert [set(result.values()) for result in results] == [{"SUCCEED"}] * 3
 

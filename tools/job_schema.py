@@ -118,6 +118,18 @@ VALUES: Dict[str, Schema] = {
     "Execution.modules": or_null(items(text()), text()),
     "Execution.venv": or_null(text()),
     "Execution.model": or_null(*words(*MODELS)),
+    "Execution.model_opts": value(
+        {
+            "type": "object",
+            "properties": {
+                "mpirun": or_null(text(SOME_TEXT)),
+                "mpirun_args": value(items(scalar())),
+                "srun_args": value(items(scalar())),
+            },
+            "additionalProperties": False,
+            "patternProperties": {HAS_PLACEHOLDER: {}},
+        }
+    ),
     "Size.scheduler": value(SCHEDULER),
     "Resources.wt": or_null(text(WALLTIME), PARTLY),
     "Resources.gpus": value(number(0)),
@@ -179,6 +191,13 @@ TOGETHER: Dict[str, List[Schema]] = {
     "Size": [
         one_of("Write 'exact', or 'min' and 'max'.", present("exact"), present("min"), present("max")),
         never("Keep 'exact', or 'min' and 'max'.", given_value("exact"), RANGE),
+        one_of(
+            "Write 'max' too, or a scheduler in an array.",
+            {"not": given_value("min")},
+            present("max"),
+            present("scheduler"),
+            present("exact"),
+        ),
         never("The scheduler chooses the size: leave 'max' out.", given_value("max"), given_value("scheduler")),
     ],
     "Iteration": [

@@ -73,7 +73,7 @@ def test_jobs_run_at_the_same_time_on_all_cores(in_allocation):
         ({"cores": 2, "nodes": 2, "model": "srunmpi"}, ["n1", "n1", "n2", "n2"]),
         ({"cores": 1, "nodes": 2, "model": "srunmpi"}, ["n1", "n2"]),
         ({"cores": 2, "nodes": 1, "model": "threads"}, ["n1"]),
-        ({"cores": 4}, ["n1"]),
+        ({"cores": 2}, ["n1"]),
     ],
     ids=["srunmpi everywhere", "srunmpi one a node", "threads", "default"],
 )

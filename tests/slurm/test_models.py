@@ -164,8 +164,9 @@ def test_threads_have_all_their_cores_on_one_node(in_allocation):
     lines, cores, refused = found
     assert len(lines) == 2
     assert cores == [f"{lines[0]}[0:1]", {"one": "EXECUTING"}]
+    less = "no node has 3 cores; jobs can use 2 on one, and only a model of MPI on several"
     assert refused == [
-        "job 'wide': resources asks for 1 node with 3 cores each; 0 nodes here can give that",
+        f"job 'wide': resources asks for 3 cores on one node; {less}",
         "job 'wide': resources asks for 2 nodes; a job of the model 'threads' runs on one",
     ]
 
@@ -247,8 +248,8 @@ def test_a_reserved_core_is_kept_from_jobs(in_allocation):
             + """
     with QCGPJExecutor(reserve_core=True) as executor:
         found = [cores(executor), hosts(executor)]
-        found.append(executor.submit(ParallelTemplate, name="wide", exec="true", cores=3).result(20))
-        for wanted in ({"cores": 4}, {"cores": 2, "nodes": 2}, {"nodes": 2}):
+        found.append(executor.submit(ParallelTemplate, name="wide", exec="true", cores=2).result(20))
+        for wanted in ({"cores": 4, "model": "openmpi"}, {"cores": 2, "nodes": 2}, {"nodes": 2}):
             try:
                 executor.submit(ParallelTemplate, wanted, name="wider", exec="true")
             except InvalidJob as error:
@@ -386,19 +387,19 @@ def test_a_job_on_whole_nodes_has_all_their_cores(in_allocation):
         in_allocation(
             BEGIN
             + """
-    shown = ["-c", "echo $QCG_PM_NNODES $QCG_PM_NPROCS $QCG_PM_TASKS_PER_NODE $QCG_PM_NODELIST; cat $SLURM_HOSTFILE"]
+    shown = ["-c", "echo $QCG_PM_NNODES $QCG_PM_NPROCS $QCG_PM_TASKS_PER_NODE $QCG_PM_NODELIST; cat $QCG_PM_HOSTFILE"]
     with QCGPJExecutor() as executor:
         print(json.dumps([
             said(executor.submit(ParallelTemplate, wanted, name=f"w{n}", exec="sh", args=shown))
-            for n, wanted in enumerate([{"nodes": 2}, {"nodes": 2, "cores": 1}, {"cores": 3}, {"cores": 2, "nodes": 1}])
+            for n, wanted in enumerate([{"nodes": 2}, {"nodes": 2, "cores": 1}, {"cores": 2}, {"cores": 2, "nodes": 1}])
         ]))
     """
         )
     )
     assert found == [
-        ["2 4 2,2 n1,n2", "n1", "n1", "n2", "n2"],
+        ["2 4 2,2 n1,n2", "n1", "n2", "n1", "n2"],
         ["2 2 1,1 n1,n2", "n1", "n2"],
-        ["2 3 2,1 n1,n2", "n1", "n1", "n2"],
+        ["1 2 2 n1", "n1", "n1"],
         ["1 2 2 n1", "n1", "n1"],
     ]
 

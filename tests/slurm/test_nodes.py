@@ -72,7 +72,7 @@ FOUR_JOBS = """
         there = [job for job in jobs if node_of(job) == "n2"]
         here = [job for job in jobs if job not in there]
         queued = executor.submit(BasicTemplate, name="queued", exec="hostname")
-        wide = executor.submit(ParallelTemplate, name="wide", exec="hostname", cores=3)
+        wide = executor.submit(ParallelTemplate, name="wide", exec="hostname", cores=3, model="openmpi")
         gone = set()
         wait_until(lambda: gone.update(steps(there)) or len(gone) == 2)
         began = time.monotonic()
@@ -88,7 +88,8 @@ FOUR_JOBS = """
         hosts = [executor.submit(BasicTemplate, name=f"h{n}", exec="hostname", stdout=f"h{n}.out") for n in range(4)]
         results = [job.result(20) for job in [queued, *hosts]]
         try:
-            refused = executor.submit(ParallelTemplate, name="wider", exec="hostname", cores=4).result(20)
+            wider = executor.submit(ParallelTemplate, name="wider", exec="hostname", cores=4, model="openmpi")
+            refused = wider.result(20)
         except JobRefused as error:
             refused = str(error)
         after = cores(executor)
@@ -517,7 +518,7 @@ def test_enough_agents_are_enough(in_allocation, tmp_path):
     with QCGPJExecutor("--nl-ready-threshold", "0.5") as executor:
         before = cores(executor)
         jobs = [executor.submit(ScriptTemplate, name=f"j{n}", script="sleep 0.1") for n in range(4)]
-        wide = executor.submit(ParallelTemplate, name="wide", exec="true", cores=4)
+        wide = executor.submit(ParallelTemplate, name="wide", exec="true", cores=2, nodes=2)
         states = [job.result(20) for job in jobs]
         waits = wide.status()
         Path("site/go").touch()
@@ -545,7 +546,7 @@ def test_an_agent_that_need_not_start_and_does_not_is_a_lost_node(in_allocation,
             BEGIN
             + """
     with QCGPJExecutor("--nl-ready-threshold", "0.5") as executor:
-        job = executor.submit(ParallelTemplate, name="wide", exec="true", cores=4)
+        job = executor.submit(ParallelTemplate, name="wide", exec="true", cores=2, nodes=2)
         said = str(job.exception(20) or failure(job))
         wait_until(lambda: cores(executor) == [1, 2, 2])
         print(json.dumps([said, executor.submit(BasicTemplate, name="a", exec="true").result(20)]))

@@ -21,7 +21,7 @@ from qcg.pilotjob.executor_api._functions.options import checked_count, checked_
 from qcg.pilotjob.executor_api._functions.place import Place
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed
-from qcg.pilotjob.executor_api.validation import seconds_of, validated
+from qcg.pilotjob.executor_api.validation import MPI_MODELS, seconds_of, validated
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
@@ -135,6 +135,7 @@ def make_pool(
     max_workers: Optional[int],
     cores: int,
     nodes: Optional[int],
+    ranks: Optional[int],
     gpus: Optional[int],
     model: Optional[str],
     model_opts: Optional[Mapping[str, Any]],
@@ -170,20 +171,23 @@ def make_pool(
     size: Dict[str, Any] = {"numCores": checked_count("cores", cores, 1)}
     if nodes is not None:
         size["numNodes"] = checked_count("nodes", nodes, 1)
+    if ranks is not None:
+        size["ranks"] = checked_count("ranks", ranks, 1)
     if gpus is not None:
         size["gpus"] = gpus
     checked = {"name": "functions", "execution": {**execution, "exec": python or "python"}, "resources": size}
     validated(checked, link.capacity)
-    ranks = cores * (nodes or 1) if model not in (None, "default", "threads") else 1
-    most = link.capacity.at_a_time(cores, nodes, {"gpu": gpus} if gpus else {})
+    is_mpi = (model or "").lower() in MPI_MODELS
+    processes = (ranks or cores) * (nodes or 1) if is_mpi else 1
+    most = link.capacity.at_a_time(cores, nodes, {"gpu": gpus} if gpus else {}, on_one_node=not is_mpi)
     if max_workers is not None:
         most = min(most, checked_count("max_workers", max_workers, 1))
     needs = Needs(
         job={"execution": execution, "resources": size},
         python=python or ("python" if venv else sys.executable),
         most=most,
-        ranks=ranks,
-        fresh=ranks > 1 if fresh is None else fresh,
+        ranks=processes,
+        fresh=processes > 1 if fresh is None else fresh,
         idle_seconds=checked_seconds("idle_seconds", idle_seconds),
         retries=checked_count("retries", retries, 0),
         seconds=None if walltime is None else seconds_of(walltime),
@@ -194,8 +198,8 @@ def make_pool(
         Place,
         directory,
         across_nodes=not link.is_local,
-        several=ranks == 1 and not needs.fresh,
-        ranks=ranks,
+        several=processes == 1 and not needs.fresh,
+        ranks=processes,
         same_python=python is None and venv is None,
     )
     hub = Hub(partial(_submit, executor._connection), make_place, needs)

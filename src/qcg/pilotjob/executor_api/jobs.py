@@ -66,7 +66,7 @@ class Execution(TypedDict, total=False):
     model: str
     """How the program is started: `default` once, `threads` once with all cores of one node, the others with MPI."""
     model_opts: Dict[str, Any]
-    """Options of the model, like `mpirun` and `mpirun_args` of `openmpi`."""
+    """Options of the model: `mpirun` and `mpirun_args` of `openmpi` and `intelmpi`, `srun_args` of `srunmpi`."""
 
 
 class Size(TypedDict, total=False):
@@ -75,7 +75,7 @@ class Size(TypedDict, total=False):
     exact: int
     """This many, in the place of `min` and `max`."""
     min: int
-    """At least so many; 1 when only `max` is given."""
+    """At least so many; 1 when only `max` is given. Beside it stands `max`, or `scheduler` in an array."""
     max: int
     """At most so many."""
     scheduler: Dict[str, Any]
@@ -86,9 +86,11 @@ class Resources(TypedDict, total=False):
     """`numCores` counts cores on each node when `numNodes` is given, else in all; `wt` is a walltime like ``1h30m``."""
 
     numCores: Union[int, Size]
-    """Cores: on each node when `numNodes` is given, else in all."""
+    """Cores: on each node when `numNodes` is given, else in all; on one node, unless the model is one of MPI's."""
     numNodes: Union[int, Size]
     """Nodes: whole ones when `numCores` is not given."""
+    ranks: int
+    """Ranks of MPI, which share the cores equally: on each node when `numNodes` is given, else in all; one a core."""
     wt: str
     """How long the job may run, like `1h30m` or `90s`."""
     gpus: int
@@ -208,9 +210,17 @@ class Capacity:
             for (usable, whole), has in zip(self.node_cores, self.node_resources or itertools.repeat(None))
         )
 
-    def at_a_time(self, cores: int, nodes: Optional[int], resources: Mapping[str, int]) -> int:
-        """Return how many jobs of that size can run at a time, 1 at least; `resources` are on each node."""
-        most = self.cores // (cores * (nodes or 1))
+    def at_a_time(
+        self, cores: int, nodes: Optional[int], resources: Mapping[str, int], *, on_one_node: bool = False
+    ) -> int:
+        """Return how many jobs of that size can run at a time, 1 at least.
+
+        `resources` are on each node. Without `nodes` the cores of each may have to be on one node.
+        """
+        if nodes is None and on_one_node and self.node_cores is not None:
+            most = sum(usable // cores for usable, _ in self.node_cores)
+        else:
+            most = self.cores // (cores * (nodes or 1))
         if resources and self.node_resources is not None:
             counts = [
                 min(has.get(name, 0) // count for name, count in resources.items()) for has in self.node_resources

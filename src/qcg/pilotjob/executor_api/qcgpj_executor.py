@@ -256,6 +256,7 @@ class QCGPJExecutor(Executor):
         *,
         cores: int = 1,
         nodes: Optional[int] = None,
+        ranks: Optional[int] = None,
         gpus: Optional[int] = None,
         model: Optional[str] = None,
         model_opts: Optional[Mapping[str, Any]] = None,
@@ -279,11 +280,12 @@ class QCGPJExecutor(Executor):
         Args:
             max_workers: how many calls there are at a time, at the most; by default as many as there are cores and
                 GPUs for.
-            cores: what each call has, on each node when `nodes` are given.
+            cores: what each call has, on each node when `nodes` are given; on one node otherwise, except with MPI.
             nodes: on how many nodes a call runs.
+            ranks: of MPI, which share the cores; on each node when `nodes` are given. By default there is one a core.
             gpus: what each call has of GPUs, on each node when `nodes` are given; it sees no others. In a Slurm
                 allocation.
-            model: of MPI, like ``openmpi``: the function runs on every rank, of which there is one a core.
+            model: of MPI, like ``openmpi``: the function runs on every rank.
             model_opts: of the model.
             walltime: after which a call is ended, like ``1h30m``.
             env: variables of the workers.
@@ -310,6 +312,7 @@ class QCGPJExecutor(Executor):
             max_workers=max_workers,
             cores=cores,
             nodes=nodes,
+            ranks=ranks,
             gpus=gpus,
             model=model,
             model_opts=model_opts,

@@ -25,7 +25,13 @@ _SIZE = {"exact": _VALUE, "min": _VALUE, "max": _VALUE, "scheduler": {"params": 
 _OPTIONS = {"mpirun_args": OR_TEXT, "srun_args": OR_TEXT}
 NO_TEXT: Mapping[str, Any] = {
     "execution": {"args": _VALUE, "env": _VALUE, "model_opts": _OPTIONS, "modules": OR_TEXT},
-    "resources": {"numCores": _SIZE, "numNodes": _SIZE, "gpus": _VALUE, "nodeCrs": {ANY: _VALUE}},
+    "resources": {
+        "numCores": _SIZE,
+        "numNodes": _SIZE,
+        "ranks": _VALUE,
+        "gpus": _VALUE,
+        "nodeCrs": {ANY: _VALUE},
+    },
     "iteration": {"start": _VALUE, "stop": _VALUE, "values": _VALUE},
     "dependencies": {"after": OR_TEXT},
     "attributes": _VALUE,

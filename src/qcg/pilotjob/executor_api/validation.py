@@ -18,10 +18,11 @@ from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
 from qcg.pilotjob.executor_api.spelling import spelled
 
-__all__ = ["JOB_ID_VARIABLE", "MODELS", "refuse_cycles", "validated"]
+__all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_ranks", "validated"]
 
 JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
-MODELS = ("default", "threads", "openmpi", "intelmpi", "srunmpi")
+MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
+MODELS = ("default", "threads", *MPI_MODELS)
 
 _NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f\ud800]")
 _MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
@@ -32,7 +33,8 @@ _JOB_KEYS = dict.fromkeys(("name", "execution", "resources", "iteration", "depen
 _EXECUTION_KEYS = dict.fromkeys((
     "exec", "args", "script", "env", "stdin", "stdout", "stderr", "modules", "venv", "wd", "model", "model_opts",
 ))  # fmt: skip
-_RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "wt", "gpus", "nodeCrs"))
+_MODEL_OPTIONS = dict.fromkeys(("mpirun", "mpirun_args", "srun_args"))
+_RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "ranks", "wt", "gpus", "nodeCrs"))
 _SIZE_KEYS = dict.fromkeys(("exact", "min", "max", "scheduler"))
 _SCHEDULER_KEYS = dict.fromkeys(("name", "params"))
 _ITERATION_KEYS = dict.fromkeys(("start", "stop", "values"))
@@ -51,8 +53,8 @@ def validated(description: Any, capacity: Optional[Capacity]) -> Job:
         raise at.error("has no 'execution'", "write 'execution': {'exec': 'program', 'args': []}")
     result: Dict[str, Any] = {"name": name, "execution": _execution(at / "execution", job["execution"], name)}
     if "resources" in job:
-        model = result["execution"].get("model", "")
-        result["resources"] = _resources(at / "resources", job["resources"], capacity, model)
+        execution, in_array = result["execution"], "iteration" in job
+        result["resources"] = _resources(at / "resources", job["resources"], capacity, execution, in_array=in_array)
     if "iteration" in job:
         result["iteration"] = _iteration(at / "iteration", job["iteration"])
     if "dependencies" in job:
@@ -67,6 +69,16 @@ def refuse_cycles(jobs: List[Job]) -> None:
     circle = circle_in({job["name"]: job.get("dependencies", {}).get("after", []) for job in jobs})
     if circle:
         raise InvalidJob(f"the jobs {', '.join(circle)} wait for each other ('after'); none of them would ever start")
+
+
+def refuse_ranks(jobs: List[Job]) -> None:
+    """Raise `InvalidJob` when a job has ranks of its own number: the core's manager would start one for each core."""
+    for job in jobs:
+        if "ranks" in job["execution"].get("model_opts", {}):
+            raise _Where(f"job {job['name']!r}").error(
+                "asks for a number of ranks, which the given manager knows nothing of",
+                "leave out 'ranks', or let the executor start a manager of its own",
+            )
 
 
 class _Where:
@@ -227,7 +239,17 @@ def _scalar(at: _Where, value: Any) -> str:
 
 def _modules(at: _Where, value: Any) -> List[str]:
     names = [value] if isinstance(value, str) else at.items(value)
+    if isinstance(value, str) and len(value.split()) > 1:
+        raise at.error(f"is the text {_shown(value)}", f"write a list: {value.split()!r}")
     return [(at / number).text(name) for number, name in enumerate(names) if name != ""]
+
+
+def _model_options(at: _Where, value: Any) -> Dict[str, Any]:
+    options = at.mapping(value, _MODEL_OPTIONS)
+    return {
+        key: (at / key).path_text(given) if key == "mpirun" else _arguments(at / key, given)
+        for key, given in options.items()
+    }
 
 
 def _optional_text(at: _Where, value: Any) -> str:
@@ -254,15 +276,22 @@ _EXECUTION_VALUES: Dict[str, Callable[[_Where, Any], Any]] = {
     "modules": _modules,
     "venv": _optional_text,
     "model": _model,
-    "model_opts": _Where.mapping,
+    "model_opts": _model_options,
 }
 
 
-def _resources(at: _Where, value: Any, capacity: Optional[Capacity], model: str) -> Dict[str, Any]:
+def _resources(
+    at: _Where, value: Any, capacity: Optional[Capacity], execution: Dict[str, Any], *, in_array: bool
+) -> Dict[str, Any]:
+    """Return what a job asks for; the number of its ranks goes into the `execution`, where the manager looks for it."""
     result = at.mapping(value, _RESOURCE_KEYS)
+    is_mpi = execution.get("model") in MPI_MODELS
     for key in ("numCores", "numNodes"):
         if key in result:
-            result[key] = _size(at / key, result[key])
+            result[key] = _size(at / key, result[key], in_array=in_array)
+    ranks = _ranks(at, result, capacity, is_mpi=is_mpi) if "ranks" in result else 0  # it is compared with the sizes
+    if ranks and is_mpi:
+        execution["model_opts"] = {**execution.get("model_opts", {}), "ranks": ranks}
     if "numCores" not in result and "numNodes" not in result:
         result["numCores"] = {"exact": 1}
     if result.pop("wt", "") != "":
@@ -271,14 +300,44 @@ def _resources(at: _Where, value: Any, capacity: Optional[Capacity], model: str)
     if consumables:
         result["nodeCrs"] = consumables
         result.setdefault("numNodes", {"exact": 1})  # the manager counts them by node
+    if not is_mpi:
+        _keep_on_one_node(at, result, capacity, execution.get("model", ""))
     if capacity is not None:
-        if model == "threads" and capacity.nodes > 1:
-            _keep_on_one_node(at, result)
-        _fits(at, result, capacity)
+        _fits(at, result, capacity, ranks)
     return result
 
 
-def _size(at: _Where, value: Any) -> Dict[str, Any]:
+def _ranks(at: _Where, resources: Dict[str, Any], capacity: Optional[Capacity], *, is_mpi: bool) -> int:
+    """Take the number of ranks out of `resources`, and return it; without `numCores` each has a core."""
+    at_ranks = at / "ranks"
+    ranks = at_ranks.whole(resources.pop("ranks"), 1)
+    if not is_mpi:
+        if ranks > 1:
+            raise at_ranks.error(f"is {ranks}, but the model starts one", f"those of MPI are {', '.join(MPI_MODELS)}")
+        return ranks
+    if "numCores" not in resources and "numNodes" not in resources:
+        resources["numCores"] = {"exact": ranks}
+    if "numCores" in resources:
+        cores = resources["numCores"].get("exact")
+        if cores is None:
+            raise at_ranks.error("stands beside a range of cores", "write how many cores the ranks share")
+        _refuse_unequal(at, cores, ranks, "numCores")
+    elif capacity is not None and capacity.node_cores is not None:
+        for cores in sorted({usable for usable, whole in capacity.node_cores if whole}):
+            _refuse_unequal(at, cores, ranks, "a whole node")
+    return ranks
+
+
+def _refuse_unequal(at: _Where, cores: int, ranks: int, what: str) -> None:
+    if cores % ranks:
+        more = -(-cores // ranks) * ranks
+        raise (at / "ranks").error(
+            f"is {ranks}, and {what} is {_count(cores, 'core')}, which they cannot share equally",
+            f"write a number of cores that is a multiple of {ranks}, like {more}",
+        )
+
+
+def _size(at: _Where, value: Any, *, in_array: bool) -> Dict[str, Any]:
     if not isinstance(value, Mapping):
         return {"exact": at.whole(value, 1)}
     size = at.mapping(value, _SIZE_KEYS)
@@ -294,9 +353,19 @@ def _size(at: _Where, value: Any) -> Dict[str, Any]:
         size.setdefault("min", 1)
         if size.get("max", math.inf) < size["min"]:
             raise at.error(f"goes from {size['min']} to {size['max']}", "write the smaller number as 'min'")
+    _refuse_open_range(at, size, in_array=in_array)
+    return size
+
+
+def _refuse_open_range(at: _Where, size: Dict[str, Any], *, in_array: bool) -> None:
     if "scheduler" in size:
         _scheduler(at / "scheduler", size)
-    return size
+        if not in_array:
+            raise at.error("has a scheduler, but the job has no iterations", "write 'max' in its place", "scheduler")
+    elif "min" in size and "max" not in size:
+        least = size["min"]
+        instead = f"write {{'min': {least}, 'max': {2 * least}}}, or {{'exact': {least}}}"
+        raise at.error("has 'min' and no 'max'", instead)
 
 
 def _scheduler(at: _Where, size: Dict[str, Any]) -> None:
@@ -360,21 +429,22 @@ def _amount(kind: str, number: int) -> str:
     return _count(number, "GPU") if kind == "gpu" else f"{number} {kind}"
 
 
-def _keep_on_one_node(at: _Where, resources: Dict[str, Any]) -> None:
-    """Ask for one node: threads cannot use the cores of another, which the core would give them all the same."""
-    cores, nodes = resources.get("numCores", {}), _least(resources.get("numNodes"))
-    if nodes is not None and nodes > 1:
+def _keep_on_one_node(at: _Where, resources: Dict[str, Any], capacity: Optional[Capacity], model: str) -> None:
+    """Ask for one node: what is one process cannot use cores of another, which the core would give it all the same."""
+    nodes = _least(resources.get("numNodes"))
+    if model == "threads" and nodes is not None and nodes > 1:
         raise at.error(f"asks for {_count(nodes, 'node')}", "a job of the model 'threads' runs on one")
-    if nodes is None and cores != {"exact": 1} and "scheduler" not in cores:
+    is_wide = nodes is None and resources["numCores"] != {"exact": 1}
+    if is_wide and capacity is not None and capacity.nodes > 1:
         resources["numNodes"] = {"exact": 1}
 
 
-def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity) -> None:
+def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity, ranks: int) -> None:
     cores = _least(resources.get("numCores"))
     nodes = _least(resources.get("numNodes"))
     if nodes is None:
-        if cores is not None and cores > capacity.cores:
-            raise at.error(f"asks for {_count(cores, 'core')}", f"jobs can use {_count(capacity.cores, 'core')} here")
+        if cores is not None:
+            _fits_anywhere(at, cores, cores // (ranks or cores), capacity)
         return
     if nodes > capacity.nodes:
         raise at.error(f"asks for {_count(nodes, 'node')}", f"there are {capacity.nodes} here")
@@ -382,14 +452,36 @@ def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity) -> None:
     suitable = capacity.suitable(cores, consumables)
     if suitable is None:
         if (cores or 1) * nodes > capacity.cores:
-            raise at.error(f"asks for {nodes} x {cores} cores", f"jobs can use {capacity.cores} here")
+            asked = f"asks for {nodes} x {cores} cores" if nodes > 1 else f"asks for {_count(cores or 1, 'core')}"
+            raise at.error(asked, f"jobs can use {capacity.cores} here")
         return
+    if suitable >= nodes:
+        return
+    if cores is not None and nodes == 1 and not consumables:
+        if cores > capacity.cores:
+            there = f"jobs can use {_count(capacity.cores, 'core')} here; no node has {_count(cores, 'core')}"
+            raise at.error(f"asks for {_count(cores, 'core')}", there)
+        widest = max((usable for usable, _ in capacity.node_cores or ()), default=0)
+        instead = (
+            f"no node has {_count(cores, 'core')}; jobs can use {widest} on one, and only a model of MPI on several"
+        )
+        raise at.error(f"asks for {_count(cores, 'core')} on one node", instead)
     each = [_count(cores, "core")] if cores is not None else []
     each += [_amount(kind, number) for kind, number in consumables.items()]
     asked = f"asks for {_count(nodes, 'node' if cores is not None else 'whole node')}"
     asked += f" with {' and '.join(each)} each" if each else ""
-    if suitable < nodes:
-        raise at.error(asked, f"{_count(suitable, 'node')} here can give that")
+    raise at.error(asked, f"{_count(suitable, 'node')} here can give that")
+
+
+def _fits_anywhere(at: _Where, cores: int, piece: int, capacity: Capacity) -> None:
+    """Refuse what all nodes together cannot give, each of them a multiple of the cores of a rank, which are `piece`."""
+    if cores > capacity.cores:
+        raise at.error(f"asks for {_count(cores, 'core')}", f"jobs can use {_count(capacity.cores, 'core')} here")
+    if capacity.node_cores is not None and piece > 1:
+        room = sum(usable // piece for usable, _ in capacity.node_cores)
+        if room * piece < cores:
+            asked = f"asks for {_count(cores // piece, 'rank')} with {_count(piece, 'core')} each"
+            raise at.error(asked, f"each has them on one node, and there is room for {room} here")
 
 
 def _least(size: Optional[Dict[str, Any]]) -> Optional[int]:

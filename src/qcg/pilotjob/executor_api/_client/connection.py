@@ -15,7 +15,7 @@ from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.rendering import rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
-from qcg.pilotjob.executor_api.validation import refuse_cycles, validated
+from qcg.pilotjob.executor_api.validation import refuse_cycles, refuse_ranks, validated
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._allocation.keeper import Keeper
@@ -97,6 +97,8 @@ class Connection:
             warnings.warn(f"{surplus}; what is given for it has no effect", UserWarning, stacklevel=3)
         capacity = self.dispatcher.link.capacity
         jobs = [validated(job, capacity) for job in rendered(text, parameters, defaults)]
+        if not self.dispatcher.link.trusted:
+            refuse_ranks(jobs)
         if len(jobs) > 1:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import sys
 from concurrent.futures import CancelledError
 from typing import Any, Dict, List
 
@@ -17,7 +18,7 @@ from qcg.pilotjob.executor_api._functions.tracebacks import said, shown
 from qcg.pilotjob.executor_api.call_errors import CallFailed, CallUnreadable, RemoteTraceback, WorkerDied
 from qcg.pilotjob.executor_api.errors import QCGPJError
 
-__all__ = ["death_of", "hello_in", "resolve"]
+__all__ = ["death_of", "hello_in", "resolve", "resolve_raised"]
 
 _MOST_STDERR = 65_536  # bytes that an exception keeps; the future has the rest
 _CAUSE: Any = BaseException.__dict__["__cause__"]
@@ -38,8 +39,7 @@ def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool)
     """Give a future the value, or the exception, that the ranks of its worker have answered with."""
     failed = [rank for rank, (kind, _, _) in sorted(answers.items()) if kind == messages.RAISED]
     if failed:
-        words, *frames = answers[failed[0]][2]
-        future._fail(_exception_of(json.loads(words.bytes), frames, future))
+        resolve_raised(future, answers[failed[0]][2])
         return
     try:
         values = [messages.unpacked(answers[rank][2][1:]) for rank in (sorted(answers) if all_ranks else [0])]
@@ -51,17 +51,30 @@ def resolve(future: FunctionFuture, answers: Dict[int, Any], *, all_ranks: bool)
         future._resolve(values if all_ranks else values[0])
 
 
+def resolve_raised(future: FunctionFuture, answer: List["zmq.Frame"]) -> None:
+    """Give a future the exception that one rank has answered with."""
+    words, *frames = answer
+    future._fail(_exception_of(json.loads(words.bytes), frames, future))
+
+
 def _exception_of(words: Dict[str, Any], frames: List["zmq.Frame"], future: FunctionFuture) -> BaseException:
     error: Any = None
     if words["stage"] == "arguments":
-        error = CallUnreadable(f"the call cannot be unpickled by the worker: {words['type']}: {words['text']}")
+        by = words.get("rank", "the worker")
+        error = CallUnreadable(f"the call cannot be unpickled by {by}: {words['type']}: {words['text']}")
     elif frames:
         with contextlib.suppress(BaseException):  # an exception that cannot be unpickled is told in words
             error = messages.unpacked(frames)
     failure: BaseException
-    failure = error if isinstance(error, BaseException) else CallFailed(f"{words['type']}: {words['text']}")
+    where = words.get("rank", "")
+    text = f"{words['type']}: {words['text']}" + (f" ({where})" if where else "")
+    failure = error if isinstance(error, BaseException) else CallFailed(text)
+    remote = f"{where}:\n{shown(words)}" if where else shown(words)
     # as raise ... from does it: the class may have a way of its own to set attributes, or none when it is frozen
-    _CAUSE.__set__(failure, RemoteTraceback(shown(words), _stderr_of(future)))
+    _CAUSE.__set__(failure, RemoteTraceback(remote, _stderr_of(future)))
+    if where and sys.version_info >= (3, 11):
+        with contextlib.suppress(Exception):  # a class may forbid it, and the cause tells it too
+            failure.add_note(f"raised by {where}")
     return failure
 
 

@@ -18,7 +18,7 @@ import zmq
 from qcg.pilotjob.executor_api._client.channel import Alarm
 from qcg.pilotjob.executor_api._client.resolving import ResolvingThread, may_wait
 from qcg.pilotjob.executor_api._functions import messages
-from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve
+from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve, resolve_raised
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
 from qcg.pilotjob.executor_api._functions.crew import Crew
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
@@ -253,7 +253,9 @@ class Hub:
 
     def _heard(self, worker: Worker, rank: int, message: List["zmq.Frame"]) -> None:
         what = message[0].bytes
-        if what in (messages.DONE, messages.RAISED):
+        if what == messages.RAISED and self._needs.ranks > 1:
+            self._rank_has_raised(worker, message)
+        elif what in (messages.DONE, messages.RAISED):
             worker.answers[rank] = (what, message[1].bytes, message[2:])
             if len(worker.answers) == self._needs.ranks:
                 self._answered(worker)
@@ -278,6 +280,22 @@ class Hub:
             self._waiting.forget(call)
         if self._needs.fresh:
             self._crew.go_on(worker)  # to its end, and with it goes the memory that the value was in
+
+    def _rank_has_raised(self, worker: Worker, message: List["zmq.Frame"]) -> None:
+        """Give the call the exception of the first rank that raises, and end the worker.
+
+        The other ranks may wait in MPI for that one, without end. Of a second one that raises nothing is told.
+        """
+        with self._waiting.lock:
+            call = worker.calls.popleft() if worker.calls and not worker.is_ending else None
+            worker.is_ending = True
+        if call is None:
+            return
+        worker.answers.clear()
+        if self._waiting.claim(call):
+            call.future._streams = (worker.paths, messages.FIGURES.unpack(message[1].bytes)[1:])
+            resolve_raised(call.future, message[2:])
+        worker.job.cancel()
 
     def _has_ended(self, worker: Worker) -> None:
         self._receive()  # what it has said before comes first

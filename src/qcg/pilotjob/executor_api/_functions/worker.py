@@ -43,7 +43,8 @@ def main(orders: Dict[str, Any], number: int) -> None:
             f"the program that this worker belongs to cannot be reached at {orders['address']} from "
             f"{os.uname().nodename}: is the port blocked, or its name unknown here?"
         )
-    worker = _Worker(hub, notes, shares_memory=orders["shared"])
+    name = f"rank {rank} of {orders['ranks']} on node {os.uname().nodename}" if orders["ranks"] > 1 else ""
+    worker = _Worker(hub, notes, shares_memory=orders["shared"], name=name)
     if orders["notes"]:
         control = _connected(context, orders, messages.CONTROL, hello)
         threading.Thread(target=worker.give_back, args=(control,), daemon=True).start()
@@ -72,9 +73,10 @@ def _connected(context: Any, orders: Dict[str, Any], what: bytes, hello: Dict[st
 class _Worker:
     """Makes calls in the main thread; another one gives back those that have not begun, when the hub asks for them."""
 
-    def __init__(self, hub: "zmq.Socket[bytes]", notes: int, *, shares_memory: bool) -> None:
-        """`notes` is the file for what has begun, -1 when there is none."""
+    def __init__(self, hub: "zmq.Socket[bytes]", notes: int, *, shares_memory: bool, name: str) -> None:
+        """`notes` is the file for what has begun, -1 when there is none; `name` tells a rank of MPI from the others."""
         self._hub = hub
+        self._name = name
         self._shares_memory = shares_memory
         self._sent: List[messages.Parcel] = []
         self._lock = threading.Lock()
@@ -132,7 +134,7 @@ class _Worker:
 
     def _make(self, call: Sequence["zmq.Frame"]) -> None:
         began = time.perf_counter()
-        kind, words, parcel = _answer(call, shared=self._shares_memory)
+        kind, words, parcel = _answer(call, shared=self._shares_memory, rank=self._name)
         seconds = time.perf_counter() - began
         for name in ("stdout", "stderr"):
             _flush(name)
@@ -146,7 +148,7 @@ class _Worker:
         return _place_in(1, self._files[0]), _place_in(2, self._files[1])
 
 
-def _answer(call: Sequence["zmq.Frame"], *, shared: bool) -> Tuple[bytes, bytes, messages.Parcel]:
+def _answer(call: Sequence["zmq.Frame"], *, shared: bool, rank: str) -> Tuple[bytes, bytes, messages.Parcel]:
     stage = "arguments"
     try:
         function, arguments, keywords = messages.unpacked(call)
@@ -155,7 +157,7 @@ def _answer(call: Sequence["zmq.Frame"], *, shared: bool) -> Tuple[bytes, bytes,
         stage = "result"
         return messages.DONE, b"", messages.packed(result, shared=shared)
     except BaseException as error:  # noqa: BLE001  # also SystemExit: the call has ended, not the worker
-        words = json.dumps({"stage": stage, **told(error, pickling.received_files)}).encode()
+        words = json.dumps({"stage": stage, "rank": rank, **told(error, pickling.received_files)}).encode()
         try:
             return messages.RAISED, words, messages.packed(error, shared=shared)
         except BaseException:  # noqa: BLE001  # it cannot be pickled, in whatever way: the words have to do

@@ -10,11 +10,12 @@
 srun's own streams carry the messages (see `lines`), so no port is opened, and Slurm sees to it that nobody else speaks
 there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs and itself.
 
-To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (kill what Slurm has started
-here for a job that another agent has started), each answered with ``{"did": id}``. From it: ``{"ready": {...}}`` first,
-with the cores (see `cores_here`) and the GPUs (see `gpus_here`); ``{"ended": id, "code": n}`` for each job, with
-``"blames_node": true`` for one that has not started here and may elsewhere; ``{"leaving": reason}`` before it ends its
-jobs by itself; what it does not report after that went with the node.
+To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (end what is left here of a
+job whose first process has ended, on whichever node), each answered with ``{"did": id}``. From it: ``{"ready": {...}}``
+first, with the cores (see `cores_here`) and the GPUs (see `gpus_here`); ``{"ended": id, "code": n}`` for each job, with
+``"blames_node": true`` for one that has not started here and may elsewhere; ``{"swept": id}`` when nothing of a job is
+left here; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not report after that went with the
+node.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from qcg.pilotjob.executor_api._manager.cores_here import find_cores
 from qcg.pilotjob.executor_api._manager.cpus import parse_cpus
-from qcg.pilotjob.executor_api._manager.descendants import MARK, become_subreaper, kill_descendants, kill_marked
+from qcg.pilotjob.executor_api._manager.descendants import become_subreaper, kill_descendants, kill_marked
 from qcg.pilotjob.executor_api._manager.gpus_here import gpus_here
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
@@ -39,6 +40,7 @@ from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
 from qcg.pilotjob.executor_api._manager.starter import fork_starter
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input
+from qcg.pilotjob.executor_api._manager.sweeping import Sweeper
 
 _logger = logging.getLogger(__name__)
 
@@ -136,6 +138,7 @@ class NodeAgent:
         self._leaving = False
         self._is_told_to_end = False
         self._measures = Measures(orders, loop)
+        self._sweeper = Sweeper(loop, lambda job: self._lines.send({"swept": job}))
         self._lines = Lines(loop, *_take_streams(), self._handle, self._leave, to_agent=False)
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
         # the loop reads before it calls that: one that was stopped and goes on would begin with orders long given up
@@ -162,7 +165,7 @@ class NodeAgent:
                 self._children.end(self._jobs[job], message["grace"])
             self._lines.send({"did": job}, _ANSWER_DELAY)
         elif "sweep" in message:
-            kill_marked(**{MARK: message["sweep"]})
+            self._sweeper.sweep(message["sweep"])
             self._lines.send({"did": message["sweep"]}, _ANSWER_DELAY)
 
     def _start(self, job: str, order: Dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from qcg.pilotjob.executor_api._client.sweeping import has_no_environment_yet, p
 __all__ = [
     "LINGER_SECONDS",
     "MARK",
+    "all_marked",
     "become_subreaper",
     "kill_descendants",
     "kill_marked",
@@ -93,6 +94,16 @@ def marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
     for process in _descendants() if marks else ():
         mark = _environment(process).get(MARK)
         if mark in found:
+            found[mark].append(process)
+    return found
+
+
+def all_marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
+    """Return for each of the marks the living processes on this node that have it, whoever has started them."""
+    found: Dict[str, List[psutil.Process]] = {mark: [] for mark in marks}
+    for process in psutil.process_iter():
+        mark = _environment(process).get(MARK)
+        if mark in found and lives(process):
             found[mark].append(process)
     return found
 

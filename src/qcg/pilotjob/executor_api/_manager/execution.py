@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
 
+from qcg.pilotjob.executor_api._manager import models
+from qcg.pilotjob.executor_api._manager.placing import MPI_MODELS, ranks_of
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
@@ -21,7 +23,6 @@ from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 
-_MPI_MODELS = ("openmpi", "intelmpi")
 _RUN = os.urandom(12).hex()  # a job is told by its id from those of all other managers
 _numbers = itertools.count()
 
@@ -153,7 +154,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         return files
 
     def _limit_walltime(self) -> None:
-        walltime = self.job_iteration.resources.wt
+        walltime = self.job_iteration.job.resources.wt
         if walltime:
             loop = asyncio.get_running_loop()
             self._walltime_timer = loop.call_later(walltime.total_seconds(), self._end_over_walltime)
@@ -176,7 +177,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if self.run_times is not None and child is not None and child.started and child.ended:
             self.run_times.ended(self.job_iteration.name, child.started, child.ended)
         if self._over_walltime and not self.canceled:
-            walltime = self.job_iteration.resources.wt
+            walltime = self.job_iteration.job.resources.wt
             self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")
         else:
             self.postprocess(exit_code, message)
@@ -203,12 +204,21 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     def _modelled(self, command: List[str]) -> List[str]:
         """Return what starts `command` in the job's model; a job on one core needs no starter in any model."""
-        model, options = self.job_execution.model, self.job_execution.model_opts
+        execution, model = self.job_execution, self.job_execution.model
         if model == "srunmpi":
             raise CannotStart("the model 'srunmpi' needs a Slurm allocation; use 'openmpi' here")
-        if model not in _MPI_MODELS or self.ncores == 1:
+        if model not in MPI_MODELS or self.ncores == 1:
             return command
-        return [options.get("mpirun", "mpirun"), "-n", str(self.ncores), *options.get("mpirun_args", []), *command]
+        count = ranks_of(execution)
+        ranks = models.ranks_in(self.allocation.nodes, count, on_each_node=self.job_iteration.job.resources.has_nodes)
+        own = execution.model_opts.get("mpirun_args", [])
+        layout = [] if models.lays_out_ranks(own) else ["-n", str(len(ranks))]
+        if count:
+            if "OMP_NUM_THREADS" not in (execution.env or {}):
+                self.env["OMP_NUM_THREADS"] = str(len(ranks[0].cores))
+            if model == "openmpi" and layout and not models.binds_ranks(own):
+                layout += ["--bind-to", "none"]  # mpirun would bind each rank to one core, whatever its threads
+        return [execution.model_opts.get("mpirun", "mpirun"), *layout, *own, *command]
 
 
 def _is_one_file(stdout: Optional[str], stderr: Optional[str]) -> bool:

@@ -8,7 +8,7 @@ import logging
 import re
 from typing import Any, Dict, List, Optional
 
-from qcg.pilotjob.errors import InvalidRequest, JobAlreadyExist
+from qcg.pilotjob.errors import InvalidRequest, InvalidResourceSpec, JobAlreadyExist
 from qcg.pilotjob.joblist import Job, JobList, JobState
 from qcg.pilotjob.manager import DirectManagerHandler
 from qcg.pilotjob.request import ControlReq
@@ -46,6 +46,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
             return Response.error("the manager is finishing and takes no more jobs")
         try:
             jobs: List[Job] = self._prepare_jobs(request.jobs)
+            self._place(jobs)
             self._refuse_hopeless(jobs)
             for job in jobs:
                 if job.execution.env:
@@ -86,6 +87,13 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
             except Exception as error:
                 raise InvalidRequest(f"Wrong submit request: {error}") from error
         return list(jobs.values())
+
+    def _place(self, jobs: List[Job]) -> None:
+        for job in jobs:
+            try:
+                self._manager.place(job)
+            except InvalidResourceSpec as error:
+                raise InvalidRequest(f"job {job.name} can never run: {error}") from error
 
     def _refuse_hopeless(self, jobs: List[Job]) -> None:
         arriving = {job.name: job for job in jobs}

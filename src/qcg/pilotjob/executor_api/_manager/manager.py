@@ -22,6 +22,7 @@ from qcg.pilotjob.executor_api._manager.gpus import described
 from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
+from qcg.pilotjob.executor_api._manager.placing import Algorithm, place
 from qcg.pilotjob.executor_api._manager.processes import Child
 from qcg.pilotjob.executor_api._manager.records import submission_of
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
@@ -67,7 +68,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         self._submissions: Dict[str, int] = {}  # the numbers of the last ones of names that were used again, or may be
         super().__init__(tracer, config, parent_manager)
-        self._scheduler._scheduler_alg = pool.Algorithm(self.resources)
+        self._scheduler._scheduler_alg = Algorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         self._ahead = Ahead(self._waiting, self._make_ready)
         self._knows_one_node = self.local and self.resources.total_nodes == 1
@@ -194,6 +195,14 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             if job.state(iteration) == JobState.QUEUED:
                 self.interruptions.add(job, iteration)
                 self.change_job_state(job, iteration, JobState.FAILED, message)
+
+    def place(self, job: Job) -> None:
+        """Write into what `job` asks for where it may run; `add` takes only jobs of which that is known.
+
+        Raises:
+            InvalidResourceSpec: no allocation could give what is asked for.
+        """
+        place(job, self.resources)
 
     def add(self, jobs: List[Job]) -> None:
         """Take all `jobs`, or none of them.

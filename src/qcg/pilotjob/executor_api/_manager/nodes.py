@@ -10,7 +10,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
 from qcg.pilotjob.config import Config
 
@@ -24,6 +24,7 @@ from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
 from qcg.pilotjob.executor_api._manager.slurm import AllocationResources, Wanted, component_of, words_of
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._manager.spawning import OWN_GROUP
+from qcg.pilotjob.executor_api._manager.steps import make_srun
 
 _logger = logging.getLogger(__name__)
 
@@ -166,6 +167,8 @@ class NodeLink:
             self._launcher.started(message["did"], message.get("pid"))
         elif message.get("blames_node"):
             self._launcher.not_started(self, message["ended"], message["message"])
+        elif "swept" in message:
+            self._launcher.swept(message["swept"], self.name)
         elif "ended" in message:
             self._launcher.ended(message["ended"], message["code"], message.get("message"))
         elif "ready" in message:
@@ -213,9 +216,12 @@ class NodeLauncher:
         self._children = children
         self._links: Dict[str, NodeLink] = {}
         self._jobs: Dict[str, Any] = {}
+        self._sweeps: Dict[str, Set[str]] = {}  # nodes on which something may be left, by job
+        self._when_swept: Dict[str, Callable[[], None]] = {}
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
         self._srun_env = _environment_of_srun()
+        self.srun = make_srun(Path(directory, "bin"))
         self.gpus = AllocationGpus(self._env, directory, None)
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
@@ -345,6 +351,26 @@ class NodeLauncher:
         if job.jid in self._jobs and not self._links[node].lost:
             self._links[node].send({"end": job.jid, "grace": grace})
 
+    def sweep(self, job: Any, nodes: List[str], when_done: Callable[[], None]) -> None:
+        """Let the agents of `nodes` end what is left of `job` there; call `when_done` when nothing is left."""
+        left = {node for node in nodes if not self._links[node].lost}
+        if self._stopping or not left:
+            when_done()
+            return
+        self._sweeps[job.jid], self._when_swept[job.jid] = left, when_done
+        for node in left:
+            self._links[node].send({"sweep": job.jid})
+
+    def swept(self, job: str, node: str) -> None:
+        """Take note that nothing of a job is left on a node, or that the node is no more."""
+        left = self._sweeps.get(job)
+        if left is None:
+            return
+        left.discard(node)
+        if not left:
+            del self._sweeps[job]
+            self._when_swept.pop(job)()
+
     def forget(self, job: Any, nodes: List[str]) -> None:
         """Hear no more of a job, one of whose `nodes` has gone; kill what Slurm has started for it on the others."""
         self._jobs.pop(job.jid, None)
@@ -394,6 +420,8 @@ class NodeLauncher:
         """A node is no more."""
         if not self._stopping:
             self.on_lost(link.name, link.lost)
+        for job in list(self._sweeps):
+            self.swept(job, link.name)
 
     def has_changed(self) -> None:
         """Look again at what is waited for."""

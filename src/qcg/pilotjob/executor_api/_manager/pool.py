@@ -19,7 +19,7 @@ from qcg.pilotjob.executor_api._overriding import override
 
 def usable_cores(resources: Resources) -> int:
     """Return how many cores jobs can use at the most: all but the one that is kept for the manager."""
-    return sum(_usable(resources, node) for node in resources.nodes)
+    return sum(usable_on(resources, node) for node in resources.nodes)
 
 
 def drop_node(resources: Resources, name: str) -> None:
@@ -35,6 +35,12 @@ def drop_node(resources: Resources, name: str) -> None:
     resources._max_crs, resources._total_crs = {}, {}
     for node in resources.nodes:
         _count(resources, node)
+
+
+def usable_on(resources: Resources, node: Any) -> int:
+    """Return how many cores of `node` jobs can use at the most."""
+    kept = resources._system_allocation
+    return int(node.total) - (1 if kept is not None and kept.node is node else 0)
 
 
 def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
@@ -89,19 +95,28 @@ def why_not(resources: Resources, wanted: Any) -> str:
             return f"asks for {count} {_named(kind, count)} on a node; no node has more than {most:g}"
     if _fits(resources, wanted):
         return ""
-    asked = f"asks for {wanted.get_min_num_cores()} cores"
+    widths = [usable_on(resources, node) for node in resources.nodes]
     with_more = "".join(f", {count} {_named(kind, count)} on each node" for kind, count in (wanted.crs or {}).items())
-    return f"{asked}{with_more}; jobs can use {usable_cores(resources)} here"
+    if with_more or not wanted.has_nodes or not wanted.has_cores:
+        return f"asks for {wanted.get_min_num_cores()} cores{with_more}; jobs can use {sum(widths)} here"
+    cores, nodes = _least(wanted.cores), _least(wanted.nodes)
+    if nodes == 1 and cores > sum(widths):
+        return f"asks for {cores} cores; jobs can use {sum(widths)} here; no node has {cores} cores"
+    if nodes == 1:
+        return f"asks for {cores} cores on one node; no node has {cores} cores, the widest has {max(widths, default=0)}"
+    suitable = sum(width >= cores for width in widths)
+    return f"asks for {nodes} nodes with {cores} cores each; {suitable} here can give that"
 
 
 def _fits(resources: Resources, wanted: Any) -> bool:
     per_node = _least(wanted.cores) if wanted.has_cores else 0
     if not wanted.has_nodes:
-        return per_node <= usable_cores(resources)
+        piece = getattr(wanted, "cores_per_rank", 1)
+        return per_node <= sum(usable_on(resources, node) // piece * piece for node in resources.nodes)
     suitable = [
         node
         for node in resources.nodes
-        if _usable(resources, node) >= (per_node or node.total)
+        if usable_on(resources, node) >= (per_node or node.total)
         and all(_has(node, kind) >= count for kind, count in (wanted.crs or {}).items())
     ]
     return len(suitable) >= _least(wanted.nodes)
@@ -145,11 +160,6 @@ def _named(kind: Any, count: int) -> str:
 
 def _least(size: Any) -> int:
     return int(size.exact if size.is_exact() else size.min or 0)
-
-
-def _usable(resources: Resources, node: Any) -> int:
-    kept = resources._system_allocation
-    return int(node.total) - (1 if kept is not None and kept.node is node else 0)
 
 
 def _is_unknown(node: Any) -> bool:

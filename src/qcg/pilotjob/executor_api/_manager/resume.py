@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
+from qcg.pilotjob.errors import InvalidResourceSpec
 from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
@@ -87,6 +88,10 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         jobs = list(run.jobs())
         left = [job for job in jobs if not job.state().is_finished()]
         for job in left:
+            try:
+                manager.place(job)
+            except InvalidResourceSpec as error:
+                raise CannotResume(f"job {job.name} can never run: {error}") from error
             hopeless = manager.hopeless(job)
             if hopeless:
                 raise CannotResume(f"job {job.name} {hopeless}; give it more resources")

@@ -292,14 +292,15 @@ class WaitingJobs:
 
 def _size_of(resources: Any) -> Size:
     kinds = sorted((kind.name, count) for kind, count in resources.crs.items()) if resources.has_crs else ()
-    size = (resources.get_min_num_cores() or 0, _extent(resources.cores), _extent(resources.nodes), *kinds)
+    piece = getattr(resources, "cores_per_rank", 1)  # ranks of many cores may not fit where those of few do
+    size = (resources.get_min_num_cores() or 0, _extent(resources.cores), _extent(resources.nodes), piece, *kinds)
     return _known_sizes.setdefault(size, size)  # one for all jobs that have it
 
 
 def kind_of(resources: Any) -> int:
     """Return the number of all that asks for exactly so many cores and nothing else, 0 for other requests."""
     size = _size_of(resources)
-    _, cores, nodes, *kinds = size
+    _, cores, nodes, _, *kinds = size
     if cores is None or cores[0] is None or nodes is not None or kinds:
         return 0
     return _kinds.setdefault(size, len(_kinds) + 1)

@@ -15,10 +15,12 @@ class ParallelTemplate(QCGPJTemplate):
 
     Parameters: `name` and `exec` are required. `args` (a list), `env` (a dictionary), `wd`, `stdout` and `stderr`
     (by default ``<name>.out`` and ``<name>.err``), `after` (futures or names) as elsewhere. `cores` is the number of
-    cores, on each node when `nodes` is given; a number or ``{'min': 2, 'max': 8}``. `gpus` is the number of GPUs on
-    each node; with it and without `nodes` the job is on one. `model` says how the program is started: ``default`` runs
-    it once, ``threads`` once with all cores, ``openmpi``, ``intelmpi`` and ``srunmpi`` once for each core; `model_opts`
-    are the model's options. `walltime` like ``1h30m``; `modules` a list; `venv` a path.
+    cores, on each node when `nodes` is given; a number or ``{'min': 2, 'max': 8}``. Without `nodes` they are on one
+    node, except with MPI. `gpus` is the number of GPUs on each node; with it and without `nodes` the job is on one.
+    `model` says how the program is started: ``default`` and ``threads`` run it once, with all cores, ``openmpi``,
+    ``intelmpi`` and ``srunmpi`` once for each core, or as often as `ranks` says, which share the cores: on each node
+    when `nodes` is given. `model_opts` are the model's options. `walltime` like ``1h30m``; `modules` a list; `venv` a
+    path.
     """
 
     @staticmethod
@@ -39,7 +41,13 @@ class ParallelTemplate(QCGPJTemplate):
                 "model": "${model}",
                 "model_opts": ${model_opts}
             },
-            "resources": {"numCores": ${cores}, "numNodes": ${nodes}, "gpus": ${gpus}, "wt": "${walltime}"},
+            "resources": {
+                "numCores": ${cores},
+                "numNodes": ${nodes},
+                "ranks": ${ranks},
+                "gpus": ${gpus},
+                "wt": "${walltime}"
+            },
             "dependencies": {"after": ${after}}
         }
         """
@@ -55,6 +63,7 @@ class ParallelTemplate(QCGPJTemplate):
             "model_opts": {},
             "cores": None,
             "nodes": None,
+            "ranks": None,
             "gpus": None,
             "walltime": "",
             "after": [],
