@@ -174,6 +174,7 @@ def test_ranks_share_the_cores(in_allocation, for_mpi, model):
             run("whole", nodes=2, ranks=1, env={"OMP_NUM_THREADS": 7}),
             run("one", cores=2, ranks=1),
             run("plain", cores=3),
+            run("two", nodes=2, cores=2),
         ]
         held = [hold("a", cores=1), hold("b", cores=1), hold("c", cores=1)]
         release(held[0])
@@ -195,13 +196,14 @@ def test_ranks_share_the_cores(in_allocation, for_mpi, model):
         [["n1", "7"], ["n2", "7"]],
         [["n1", "2"]],
         [["n1", "none"], ["n1", "none"], ["n2", "none"]],
+        [["n1", "none"], ["n1", "none"], ["n2", "none"], ["n2", "none"]],
         [["n1", "none"], ["n2", "none"]],
         [["n2", "2"]],
     ]
     bound = [[row[2] for row in rows] for rows in found]
     if any(cpus != "0,1" for rows in bound for cpus in rows):  # where each node's processors are real
         both = ["0,1", "0,1"]
-        assert bound == [both, both, both, ["0,1"], ["0", "1", "0"], ["0", "1"], ["0,1"]]
+        assert bound == [both, both, both, ["0,1"], ["0", "1", "0"], ["0", "1"] * 2, ["0", "1"], ["0,1"]]
 
 
 def test_the_users_own_layout_is_taken(in_allocation, for_mpi):

@@ -154,7 +154,7 @@ class NodeJob(LocalJob):
         given = execution.env or {}
         variables = steps.step_variables(parts, is_all=is_all, hostfile=next(iter(files)))
         self.env.update({name: value for name, value in variables.items() if name not in given})
-        if self._is_bound and any(part.ncores < part.node.total for part in parts):
+        if self._is_bound:  # also a job with all that the allocation has of a node, which may not be all of the node
             own = given.get("SLURM_TASK_PROLOG", os.environ.get("SLURM_TASK_PROLOG", ""))
             prolog = directory / f"{self.jid}.binding"
             files[prolog] = steps.task_prolog(parts, own)

@@ -84,7 +84,9 @@ def task_prolog(parts: Sequence[Any], own_prolog: str) -> str:
     By srun's own options all nodes would have the same numbers. Where Slurm has chosen other CPUs for the step, and
     confines it to them, the task keeps those. The user's `own_prolog` comes after it.
     """
-    lines = ["#!/bin/sh", 'case "$SLURMD_NODENAME" in']
+    # a binding that srun was told to make is kept, as that of ranks
+    lines = ["#!/bin/sh", "node= cpus=", 'case "${SLURM_CPU_BIND_TYPE:-none}" in none*) node=$SLURMD_NODENAME ;; esac']
+    lines.append('case "$node" in')
     lines += [f"{part.node.name}) cpus={','.join(map(str, part.cores))} ;;" for part in parts]
     lines += ["esac", '[ -n "$cpus" ] && taskset -cp "$cpus" "$SLURM_TASK_PID" > /dev/null 2>&1']
     lines.append(f"exec {shlex.quote(own_prolog)}" if own_prolog else "exit 0")
