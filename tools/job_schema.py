@@ -122,7 +122,7 @@ VALUES: Dict[str, Schema] = {
         {
             "type": "object",
             "properties": {
-                "mpirun": or_null(text(SOME_TEXT)),
+                "mpirun": or_null(text()),
                 "mpirun_args": value(items(scalar())),
                 "srun_args": value(items(scalar())),
             },

@@ -20,7 +20,12 @@ __all__ = ["make_srun", "nodes_of_allocation", "path_with", "step_files", "step_
 
 
 def nodes_of_allocation(environment: Mapping[str, str]) -> int:
-    """Return how many nodes the allocation has, 0 when that is not told."""
+    """Return how many nodes the allocation has, 0 when that is not told.
+
+    A program in a job of another executor is told of the nodes of that job, and ``srun`` knows of more.
+    """
+    if "QCG_PM_HOSTFILE" in environment:
+        return 0
     number = environment.get("SLURM_JOB_NUM_NODES") or environment.get("SLURM_NNODES") or ""
     return int(number) if number.isdigit() else 0
 
