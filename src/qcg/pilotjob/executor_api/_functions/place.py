@@ -8,7 +8,6 @@ import secrets
 import shutil
 import socket
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import zmq
 
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._functions.messages import BEGUN, HOLD
+from qcg.pilotjob.executor_api._functions.modules import path_here
 
 __all__ = ["Place"]
 
@@ -65,7 +65,7 @@ class Place:
             self._sockets = make_socket_directory(str(self.directory), "functions")
             address = f"ipc://{self._sockets}/functions"
             self.socket.bind(address)
-        path = [os.path.abspath(entry) for entry in sys.path] if same_python else []
+        path = path_here() if same_python else []
         orders = {"address": address, "key": key, "token": self.token, "ranks": ranks, "path": path}
         self._notes = str(self._sockets / "begun") if several and self._sockets is not None else ""
         orders.update(notes=self._notes, shared=not across_nodes)
