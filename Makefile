@@ -61,11 +61,11 @@ clean:
 # PYTHONDONTWRITEBYTECODE is set nothing else would: each start of a program would compile the package twice.
 $(VENV)/installed: pyproject.toml requirements/base.txt
 	$(MAKE_VENV) $(VENV)
-	$(PIP) --require-hashes -r requirements/base.txt
+	$(PIP) --no-deps --require-hashes -r requirements/base.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(VENV)/installed-%: requirements/%.txt $(VENV)/installed
-	$(PIP) --require-hashes -r $<
+	$(PIP) --no-deps --require-hashes -r $<
 	touch $@

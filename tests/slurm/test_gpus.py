@@ -287,7 +287,8 @@ def test_without_gpus_nothing_changes(with_gpus):
             BEGIN
             + """
     with QCGPJExecutor() as executor:
-        own = {"exec": "bash", "args": ["-c", "echo ${CUDA_VISIBLE_DEVICES-unset}; grep -c CUDA $SLURM_TASK_PROLOG; true"]}
+        shown = "echo ${CUDA_VISIBLE_DEVICES-unset}; grep -c CUDA $SLURM_TASK_PROLOG; true"
+        own = {"exec": "bash", "args": ["-c", shown]}
         jobs = [executor.submit(ParallelTemplate, own, name="plain"),
                 executor.submit(ParallelTemplate, own, name="own", env={"CUDA_VISIBLE_DEVICES": "7"})]
         print(json.dumps([said(job) for job in jobs]))

@@ -17,6 +17,7 @@ from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.hub import Hub
+from qcg.pilotjob.executor_api._functions.modules import SearchPath, path_here
 from qcg.pilotjob.executor_api._functions.options import checked_count, checked_seconds
 from qcg.pilotjob.executor_api._functions.place import Place
 from qcg.pilotjob.executor_api._overriding import override
@@ -41,10 +42,12 @@ class FunctionPool(Executor):
     that dies takes its own call with it, not the pool.
     """
 
-    def __init__(self, executor: QCGPJExecutor, hub: Hub, *, shares_memory: bool) -> None:
+    def __init__(self, executor: QCGPJExecutor, hub: Hub, *, shares_memory: bool, shares_path: bool) -> None:
         self._executor = executor  # it lives as long as somebody can submit
         self._hub = hub
         self._shares_memory = shares_memory
+        self._path = sys.path.copy() if shares_path else None
+        self._changed_path: Optional[Tuple[List[str], SearchPath]] = None
         self._max_workers = hub.most  # where dask and others look for it, as the executors of Python have it
         self._finalizer = weakref.finalize(self, hub.close)
         self._finalizer.atexit = False  # the hook below waits for its calls
@@ -65,7 +68,7 @@ class FunctionPool(Executor):
         """
         future = FunctionFuture(self._hub.cancel_running)
         try:
-            parcel = messages.packed((fn, args, kwargs), shared=self._shares_memory)
+            parcel = messages.packed((*self._added_path(), fn, args, kwargs), shared=self._shares_memory)
         except BaseException as error:  # it may be anything: the arguments' classes decide
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -74,6 +77,14 @@ class FunctionPool(Executor):
             return future
         self._hub.make(Call(parcel, future), self._executor)
         return future
+
+    def _added_path(self) -> Sequence[SearchPath]:
+        """Return what has to be unpickled before a call: ``sys.path``, when it has changed since the pool was made."""
+        if self._path is None or sys.path == self._path:
+            return ()
+        if self._changed_path is None or self._changed_path[0] != sys.path:
+            self._changed_path = sys.path.copy(), SearchPath(path_here())
+        return (self._changed_path[1],)
 
     @override
     def map(
@@ -205,7 +216,7 @@ def make_pool(
     hub = Hub(partial(_submit, executor._connection), make_place, needs)
     _hubs.add(hub)
     executor._pools.add(hub)
-    return FunctionPool(executor, hub, shares_memory=link.is_local)
+    return FunctionPool(executor, hub, shares_memory=link.is_local, shares_path=python is None and venv is None)
 
 
 def _submit(connection: Any, description: Dict[str, Any]) -> Any:

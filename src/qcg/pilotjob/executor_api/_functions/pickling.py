@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import io
 import marshal
-from types import CodeType
+import sys
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Callable, Set, Tuple
 
 import cloudpickle
 
+from qcg.pilotjob.executor_api._functions.modules import module_from_file, object_from_file, origin_of
+
 __all__ = ["dumps", "received_files"]
 
+_NAMED = (type, FunctionType, ModuleType)
 received_files: Set[str] = set()
 """The names of the files that the code is from which this process has received by value."""
 
@@ -32,7 +36,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def reducer_override(self, obj: Any) -> Any:
         # pickle asks here before it looks into its tables of reducers, so it matters not where cloudpickle has its own
         if type(obj) is not CodeType:
-            return super().reducer_override(obj)
+            reduced = super().reducer_override(obj)
+            return _from_file(obj) if reduced is NotImplemented and isinstance(obj, _NAMED) else reduced
         try:
             return _code_of, (marshal.dumps(obj),)
         except ValueError:  # among its constants is what no compiler puts there
@@ -42,6 +47,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             reduced = self.dispatch_table[CodeType](obj)
         make, arguments, *rest = reduced
         return (_made_with_file, (make, arguments, obj.co_filename), *rest)
+
+
+def _from_file(obj: Any) -> Any:
+    """Return how to get what would be pickled by its name from a file, if that is where its module is from."""
+    name = obj.__name__ if isinstance(obj, ModuleType) else obj.__module__
+    origin = origin_of(name)
+    if origin is None:
+        return NotImplemented
+    if not isinstance(obj, ModuleType):
+        return object_from_file, (origin, name, obj.__qualname__)
+    return (module_from_file, (origin, name)) if sys.modules.get(name) is obj else NotImplemented
 
 
 # Pickles name these two functions: they are called by the process that receives the code.

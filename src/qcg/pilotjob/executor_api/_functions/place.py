@@ -8,7 +8,6 @@ import secrets
 import shutil
 import socket
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import zmq
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._functions.messages import BEGUN, HOLD
+from qcg.pilotjob.executor_api._functions.modules import path_here
 
 __all__ = ["Place"]
 
@@ -68,7 +68,7 @@ class Place:
             self._sockets = make_socket_directory(str(self.directory), "functions")
             address = f"ipc://{self._sockets}/functions"
             self.socket.bind(address)
-        path = [os.path.abspath(entry) for entry in sys.path] if same_python else []
+        path = path_here() if same_python else []
         protected = boot.protected_path() if same_python else []
         orders = {"address": address, "key": key, "token": self.token, "ranks": ranks}
         orders.update(path=path, protected_path=protected)

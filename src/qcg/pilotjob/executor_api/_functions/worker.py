@@ -151,7 +151,7 @@ class _Worker:
 def _answer(call: Sequence["zmq.Frame"], *, shared: bool, rank: str) -> Tuple[bytes, bytes, messages.Parcel]:
     stage = "arguments"
     try:
-        function, arguments, keywords = messages.unpacked(call)
+        *_, function, arguments, keywords = messages.unpacked(call)  # the first may be what changes the path
         stage = "call"
         result = function(*arguments, **keywords)
         stage = "result"
