@@ -22,14 +22,18 @@ def fail():
 """
 
 
+MODULES = ("from_a_file", "model_1", "plugins.a", "colorsys", "deep", "deep.below", "late_module", "later_module")
+
+
 @pytest.fixture
 def forget_modules(monkeypatch):
-    """Have sys.path and sys.modules as they were after the test."""
+    """Have sys.path, and those of sys.modules that are loaded here, as they were after the test."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    before = set(sys.modules)
+    before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
 
 
 @pytest.fixture
