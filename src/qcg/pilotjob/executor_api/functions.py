@@ -47,7 +47,7 @@ class FunctionPool(Executor):
         self._hub = hub
         self._shares_memory = shares_memory
         self._path = sys.path.copy() if shares_path else None
-        self._changed_path: Optional[Tuple[List[str], SearchPath]] = None
+        self._later_path: Optional[Tuple[List[str], SearchPath]] = None
         self._max_workers = hub.most  # where dask and others look for it, as the executors of Python have it
         self._finalizer = weakref.finalize(self, hub.close)
         self._finalizer.atexit = False  # the hook below waits for its calls
@@ -68,7 +68,10 @@ class FunctionPool(Executor):
         """
         future = FunctionFuture(self._hub.cancel_running)
         try:
-            parcel = messages.packed((*self._added_path(), fn, args, kwargs), shared=self._shares_memory)
+            call: Tuple[Any, ...] = (fn, args, kwargs)
+            if self._path is not None and sys.path != self._path:
+                call = (self._changed_path(), *call)
+            parcel = messages.packed(call, shared=self._shares_memory)
         except BaseException as error:  # it may be anything: the arguments' classes decide
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -78,13 +81,11 @@ class FunctionPool(Executor):
         self._hub.make(Call(parcel, future), self._executor)
         return future
 
-    def _added_path(self) -> Sequence[SearchPath]:
-        """Return what has to be unpickled before a call: ``sys.path``, when it has changed since the pool was made."""
-        if self._path is None or sys.path == self._path:
-            return ()
-        if self._changed_path is None or self._changed_path[0] != sys.path:
-            self._changed_path = sys.path.copy(), SearchPath(path_here())
-        return (self._changed_path[1],)
+    def _changed_path(self) -> SearchPath:
+        """Return what has to be unpickled before a call, as ``sys.path`` has changed since the pool was made."""
+        if self._later_path is None or self._later_path[0] != sys.path:
+            self._later_path = sys.path.copy(), SearchPath(path_here())
+        return self._later_path[1]
 
     @override
     def map(

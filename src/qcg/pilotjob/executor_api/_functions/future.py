@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING, RUNNING
@@ -82,13 +81,17 @@ class FunctionFuture(GuardsCallbacks, Future[Any]):
 
     def _resolve(self, value: Any) -> None:
         """Give the future its value, unless somebody has set a result."""
-        with contextlib.suppress(InvalidStateError):
+        try:
             self.set_result(value)
+        except InvalidStateError:
+            return
 
     def _fail(self, error: BaseException) -> None:
         """Give the future an exception, unless somebody has set a result."""
-        with contextlib.suppress(InvalidStateError):
+        try:
             self.set_exception(error)
+        except InvalidStateError:
+            return
 
     def _begins_anew(self) -> None:
         """Let a running future wait again: its call is another worker's to make."""
