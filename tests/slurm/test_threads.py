@@ -25,7 +25,7 @@ SOURCE = """
         jobs = [executor.submit(ScriptTemplate, name=f"j{n}", script=bound) for n in range(2 * total)]
         for job in jobs:
             job.raise_for_status(30)
-        wide = executor.submit(ParallelTemplate, name="wide", exec="sh", args=["-c", bound], cores=total)
+        wide = executor.submit(ParallelTemplate, name="wide", exec="sh", args=["-c", bound], cores=(total + 1) // 2)
         wide.raise_for_status(30)
     print(json.dumps([total, sorted({Path(f"{job.ids[0]}.out").read_text().strip() for job in [*jobs, wide]})]))
 """
