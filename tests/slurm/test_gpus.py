@@ -346,3 +346,30 @@ def test_executors_that_share_an_allocation_share_its_gpus(with_gpus):
     )
     assert sorted([*first[0], *second[0]]) == ["0", "1", "n1", "n1"]
     assert left == [{"gpu": 0}, {"gpu": 1}]
+
+
+def test_srun_in_a_job_may_open_all_its_gpus(cluster_module, temporary_directory, allocation_of):
+    """A device that the step may not use is refused; one that it may use has no driver here."""
+    reason = cluster_module.why_not(cgroups=True)
+    if reason:
+        pytest.skip(f"no Slurm cluster with cgroups: {reason}")
+    made = cluster_module.Cluster(nodes=1, cgroups=True, gpus={"n1": 2})
+    made.start()
+    try:
+        found = findings(
+            allocation_of(made, "--gpus-per-task=1", "--ntasks=2")(
+                BEGIN
+                + """
+    with QCGPJExecutor() as executor:
+        devices = os.path.dirname(os.environ["SLURM_CONF"]) + "/gpu.n1.*"
+        job = executor.submit(
+            ParallelTemplate, {"nodes": 1, "cores": 1, "gpus": 2}, name="open", exec="srun",
+            args=["-n1", "sh", "-c", f"for device in {devices}; do cat $device 2>&1; done; true"])
+        print(json.dumps(said(job)))
+    """
+            )
+        )
+    finally:
+        made.stop()
+    assert [line.rpartition(": ")[2] for line in found] == ["No such device or address"] * 2
+    assert made.left() == []

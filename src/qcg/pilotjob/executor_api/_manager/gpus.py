@@ -28,12 +28,14 @@ __all__ = ["AllocationGpus", "Gpus", "agent_environment", "described", "task_pro
 
 _REQUESTS = (
     "SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_SOCKET", "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK",
-    "SLURM_NTASKS_PER_GPU", "SLURM_CPUS_PER_GPU", "SLURM_MEM_PER_GPU", "SLURM_GPU_BIND", "SLURM_GRES",
-    "SLURM_STEP_GRES",
+    "SLURM_NTASKS_PER_GPU", "SLURM_CPUS_PER_GPU", "SLURM_MEM_PER_GPU", "SLURM_GPU_BIND", "SLURM_TRES_BIND",
+    "SLURM_GRES", "SLURM_STEP_GRES",
 )  # fmt: skip
 """What the user has asked for the allocation, which ``srun`` would ask for each of its steps."""
 _NOT_PER_NODE = ("SLURM_GPUS", "SLURM_GPUS_PER_SOCKET", "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK")
 """Requests of which a step on one node gets too few GPUs, or none at all, unless it asks for their number."""
+_BINDS_ONE = "gres/gpu:per_task"
+"""How SLURM_TRES_BIND begins when Slurm of today was asked for GPUs by task: a task of any step sees no others."""
 _FROM_SLURM = ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS")
 
 
@@ -104,6 +106,8 @@ class AllocationGpus:
         self._variables: Dict[str, str] = {}  # with what no GPU is seen
         self._own_prolog = environment.get("SLURM_TASK_PROLOG", "")
         self._unset = [name for name in _NOT_PER_NODE if environment.get(name)]
+        if environment.get("SLURM_TRES_BIND", "").startswith(_BINDS_ONE):
+            self._unset.append("SLURM_TRES_BIND")
 
     def found(self, reported: Mapping[str, Any]) -> Gpus:
         """Return the GPUs of a node whose agent has reported these.
