@@ -6,6 +6,7 @@ import fcntl
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -211,9 +212,19 @@ def mpi_alone():
         yield
 
 
+def _need_a_way_between_nodes():
+    # the nodes are one machine with one network address, to which Open MPI has no route that leads elsewhere
+    if shutil.which("mpirun") is None:
+        return
+    version = subprocess.run(["mpirun", "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    if re.search(r"\(Open MPI\) ([5-9]|\d\d)", version):
+        pytest.skip("Open MPI 5 and newer find no way between nodes that share a network address")
+
+
 @pytest.fixture
 def for_mpi(tmp_path_factory, mpi_alone):
     """What Open MPI needs here: no other, leave to run as root, and a directory where it may leave what it forgets."""
+    _need_a_way_between_nodes()
     directory = tmp_path_factory.mktemp("ompi")
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     # by Slurm's other algorithm a rank may leave MPI_Init too early, and what it sends crashes one that is in it still
@@ -226,6 +237,7 @@ def mpi_program(tmp_path_factory):
     for program in ("mpicc", "mpirun"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here; Debian has it in libopenmpi-dev and openmpi-bin")
+    _need_a_way_between_nodes()
     directory = tmp_path_factory.mktemp("mpi")
     (directory / "sum.c").write_text(_MPI_PROGRAM)
     subprocess.run(["mpicc", "-o", "sum", "sum.c"], cwd=directory, check=True, timeout=60)

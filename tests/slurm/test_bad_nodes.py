@@ -16,7 +16,7 @@ BEGIN = """
         # on these nodes alone, as a file system that is no longer there
         for node in nodes:
             slurmd = Path(os.environ["SLURM_CONF"]).with_name(f"slurmd.{node}.pid").read_text().strip()
-            subprocess.run(["nsenter", "-t", slurmd, "-m", "mount", "-t", "tmpfs", "none", path], check=True)
+            subprocess.run(["nsenter", "-t", slurmd, "-m", "-r", "mount", "-t", "tmpfs", "none", path], check=True)
 
     def log():
         return "".join(path.read_text() for path in Path(".").glob(".qcgpjm-service-*/service.log"))

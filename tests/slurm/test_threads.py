@@ -18,7 +18,7 @@ SOURCE = """
         for cpu in (0, 1):
             file = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
             mount = ["mount", "--bind", os.path.abspath("siblings"), file]
-            subprocess.run(["nsenter", "-t", slurmd, "-m", *mount], check=True)
+            subprocess.run(["nsenter", "-t", slurmd, "-m", "-r", *mount], check=True)
     bound = "echo $(hostname) $(taskset -cp $$ | cut -d: -f2); sleep 0.3"
     with QCGPJExecutor(**json.loads(sys.argv[1])) as executor:
         total = executor.qcgpj_manager.resources()["total_cores"]
