@@ -25,7 +25,7 @@
 # there: some 500 MB, or 1.2 GB.
 #
 # SUITE and MIRROR in the environment choose another release, or another mirror of Debian's archive. With SUITE=trixie
-# there are Python 3.13 and Slurm 24.11, in a directory of its own.
+# there are Python 3.13 (/usr/bin/python3.13) and Slurm 24.11, in a directory of its own.
 set -euo pipefail
 
 SUITE=${SUITE:-forky}

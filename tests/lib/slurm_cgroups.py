@@ -24,6 +24,15 @@ ConstrainDevices={devices}
 ConstrainRAMSpace={memory}
 """
 
+CONF_V2 = """
+CgroupPlugin=cgroup/v2
+CgroupAutomount=yes
+IgnoreSystemd=yes
+ConstrainCores=yes
+ConstrainDevices={devices}
+ConstrainRAMSpace={memory}
+"""
+
 # For sh: $1 is the name of the groups, what follows is the command. It needs the namespaces --mount and --cgroup, where
 # the second begins at the groups that the process is in then: so it enters them first.
 ENTER = f"""

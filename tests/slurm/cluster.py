@@ -106,9 +106,11 @@ class Cluster:
     """A controller and `nodes` nodes named n1, n2 and so on, all of them processes of this machine.
 
     Nodes have `cpus` CPUs each, or those of a dict of their names. Jobs can share a node, and then have CPUs that do
-    not begin at 0. With more CPUs than the machine has, nothing is bound to any.
+    not begin at 0. With more CPUs than the machine has, nothing is bound to any. With `threads`, each core has
+    that many of the CPUs, and jobs are given whole cores.
     With `cgroups` all steps are in control groups, which confine them to the CPUs (and memory, and GPUs) that they were
     given; it needs nodes with no more CPUs than the machine has. `gpus` has the number of (empty) GPUs by node.
+    `cgroups_v2` does it with the machine's own tree, which must be nobody else's: it is for a virtual machine.
     `memory` is the MiB of each node, which jobs then have to share: each CPU has its part of it.
     `settings` are written into slurm.conf in place of what is there.
     """
@@ -118,13 +120,19 @@ class Cluster:
         nodes: int = 2,
         cpus: int | Mapping[str, int] = 2,
         *,
+        threads: int = 1,
         cgroups: bool = False,
+        cgroups_v2: bool = False,
+        start_seconds: float = START_SECONDS,
         gpus: Mapping[str, int] | None = None,
         memory: int = 0,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus = {name: cpus if isinstance(cpus, int) else cpus.get(name, 2) for name in self.node_names}
+        self.threads = threads
+        self.cgroups_v2 = cgroups_v2
+        self.start_seconds = start_seconds
         self.gpus = dict(gpus or {})
         self.memory = memory
         self.settings = dict(settings or {})
@@ -152,7 +160,7 @@ class Cluster:
                 self._start_node(name)
             # sinfo calls nodes idle before they can run anything
             everywhere = ["srun", "-Q", f"-N{len(self.node_names)}", "true"]
-            self._run(["timeout", "-k", "5", str(START_SECONDS), *everywhere])
+            self._run(["timeout", "-k", "5", str(self.start_seconds), *everywhere])
         except BaseException as error:
             logs = self._ends_of_logs()
             self.stop()
@@ -238,16 +246,17 @@ class Cluster:
             (self.directory / f"tmp.{name}").mkdir()
         # processors that the machine does not have cannot be bound to
         enough = len(os.sched_getaffinity(0)) >= max(self.cpus.values())
-        if self.cgroup and not enough:
+        confined = bool(self.cgroup or self.cgroups_v2)
+        if confined and not enough:
             raise ClusterError(f"with cgroups no node can have more CPUs than this machine: {self.cpus}")
         affinity = "task/affinity" if enough else "task/none"
         conf = _CONF.format(
             host=socket.gethostname().partition(".")[0],
             controller_port=ports[0],
             directory=self.directory,
-            proctrack="cgroup" if self.cgroup else "pgid",
-            task_plugin="task/affinity,task/cgroup" if self.cgroup else affinity,
-            consumable="CR_CPU_Memory" if self.memory else "CR_CPU",
+            proctrack="cgroup" if confined else "pgid",
+            task_plugin="task/affinity,task/cgroup" if confined else affinity,
+            consumable=f"CR_{'CPU' if self.threads == 1 else 'Core'}{'_Memory' if self.memory else ''}",
             # else each job takes all memory, and none can share a node with it
             memory=f"DefMemPerCPU={self.memory // max(self.cpus.values())}" if self.memory else "",
             nodes="\n".join(map(self._node_line, self.node_names, ports[1:])),
@@ -257,12 +266,14 @@ class Cluster:
             conf, found = re.subn(rf"(?m)^{re.escape(name)}=.*$", lambda _, line=line: line, conf)
             conf += "" if found else f"{line}\n"
         (self.directory / "slurm.conf").write_text(conf)
-        if not self.cgroup and self._version() >= (24,):
+        if confined:
+            limits = {"devices": "yes" if self.gpus else "no", "memory": "yes" if self.memory else "no"}
+            template = slurm_cgroups.CONF_V2 if self.cgroups_v2 else slurm_cgroups.CONF
+            (self.directory / "cgroup.conf").write_text(template.format(**limits))
+        elif self._version() >= (24,):
             # where there are no cgroups its nodes do not start without this; older ones do not with it
             (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         if self.cgroup:
-            limits = {"devices": "yes" if self.gpus else "no", "memory": "yes" if self.memory else "no"}
-            (self.directory / "cgroup.conf").write_text(slurm_cgroups.CONF.format(**limits))
             slurm_cgroups.make(self.cgroup)
         self._make_gpus()
         aliases = " ".join(self.node_names)
@@ -273,6 +284,9 @@ class Cluster:
 
     def _node_line(self, name: str, port: int) -> str:
         line = f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus[name]}"
+        if self.threads > 1:
+            cores = self.cpus[name] // self.threads
+            line += f" Sockets=1 CoresPerSocket={cores} ThreadsPerCore={self.threads}"
         if self.memory:
             line += f" RealMemory={self.memory}"
         if self.gpus.get(name):
@@ -335,7 +349,7 @@ class Cluster:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
-                timeout=START_SECONDS + 10,
+                timeout=self.start_seconds + 10,
                 check=False,
             )
             output.seek(0)
@@ -402,10 +416,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Bring up a Slurm cluster on this machine until Ctrl-C.")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--cpus", default="2", help="of each node, or as n1=1,n2=2")
+    parser.add_argument("--threads", type=int, default=1, help="CPUs of each core")
+    parser.add_argument("--cgroups-v2", action="store_true", help="the same in a virtual machine with cgroup v2")
+    parser.add_argument("--start-seconds", type=float, default=START_SECONDS, help="on slow machines")
     parser.add_argument("--cgroups", action="store_true", help="confine jobs to what they were given (needs cgroup v1)")
     parser.add_argument("--gpus", type=_by_node, metavar="n1=2,n2=4", help="of nodes")
     parser.add_argument("--memory", type=int, default=0, help="MiB of each node, shared out among jobs")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for slurm.conf")
+    parser.add_argument("command", nargs="*", help="run this in the cluster, and end with it; -- goes before it")
     arguments = parser.parse_args()
     reason = why_not(arguments.cgroups)
     if reason:
@@ -413,7 +431,10 @@ def main() -> None:
     cluster = Cluster(
         arguments.nodes,
         int(arguments.cpus) if arguments.cpus.isdigit() else _by_node(arguments.cpus),
+        threads=arguments.threads,
         cgroups=arguments.cgroups,
+        cgroups_v2=arguments.cgroups_v2,
+        start_seconds=arguments.start_seconds,
         gpus=arguments.gpus,
         memory=arguments.memory,
         settings={name: value for name, _, value in (setting.partition("=") for setting in arguments.set)},
@@ -422,6 +443,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         cluster.start()
+        if arguments.command:
+            sys.exit(subprocess.run(arguments.command, env=cluster.environment, check=False).returncode)
         print(f"CPUs of nodes: {', '.join(f'{name} {cpus}' for name, cpus in cluster.cpus.items())}; in another shell:")
         print(f"  export SLURM_CONF={cluster.environment['SLURM_CONF']}")
         print(f"  salloc -N{arguments.nodes} --exclusive timeout -k 5 60 python script.py")
