@@ -313,7 +313,7 @@ def test_cancel_ends_all_processes_of_a_job(in_allocation):
             began = time.monotonic()
             assert job.cancel()
             seconds.append(time.monotonic() - began)
-            left += [process.cmdline() for process in marked(N=job.ids[0])]
+            left += [processes.words(process) for process in marked(N=job.ids[0])]
         # one that is cancelled before its process can exist
         early = executor.submit(ScriptTemplate, name="early", script="touch early; sleep 999")
         states = [early.cancel(), early.status()]
@@ -409,8 +409,8 @@ def test_nobody_listens_on_the_network(in_allocation):
     with QCGPJExecutor() as executor:
         executor.submit(BasicTemplate, name="a", exec="true").result(20)
         # srun and salloc have ports of their own, as they always do; Slurm guards them
-        ours = [each for each in marked() if {"qcgpj-agent", "qcgpj-manager"} & set(each.cmdline())]
-        ours = [each for each in ours if each.name() != "srun"]
+        ours = [each for each in marked() if {"qcgpj-agent", "qcgpj-manager"} & set(processes.words(each))]
+        ours = [each for each in ours if processes.name(each) != "srun"]
         ports = [list(each.laddr) for process in ours for each in process.net_connections("inet")]
     print(json.dumps([len(ours), ports]))
     """
@@ -465,7 +465,7 @@ def test_a_manager_that_is_killed_takes_agents_and_jobs_with_it(in_allocation):
     executor = QCGPJExecutor()
     job = stay(executor, "j")
     wait_until(lambda: Path("j.pid").exists())
-    manager = next(each for each in marked() if "qcgpj-manager" in each.cmdline())
+    manager = next(each for each in marked() if "qcgpj-manager" in processes.words(each))
     manager.kill()
     error = job.exception(20)
     began = time.monotonic()

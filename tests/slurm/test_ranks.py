@@ -44,7 +44,8 @@ BEGIN = """
 
     def ranks_of(future):
         # by their program's name: mpirun and srun have it among their arguments
-        return [one for one in processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"]) if one.name() == "rank"]
+        alive = processes.living(QCGPJ_TEST_RUN=os.environ["QCGPJ_TEST_RUN"])
+        return [one for one in alive if processes.name(one) == "rank"]
 """
 
 
@@ -304,7 +305,8 @@ def test_what_a_job_leaves_on_another_node_ends_with_it(in_allocation):
         job = submit("leaves", f"srun bash -c '{leave}'; [ -e left.0 ] && [ -e left.3 ]", nodes=2)
         job.raise_for_status(60)
         mark = os.environ["QCGPJ_TEST_RUN"]
-        print(json.dumps([one.pid for one in processes.living(QCGPJ_TEST_RUN=mark) if one.name() == "sleep"]))
+        alive = processes.living(QCGPJ_TEST_RUN=mark)
+        print(json.dumps([one.pid for one in alive if processes.name(one) == "sleep"]))
     """
         )
     )
