@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slurm
 
 # what every script here begins with; it reports its findings as JSON on its last line
 BEGIN = """
-    import json, operator, os, re, signal, subprocess, sys, time
+    import json, operator, os, re, shutil, signal, subprocess, sys, time
     from pathlib import Path
     import processes
     from qcg.pilotjob.executor_api import *
@@ -476,6 +476,48 @@ def test_a_manager_that_is_killed_takes_agents_and_jobs_with_it(in_allocation):
     )
     assert found[0] == "ManagerDied"
     assert found[1] < 15.0
+
+
+def test_what_killed_agents_have_left_is_ended_before_jobs_run_again(in_allocation, tmp_path):
+    client = """
+        import sys, time
+        from qcg.pilotjob.executor_api import *
+        with QCGPJExecutor(wd="run") as executor:
+            executor.submit(ScriptTemplate, name="j", script=sys.argv[1]).status()
+            time.sleep(999)
+    """
+    (tmp_path / "client.py").write_text(textwrap.dedent(client))
+    # the nodes are one machine here, so the manager is not to know that it runs on that of the one before it
+    found = findings(
+        in_allocation(
+            BEGIN
+            + f"    CLIENT = {str(tmp_path / 'client.py')!r}"
+            + """
+    script = "exec 9> lock; flock -n 9 || touch twice; [ -e go ] || { echo $$ > j.pid; sleep 999; sleep 999; }; :"
+    client = subprocess.Popen([sys.executable, CLIENT, script])
+    wait_until(lambda: Path("run/j.pid").exists() and Path("run/j.pid").read_text())
+    job = int(Path("run/j.pid").read_text())
+    ours = {"qcgpj-manager", "qcgpj-agent"}
+    bears_end = [each for each in marked() if ours & set(processes.words(each)) and processes.name(each) != "srun"]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in [client.pid, *(each.pid for each in bears_end)]:
+            os.kill(pid, number)
+    client.wait()
+    wait_until(lambda: not agents("n1") and not agents("n2"))
+    lived = processes.lives(job)
+    (presence,) = Path("run").glob(".qcgpjm-service-*/manager.json")
+    told = json.loads(presence.read_text())
+    presence.write_text(json.dumps({**told, "host": "elsewhere"}))
+    shutil.rmtree(told["sockets"])
+    Path("run/go").touch()
+    with QCGPJExecutor(resume="run") as executor:
+        lives = processes.lives(job)
+        state = executor.attach("j").result(20)
+    print(json.dumps([lived, lives, state, Path("run/twice").exists()]))
+    """
+        )
+    )
+    assert found == [True, False, {"j": "SUCCEED"}, False]
 
 
 def test_agents_can_be_started_by_ssh(in_allocation, tmp_path):

@@ -6,12 +6,24 @@ import contextlib
 import os
 import signal
 import time
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, Iterator, List, Tuple
 
-__all__ = ["STARTER", "has_no_environment_yet", "kill_children", "kill_jobs_of", "lives", "parents"]
+__all__ = [
+    "AGENT_OF",
+    "STARTER",
+    "has_no_environment_yet",
+    "kill_children",
+    "kill_jobs_of",
+    "kill_starters_of",
+    "lives",
+    "mark_starter",
+    "parents",
+]
 
 STARTER = "qcgpj-starter"
 """What lists of processes call the process that starts a manager's jobs."""
+AGENT_OF = "QCGPJ_AGENT_OF"
+"""The variable in an agent's environment that names its manager's directory of sockets; its jobs do not have it."""
 
 _SWEEP_SECONDS = 5.0
 _ENDED = ("Z", "X")  # a zombie has ended, and nobody has asked yet how
@@ -45,7 +57,7 @@ def _status(pid: int) -> Tuple[str, List[str]]:
 
 def parents() -> Dict[int, int]:
     """Return the process id of the parent of each process."""
-    statuses = {int(entry): _status(int(entry))[1] for entry in os.listdir("/proc") if entry.isdigit()}
+    statuses = {pid: _status(pid)[1] for pid in _processes()}
     return {pid: int(status[1]) for pid, status in statuses.items() if len(status) > 1}
 
 
@@ -57,26 +69,71 @@ def kill_children() -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def kill_jobs_of(sockets: str) -> None:
-    """Kill every process of the jobs of the manager that has, or had, its sockets in that directory."""
-    mark = b"QCG_PM_ZMQ_ADDRESS=ipc://" + os.fsencode(sockets) + b"/"
+def kill_jobs_of(sockets: str) -> List[int]:
+    """Kill every process of the jobs and agents of the manager that has, or had, its sockets in that directory.
+
+    What they fork meanwhile bears the mark too. Return the ids of what does not end.
+    """
+    marks = [f"QCG_PM_ZMQ_ADDRESS=ipc://{sockets}/", f"{AGENT_OF}={sockets}\0"]
+    encoded = [os.fsencode(mark) for mark in marks]
+    return _kill_until_gone(lambda pid: _is_marked(pid, encoded))
+
+
+def kill_starters_of(sockets: str) -> List[int]:
+    """Kill the process that starts the jobs of the manager that has, or had, its sockets in that directory.
+
+    What it has forked, and is not a program yet, is killed too: that bears no mark of a job, but still has the files of
+    the starter. Return the ids of what does not end.
+    """
+    return _kill_until_gone(lambda pid: _has_open(pid, _starter_file(sockets)))
+
+
+def mark_starter(sockets: str) -> None:
+    """Mark this process, and what it forks until that is a program, as the starter of that manager."""
+    os.memfd_create(_starter_file(sockets))
+
+
+def _starter_file(sockets: str) -> str:
+    return f"{STARTER}:{os.path.basename(sockets)}"
+
+
+def _kill_until_gone(is_meant: Callable[[int], bool]) -> List[int]:
     deadline = time.monotonic() + _SWEEP_SECONDS
-    while sum(_kill_if_marked(entry, mark) for entry in os.listdir("/proc") if entry.isdigit()):
-        # what they forked meanwhile bears the mark too; what SIGKILL cannot end does not end later either
-        if time.monotonic() > deadline:
-            return
+    while True:
+        left = [pid for pid in _processes() if _kill_if(is_meant, pid)]
+        if not left or time.monotonic() > deadline:  # what SIGKILL cannot end does not end later either
+            return left
+        time.sleep(0.001)
 
 
-def _kill_if_marked(pid: str, mark: bytes) -> bool:
+def _kill_if(is_meant: Callable[[int], bool], pid: int) -> bool:
     """Return whether there may be more to kill."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
-        if not environment and has_no_environment_yet(int(pid)):
-            return True  # to be looked at again
-        if int(pid) == os.getpid() or mark not in environment:
+        if pid == os.getpid() or not is_meant(pid):
             return False
-        os.kill(int(pid), signal.SIGKILL)
+        if not has_no_environment_yet(pid):
+            os.kill(pid, signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # ended meanwhile, or another user's: not a job of ours
     return True
+
+
+def _is_marked(pid: int, marks: List[bytes]) -> bool:
+    """Whether a process has one of the marks in its environment, or will only have an environment in a moment."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        environment = file.read()
+    return any(mark in environment for mark in marks) or (not environment and has_no_environment_yet(pid))
+
+
+def _has_open(pid: int, name: str) -> bool:
+    """Whether a process has the file of that name in memory open."""
+    directory = f"/proc/{pid}/fd"
+    for number in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(f"{directory}/{number}").startswith(f"/memfd:{name} "):
+                return True
+    return False
+
+
+def _processes() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())

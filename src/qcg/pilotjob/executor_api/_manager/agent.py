@@ -30,6 +30,7 @@ import socket
 import sys
 from typing import Any, Dict, Optional, Tuple
 
+from qcg.pilotjob.executor_api._client.sweeping import kill_jobs_of
 from qcg.pilotjob.executor_api._manager.cores_here import find_cores
 from qcg.pilotjob.executor_api._manager.cpus import parse_cpus
 from qcg.pilotjob.executor_api._manager.descendants import become_subreaper, kill_descendants, kill_marked
@@ -55,11 +56,15 @@ def main(orders: Dict[str, Any]) -> None:
 
     `orders` holds ``name`` (the node's), ``address`` (the manager's, which marks its jobs), ``env`` (what the jobs'
     environments differ from), ``umask`` (the jobs'), ``log_level``, ``granted`` (what the scheduler says of this node),
+    ``earlier`` (the sockets of a manager that was killed, whose agent and jobs may still be here),
     ``run_times`` and ``process_times`` (whether to measure), ``wrapper`` (what measures run times) and ``wd`` (where
     measurements go).
     """
     os.umask(orders["umask"])
     logging.basicConfig(level=orders["log_level"].upper(), format="%(asctime)-15s: %(message)s")
+    left = kill_jobs_of(orders["earlier"]) if orders["earlier"] else []
+    if left:
+        sys.exit(f"what an earlier manager has left on this node does not end after SIGKILL: {left}")
     found = find_cores(**orders["granted"])
     gpus = gpus_here(os.environ, found, orders["granted"])
     _fork_guarded(QCG_PM_ZMQ_ADDRESS=orders["address"], SLURMD_NODENAME=orders["name"])

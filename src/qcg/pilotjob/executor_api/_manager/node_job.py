@@ -37,6 +37,8 @@ class NodeJob(LocalJob):
     tell_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
     tell_note: Callable[[str], None] = lambda _: None
     wanted = Wanted()
+    earlier_sockets = ""
+    """Those of the manager whose run is taken up, when that was killed."""
 
     _lost_message = ""
     _has_ended = False  # its first process
@@ -49,6 +51,7 @@ class NodeJob(LocalJob):
         cls.launcher = NodeLauncher(config, aux_dir, cls.children)
         cls.launcher.on_waiting = cls.tell_waiting
         cls.launcher.on_note = cls.tell_note
+        cls.launcher.earlier_sockets = cls.earlier_sockets
         loop = asyncio.get_event_loop()
         nodes = list(nodes)
         loop.run_until_complete(cls.launcher.start(manager.resources, cls.wanted, cls.umask))

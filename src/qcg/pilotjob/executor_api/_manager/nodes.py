@@ -6,8 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import re
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set
@@ -17,11 +15,12 @@ from qcg.pilotjob.config import Config
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._manager import pool
-from qcg.pilotjob.executor_api._manager.gpus import AllocationGpus, agent_environment
+from qcg.pilotjob.executor_api._manager.agent_command import agent_command, srun_environment
+from qcg.pilotjob.executor_api._manager.gpus import AllocationGpus
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
 from qcg.pilotjob.executor_api._manager.rtstats import wrapper_in
-from qcg.pilotjob.executor_api._manager.slurm import AllocationResources, Wanted, component_of, words_of
+from qcg.pilotjob.executor_api._manager.slurm import AllocationResources, Wanted, words_of
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._manager.spawning import OWN_GROUP
 from qcg.pilotjob.executor_api._manager.steps import make_srun
@@ -35,12 +34,6 @@ _SILENT_SECONDS = 1.0  # in which agents start without a word to the user
 _WORD_SECONDS = 3.0  # between one word and the next
 _KILL_SECONDS = 1.0  # for a srun that was told to end
 _MOST_FAILURES = 2  # in a row, of starts on a node, for reasons of the node
-_OPTIONS_OF_SRUN = (
-    r"SLURM_(CPUS_PER_TASK|NTASKS|NPROCS|NTASKS_PER_\w+|TRES_PER_TASK|HINT|THREADS_PER_CORE|CORE_SPEC|THREAD_SPEC|EXACT|"
-    r"EXCLUSIVE|WHOLE|DISTRIBUTION|HOSTFILE|CPU_BIND\w*|MEM_\w+|LABELIO|UNBUFFEREDIO|STD(IN|OUT|ERR)MODE|OPEN_MODE|WAIT|"
-    r"KILL_BAD_EXIT|MULTI_PROG|TIMELIMIT|IMMEDIATE|EXPORT_ENV|CPU_FREQ_REQ|RESV_PORTS|RELATIVE|DEPENDENCY|PTY\w*)$"
-    r"|SRUN_"
-)
 
 
 class AgentsNotStarted(Exception):
@@ -220,7 +213,8 @@ class NodeLauncher:
         self._when_swept: Dict[str, Callable[[], None]] = {}
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
-        self._srun_env = _environment_of_srun()
+        self._srun_env = srun_environment(str(RequestInterface.directory))
+        self.earlier_sockets = ""  # those of a manager that was killed: the agents end what it has left
         self.srun = make_srun(Path(directory, "bin"))
         self.gpus = AllocationGpus(self._env, directory, None)
         self._stopping = False
@@ -435,6 +429,7 @@ class NodeLauncher:
         orders = {
             "umask": umask,
             "granted": granted,
+            "earlier": self.earlier_sockets,
             "name": node.name,
             "address": f"ipc://{RequestInterface.directory / REQUESTS}",
             "env": self._env,
@@ -446,7 +441,7 @@ class NodeLauncher:
         }
         link = self._links[node.name] = NodeLink(node, log, self._children, self)
         options = self.gpus.step_options(node.name)
-        command = _command(node, Config.NL_START_METHOD.get(config), self._directory, options)
+        command = agent_command(node, Config.NL_START_METHOD.get(config), self._directory, options, self._srun_env)
         link.start(command, self._srun_env, boot.with_path(orders))
 
     def _say_later(self, seconds: float) -> None:
@@ -480,22 +475,3 @@ class NodeLauncher:
 def _obituary(link: NodeLink, reason: str) -> str:
     said = "".join(f"\n    | {line}" for line in tail(link.log, 10).splitlines())
     return f"the agent of node {link.name} did not start: {reason}{said}\n    log: {link.log}"
-
-
-def _command(node: Any, method: str, directory: str, options: List[str]) -> List[str]:
-    agent = boot.command("_manager.agent", "qcgpj-agent", node.name)
-    if method == "ssh":
-        return ["ssh", node.name, f"cd {shlex.quote(directory)} && exec {shlex.join(agent)}"]
-    # Without a number of CPUs, and without --exact, a step has all CPUs and all memory that the job has on the node.
-    step = ["srun", "--job-name", f"agent-{node.name}", "--nodelist", node.name, "--nodes=1", "--ntasks=1", "--mem=0"]
-    component = component_of(os.environ)
-    if component is not None:
-        step.append(f"--het-group={component[0]}")
-    step += ["--cpu-bind=none", "--export=ALL", "--overcommit", "--overlap", "--chdir", directory]
-    return [*step, *options, *agent]
-
-
-def _environment_of_srun() -> Dict[str, str]:
-    """Return this process's environment without srun's options in it: they are for the steps of the user."""
-    environment = agent_environment(os.environ)
-    return {name: value for name, value in environment.items() if not re.match(_OPTIONS_OF_SRUN, name)}

@@ -35,6 +35,7 @@ class Presence:
             CannotResume: another manager lives there, or it cannot be told whether one does.
         """
         self._path = directory / PRESENCE
+        self._has_told = False
         was_there = self._path.exists()
         _refuse_living_core(directory / "address")
         self._file = self._open()
@@ -43,6 +44,8 @@ class Presence:
             if time.monotonic() > deadline:
                 raise CannotResume(f"its manager still lives: {self._owner()}; wait for its end, or end it")
             time.sleep(0.02)
+        self.earlier = self._told()
+        """What an earlier manager has told of itself that was killed; nothing when there was none."""
 
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -73,21 +76,32 @@ class Presence:
 
     def tell(self, description: Dict[str, Any]) -> None:
         """Write down how the manager is reached."""
-        here = {"host": socket.gethostname(), "pid": os.getpid(), **description}
+        job = os.environ.get("SLURM_JOB_ID")
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job": job, **description}
         size = os.fstat(self._file).st_size  # of what one that was killed has left: nobody may find the file empty
         os.pwrite(self._file, json.dumps(here).encode().ljust(size), 0)
+        self._has_told = True
 
     def end(self) -> None:
-        """Remove the file."""
+        """Remove the file, unless it is still what an earlier manager has told: the next one has to read it."""
+        if self.earlier and not self._has_told:
+            return
         with contextlib.suppress(OSError):  # whoever removed the directory has removed it too
             self._path.unlink()
 
-    def _owner(self) -> str:
+    def _told(self) -> Dict[str, Any]:
+        """Return what the file says; nothing of a manager that is starting, or ending."""
         try:
-            owner = json.loads(self._path.read_bytes())
+            told = json.loads(self._path.read_bytes())
         except (FileNotFoundError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def _owner(self) -> str:
+        owner = self._told()
+        if not owner:
             return "it is starting, or ending"
-        return f"process {owner['pid']} on {owner['host']}"
+        return f"process {owner.get('pid')} on {owner.get('host')}"
 
 
 def _refuse_living_core(address_file: Path) -> None:

@@ -31,6 +31,7 @@ from qcg.pilotjob.executor_api._client.directories import HANDOVER
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager import pool
+from qcg.pilotjob.executor_api._manager.earlier import end_earlier, sockets_of
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
 from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
@@ -78,6 +79,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._lifeline = lifeline
+        self._tell_note = tell_note
         self._starter = starter
         self._sockets: Optional[Path] = None
         self._presence: Optional[Presence] = None
@@ -133,7 +135,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     @override
     def _setup_aux_dir(self) -> None:
         super()._setup_aux_dir()
-        self._presence = Presence(Path(self._aux_dir))
+        presence = Presence(Path(self._aux_dir))
+        end_earlier(presence.earlier, self._tell_note)
+        NodeJob.earlier_sockets = sockets_of(presence.earlier)
+        self._presence = presence
         self._sockets = RequestInterface.directory = EventPublisher.directory = make_socket_directory(
             self._aux_dir, REQUESTS, self._tell_starter
         )

@@ -17,7 +17,8 @@ what is ready (see `ahead`) starts at once.
 What it starts are its children until one of both ends: then they are the manager's, which is a subreaper. When the
 manager has gone without a word, the starter kills what it has started, and removes the manager's sockets.
 
-To the starter: ``(SOCKETS, directory)``, which is removed when the manager has gone; ``(RUN, number, kind, *order)``;
+To the starter: ``(SOCKETS, directory)``, which is removed when the manager has gone, and by which whoever takes up the
+run finds what both have left (see `earlier`); ``(RUN, number, kind, *order)``;
 ``(READY, number, kind, *order)``, which waits for a process of the same kind to end, or for ``(NOW, number)``;
 ``(TAKE_BACK, 0)`` asks for all that is ready, and after ``(KEEP, number)`` nothing starts on the cores of that one.
 From it: ``(STARTED, number, pid, when)`` or ``(FAILED, number, reason, exit code, does it blame the node, next)``, and
@@ -43,7 +44,7 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, Iterator, Mapping, Optional, Set, Tuple
 
-from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_children, kill_jobs_of
+from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_children, kill_jobs_of, mark_starter
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart, Order, Spawner
 
 __all__ = ["Frames", "fork_starter"]
@@ -151,6 +152,7 @@ class _Starter:
     def _handle(self, what: str, number: Any, kind: int = 0, *order: Any) -> None:
         if what == SOCKETS:
             self._sockets = number
+            mark_starter(number)
         elif what in (RUN, READY):
             task = (number, kind, Order(*order))
             if what == RUN:

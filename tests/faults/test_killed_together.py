@@ -1,0 +1,124 @@
+"""Client, manager and starter are killed together: what is left of their jobs is no danger to the resumed run.
+
+Each job holds a lock as long as it runs, and notes when it finds it taken: then it runs twice at the same time.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import processes
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import QCGPJExecutor
+
+ONCE = "exec 9> lock; flock -n 9 || echo twice >> twice; echo $$ >> begun; "
+CLIENT = """
+import sys, time
+from qcg.pilotjob.executor_api import *
+with QCGPJExecutor(wd="run", resources=2) as executor:
+    executor.submit(ScriptTemplate, name="long", script=sys.argv[1], **eval(sys.argv[2])).status()
+    process = executor._connection.dispatcher.link.process
+    print(process.pid, process.description["starter"], flush=True)
+    time.sleep(1000)
+"""
+
+
+def begin(directory, script, **parameters):
+    """Start a client in `directory`, and return its process and those of its manager and its starter."""
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, script, repr(parameters)], cwd=directory, stdout=subprocess.PIPE, text=True
+    )
+    with client.stdout:
+        return [client, *(psutil.Process(int(pid)) for pid in client.stdout.readline().split())]
+
+
+def kill_all(client, *others):
+    """Kill them together: none of them sees the end of another one."""
+    for process in (client, *others):
+        process.send_signal(signal.SIGSTOP)
+    for process in (client, *others):
+        process.kill()
+    client.wait()
+    for process in others:
+        process.wait(30)
+
+
+def presence_of(run):
+    (path,) = run.glob(".qcgpjm-service-*/manager.json")
+    return path
+
+
+@pytest.fixture
+def orphan(tmp_path, wait_until):
+    """A job whose client, manager and starter were killed, and that runs on; its process, and the run's directory."""
+    run = tmp_path / "run"
+    killed = begin(tmp_path, ONCE + "[ -e go ] || { trap '' TERM; sleep 1000; sleep 1000; }; echo end >> ended")
+    wait_until(lambda: (run / "begun").exists() and (run / "begun").read_text())
+    kill_all(*killed)
+    process = psutil.Process(int((run / "begun").read_text()))
+    sockets = Path(json.loads(presence_of(run).read_bytes())["sockets"])
+    assert processes.lives(process)
+    (run / "go").touch()
+    yield process, run
+    for left in processes.living(QCG_PM_ZMQ_ADDRESS=f"ipc://{sockets}/manager:0"):
+        processes.kill(left)
+    for path in sockets.iterdir() if sockets.exists() else ():
+        path.unlink()
+    if sockets.exists():
+        sockets.rmdir()
+
+
+def test_what_a_killed_run_has_left_is_ended_before_its_jobs_run_again(orphan):
+    process, run = orphan
+    sockets = Path(json.loads(presence_of(run).read_bytes())["sockets"])
+    with QCGPJExecutor(resume=run, resources=2) as executor:
+        assert not processes.lives(process)
+        assert not sockets.exists()
+        assert executor.attach("long").result(20) == {"long": "SUCCEED"}
+    assert len((run / "begun").read_text().split()) == 2
+    assert (run / "ended").read_text().split() == ["end"]
+    assert not (run / "twice").exists()
+
+
+def test_a_start_that_a_killed_starter_has_left_half_way_is_ended(tmp_path, wait_until):
+    run = tmp_path / "run"
+    run.mkdir()
+    os.mkfifo(run / "fifo")
+    client, manager, starter = begin(tmp_path, ONCE + "echo end >> ended", stdout="fifo")
+
+    wait_until(lambda: processes.children(starter))
+    (half_way,) = processes.children(starter)
+    kill_all(client, manager, starter)
+    assert processes.lives(half_way)  # it waits for a reader, and would be a job when there is one
+    with QCGPJExecutor(resume=run, resources=2) as executor:
+        assert not processes.lives(half_way)
+        with (run / "fifo").open() as reader:
+            assert executor.attach("long").result(20) == {"long": "SUCCEED"}
+            assert reader.read() == ""
+    assert len((run / "begun").read_text().split()) == 1
+    assert not (run / "twice").exists()
+
+
+def test_a_run_that_was_killed_on_another_machine_is_resumed_and_that_is_said(orphan, capfd):
+    process, run = orphan
+    path = presence_of(run)
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "host": "elsewhere"}))
+    processes.kill(process)
+    with QCGPJExecutor(resume=run, resources=2) as executor:
+        assert executor.attach("long").result(20) == {"long": "SUCCEED"}
+    assert "was killed on elsewhere" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("sockets", ["", "/", "/tmp", "qcgpj-01234567", 5, None])
+def test_what_is_no_directory_of_sockets_marks_no_process(orphan, sockets):
+    process, run = orphan
+    path = presence_of(run)
+    path.write_text(json.dumps({"host": socket.gethostname(), "pid": 1, "sockets": sockets}))
+    QCGPJExecutor(resume=run, resources=1).shutdown()
+    assert processes.lives(process)  # it bears the mark of another directory
