@@ -3,19 +3,21 @@
 Each job holds a lock as long as it runs, and notes when it finds it taken: then it runs twice at the same time.
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import wait
 from pathlib import Path
 
 import processes
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import QCGPJExecutor
+from qcg.pilotjob.executor_api import IterationTemplate, ManagerDied, QCGPJExecutor
 
 ONCE = "exec 9> lock; flock -n 9 || echo twice >> twice; echo $$ >> begun; "
 CLIENT = """
@@ -122,3 +124,22 @@ def test_what_is_no_directory_of_sockets_marks_no_process(orphan, sockets):
     path.write_text(json.dumps({"host": socket.gethostname(), "pid": 1, "sockets": sockets}))
     QCGPJExecutor(resume=run, resources=1).shutdown()
     assert processes.lives(process)  # it bears the mark of another directory
+
+
+@pytest.mark.parametrize("stop", [1, 30])
+def test_a_job_whose_start_went_with_the_starter_runs_in_the_resumed_run(tmp_path, wait_until, stop):
+    """The starter is stopped before it reads the order, and then killed."""
+    script = ONCE.replace("> lock", "> lock.${it}") + "echo ${it} >> ended"
+    with contextlib.suppress(ManagerDied), QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        starter = psutil.Process(executor._connection.dispatcher.link.process.description["starter"])
+        starter.suspend()
+        wait_until(lambda: starter.status() == psutil.STATUS_STOPPED)
+        array = executor.submit(IterationTemplate, name="a", exec="bash", args=["-c", script], stop=stop)
+        wait_until(lambda: executor.qcgpj_manager.resources()["used_cores"] == min(stop, 2))
+        starter.kill()
+        wait([array], 20)
+        assert array.cancelled() or isinstance(array.exception(0), ManagerDied)
+    with QCGPJExecutor(resume=tmp_path, resources=2) as executor:
+        assert executor.attach("a").result(20) == {"a": "SUCCEED"}
+    assert sorted((tmp_path / "ended").read_text().split(), key=int) == [str(number) for number in range(stop)]
+    assert not (tmp_path / "twice").exists()

@@ -36,11 +36,25 @@ _EXEC_SECONDS = 0.5  # the moment of an exec takes less than a thousandth of tha
 
 
 def kill_descendants() -> None:
-    """Kill every process that comes from this one, which is a subreaper: without a child it has no descendant."""
-    if not _has_child():
-        return
-    for process in _descendants():
-        send(process, signal.SIGKILL)
+    """Kill every process that comes from this one, which is a subreaper: without a child it has no descendant.
+
+    Return when all have ended, or are those that SIGKILL cannot end: nothing may run on beside what follows.
+    """
+    deadline = time.monotonic() + LINGER_SECONDS
+    while _has_child():
+        for process in _descendants():
+            send(process, signal.SIGKILL)
+        _collect_ended()
+        if time.monotonic() > deadline:
+            _logger.warning("processes do not end after SIGKILL: %s", [process.pid for process in _descendants()])
+            return
+        time.sleep(0.001)
+
+
+def _collect_ended() -> None:
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            continue
 
 
 def _has_child() -> bool:

@@ -161,6 +161,8 @@ class Children:
             self._hear()  # nothing that has ended may be sent a signal: the id of its group may be another one's soon
         if self._children.get(child.pid) is not child and child not in self._lingering:
             child.grace = grace if child.grace is None else min(grace, child.grace)  # for when it has a process
+            if self._is_alone:
+                self._loop.call_soon(self._hear)  # it never will
             return
         kill_at = self._loop.time() + grace
         if child.kill_timer is None:
@@ -239,13 +241,17 @@ class Children:
             self._taken_back = None
 
     def _fail_unstarted(self) -> None:
-        """Fail what has no process; the others are this process's children now."""
-        ordered, self._ordered = self._ordered, {}
-        unstarted = [child for number, child in ordered.items() if not child.pid and number not in self._ready]
+        """Let what has no process, and was told to end, end without a start; the others are this process's children.
+
+        A process whose start was not told is one of them too: `close` kills it. What was not told to end will be: who
+        hears that the starter has ended ends all jobs, which are interrupted by that, and have not failed.
+        """
         if self._taken_back is not None:
             self._answer(self._pop_ready(list(self._ready)))
-        for child in unstarted:
-            child.on_failed(CannotStart("cannot start: the process that starts jobs has ended"))
+        for number, child in list(self._ordered.items()):
+            if not child.pid and child.grace is not None:
+                del self._ordered[number]
+                child.on_failed(CannotStart("it was not started: the process that starts jobs has ended"))
 
     # ---- ends
 
