@@ -170,6 +170,49 @@ def short_reach(monkeypatch):
 
 
 @pytest.mark.usefixtures("short_reach")
+@contextlib.contextmanager
+def _talk_to(executor):
+    """Connect to the manager as its client does, by a socket for requests."""
+    keys = json.loads((_run_of(executor) / "keys.json").read_text())["client"]
+    port = json.loads((_run_of(executor) / PRESENCE).read_text())["remote"]["requests"]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.setsockopt(zmq.LINGER, 0)
+        client.curve_publickey, client.curve_secretkey = keys["public"].encode(), keys["secret"].encode()
+        client.curve_serverkey = keys["manager"].encode()
+        client.connect(f"tcp://127.0.0.1:{port}")
+        yield client
+
+
+def test_whatever_the_client_sends_has_an_answer_and_the_manager_goes_on(make):
+    with make() as executor:
+        executor.submit(BasicTemplate, name="a", exec="true").result(60)
+        messages = [b"{", b"\xff", b"null", b"[1]", b'{"request": "submit"}', b'{"request": 1}', b"[" * 100_000]
+        with _talk_to(executor) as client:
+            for turn, message in enumerate(messages):
+                for again in (b"0", b"1"):
+                    client.send_multipart([b"%d" % turn, again, message])
+                    assert client.poll(20_000), f"no answer to {message[:80]!r}"
+                    answered, text = client.recv_multipart()
+                    assert answered == b"%d" % turn
+                    assert json.loads(text)["code"] != 0
+            for frames in ([b""], [b"1", b"0"], [b"1", b"0", b"{}", b"more"]):  # to these there can be none
+                client.send_multipart(frames)
+            client.send_multipart([b"last", b"0", b'{"request": "status"}'])
+            assert client.poll(20_000)
+            assert client.recv_multipart()[0] == b"last"
+        assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"1", b"[1]", b'[[{"name": 1}]]', b"\xff"])
+def test_a_handover_that_cannot_be_read_does_not_end_the_manager(make, wait_until, content):
+    with make() as executor:
+        executor.submit(BasicTemplate, name="a", exec="true").result(60)
+        (_run_of(executor) / HANDOVER).write_bytes(content)
+        log = _run_of(executor) / "service.log"
+        wait_until(lambda: "cannot be taken over" in log.read_text() or "are refused" in log.read_text())
+        assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
+
+
 def test_no_other_manager_is_believed(make):
     """Somebody who listens in the manager's place, with another key, gets nothing and is not believed."""
     keys = zmq.curve_keypair()

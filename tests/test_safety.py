@@ -45,6 +45,7 @@ NEAR_MISSES = st.fixed_dictionaries(
         "options": JSON_VALUES,
         "entity": JSON_VALUES,
         "command": st.text(max_size=10),
+        "again": JSON_VALUES,
     },
 )
 
@@ -56,11 +57,11 @@ def shared(tmp_path_factory):
         yield executor
 
 
-def answer_to(executor, message):
+def answer_to(executor, message, *more):
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(executor._connection.dispatcher.link.address)
-        socket.send(message)
+        socket.send_multipart([message, *more])
         assert socket.poll(20_000), f"no answer to {message[:200]!r}"
         return json.loads(socket.recv())
 
@@ -85,6 +86,12 @@ def goes_on(executor, names=iter(range(1_000_000))):  # noqa: B008  # the names 
         b'{"request": "jobStatus", "jobNames": ["' + b"x" * 10_000_000 + b'"]}',
         b'{"request": {"a": 1}}',
         b'{"request": "control", "command": "no such"}',
+        b'{"request": "submit", "again": true}',
+        b'{"request": "submit", "again": true, "jobs": 1}',
+        b'{"request": "submit", "again": true, "jobs": [1]}',
+        b'{"request": "submit", "again": true, "jobs": [{"name": []}]}',
+        b'{"request": "control"}',
+        b'{"request": "status", "options": 1}',
     ],
     ids=lambda message: repr(message[:40]),
 )
@@ -103,6 +110,27 @@ def test_random_messages(shared, message):
 @given(request=NEAR_MISSES)
 def test_requests_that_are_nearly_right(shared, request):
     assert "code" in answer_to(shared, json.dumps(request).encode())
+
+
+def test_a_message_of_several_parts(shared):
+    assert answer_to(shared, b'{"request": "status"}', b"and more")["code"] != 0
+    assert goes_on(shared)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[b""], [b"\x01\xff\xfe"], [b"\x00\xff"], [b"text"], [b"\x01HLO", b"\x01"]],
+    ids=repr,
+)
+def test_messages_that_are_no_subscriptions(shared, frames):
+    link = shared._connection.dispatcher.link
+    with zmq.Context() as context, context.socket(zmq.XSUB) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(link.process.description["events"])
+        socket.send_multipart(frames)
+        socket.send(b"\x01HLO")
+        assert socket.poll(20_000), f"no greeting after {frames!r}"
+    assert goes_on(shared)
 
 
 def test_the_manager_goes_on_after_all_of_them(shared):

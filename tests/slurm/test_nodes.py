@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import textwrap
+import zlib
 
 import pytest
 
@@ -668,6 +669,42 @@ def test_large_descriptions_and_many_jobs_arrive_whole(in_allocation, tmp_path):
     )
     assert found == [["SUCCEED"], True]
     assert os.listdir(tmp_path)
+
+
+def _said_in(stream):
+    """Return what an agent hears that reads `stream`, and how often it hears of its end."""
+    heard, ends = [], []
+    loop = asyncio.new_event_loop()
+    try:
+        source, target = os.pipe()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+
+        def hear(message):
+            if "wrong" in message:
+                raise KeyError(message["wrong"])
+            heard.append(message)
+
+        def end():
+            ends.append(True)
+            loop.stop()
+
+        lines = Lines(loop, source, nowhere, hear, end, to_agent=False)
+        os.write(target, stream)
+        os.close(target)
+        loop.run_forever()
+        lines.close()
+    finally:
+        loop.close()
+    return heard, len(ends)
+
+
+def test_a_message_that_cannot_be_handled_does_not_take_others_with_it():
+    stream = b"".join(json.dumps(message).encode() + b"\n" for message in [{"wrong": 1}, 5, {"right": 2}])
+    assert _said_in(zlib.compress(stream)) == ([{"right": 2}], 1)
+
+
+def test_a_damaged_stream_has_ended():
+    assert _said_in(b"no such stream") == ([], 1)
 
 
 def test_a_connection_that_is_reset_has_ended():

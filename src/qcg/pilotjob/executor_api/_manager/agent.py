@@ -38,7 +38,7 @@ from qcg.pilotjob.executor_api._manager.gpus_here import gpus_here
 from qcg.pilotjob.executor_api._manager.lines import Lines
 from qcg.pilotjob.executor_api._manager.measures import Measures
 from qcg.pilotjob.executor_api._manager.processes import Child, Children
-from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
+from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart, Order
 from qcg.pilotjob.executor_api._manager.starter import fork_starter
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 from qcg.pilotjob.executor_api._manager.sweeping import Sweeper
@@ -139,6 +139,7 @@ class NodeAgent:
         self._found = found
         self._children = Children(loop, *starter)
         self._children.on_starter_lost = self._starter_lost
+        self._children.on_failure = lambda error: self._fail(f"it failed: {error!r}")
         self._jobs: Dict[str, Child] = {}
         self._leaving = False
         self._is_told_to_end = False
@@ -163,7 +164,13 @@ class NodeAgent:
         if self._leaving or self._is_told_to_end:
             return
         if "run" in message:
-            self._start(message["run"], message)
+            try:
+                self._start(message["run"], message)
+            except Exception as error:
+                _logger.exception("an order could not be followed")
+                self._jobs.pop(message["run"], None)
+                self._lines.send({"did": message["run"]})
+                self._lines.send({"ended": message["run"], "code": NOT_EXECUTABLE, "message": f"cannot start: {error}"})
         elif "end" in message:
             job = message["end"]
             if job in self._jobs:  # otherwise it has ended meanwhile: what starts it came before this, in order
@@ -210,12 +217,15 @@ class NodeAgent:
         self._leave()
 
     def _starter_lost(self) -> None:
-        self._lines.send({"leaving": "the process that starts jobs has ended"})
+        self._fail("the process that starts jobs has ended")
+
+    def _fail(self, reason: str) -> None:
+        self._lines.send({"leaving": reason})
         self._leave()
 
     def _leave(self) -> None:
         self._leaving = True
-        for child in self._jobs.values():
+        for child in list(self._jobs.values()):  # those of which the end is heard of meanwhile are taken out
             self._children.end(child, ORPHAN_GRACE)
         if not self._jobs:
             self._loop.stop()

@@ -39,7 +39,10 @@ class Leash:
         self._look()
 
     def _look(self) -> None:
-        self.look_for_handover()
+        try:
+            self.look_for_handover()
+        except OSError as error:  # of a shared file system, which may answer the next time
+            _logger.warning("whether a client has left jobs for this manager is not known: %s", error)
         now = self._loop.time()
         silent = now - self.remote.last_heard
         if not self.manager.detached and silent > self.seconds:

@@ -122,13 +122,25 @@ class Lines:
             self._loop.remove_reader(self._source)
             self._on_end()
             return
-        self._unread += self._inflate.decompress(read) if self._inflate is not None else read
+        try:
+            self._unread += self._inflate.decompress(read) if self._inflate is not None else read
+        except zlib.error as error:  # nothing that follows can be read either
+            _logger.error("the stream of messages is damaged: %s", error)  # noqa: TRY400
+            self._loop.remove_reader(self._source)
+            self._on_end()
+            return
         *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
             message = None
             with contextlib.suppress(ValueError):
                 message = json.loads(line)
             if isinstance(message, dict):
-                self._on_message(message)
+                self._hand_on(message)
             elif line:
                 _logger.warning("not a message: %r", line)
+
+    def _hand_on(self, message: Dict[str, Any]) -> None:
+        try:
+            self._on_message(message)
+        except Exception:  # the messages behind it have nothing to do with that
+            _logger.exception("a message could not be handled: %.200r", message)

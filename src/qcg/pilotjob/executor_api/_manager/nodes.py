@@ -99,9 +99,7 @@ class NodeLink:
         self._process = Child("", self._process_ended)
         self._children.adopt(process.pid, self._process)
         first = json.dumps(orders).encode() + b"\n"
-        self._lines = Lines(
-            self._loop, from_agent, from_us, self._heard, self._stream_ended, to_agent=True, first=first
-        )
+        self._lines = Lines(self._loop, from_agent, from_us, self._hear, self._stream_ended, to_agent=True, first=first)
 
     def send(self, message: Dict[str, Any]) -> None:
         """Send what the agent has to answer; a node whose agent does not is given up."""
@@ -146,6 +144,16 @@ class NodeLink:
         self._cause = f"its agent has not answered for {ANSWER_SECONDS:g} s"
         self._launcher.on_leaving(self.name)
         self.give_up()
+
+    def _hear(self, message: Dict[str, Any]) -> None:
+        try:
+            self._heard(message)
+        except Exception as error:
+            if not self._cause:
+                self._cause = f"what its agent has sent could not be handled: {error!r}"
+                self._launcher.on_leaving(self.name)
+            self.give_up()  # what runs there might never be heard of
+            raise
 
     def _heard(self, message: Dict[str, Any]) -> None:
         if self.lost:

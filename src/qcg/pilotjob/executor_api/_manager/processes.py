@@ -94,6 +94,7 @@ class Children:
         self.after_reaping: Callable[[], None] = lambda: None
         self.on_next: Callable[[Child, Child], Callable[[], None]] = lambda *_: lambda: None
         self.on_starter_lost: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[Exception], None] = lambda _: None  # what has become of a job could not be told
         descendants.become_subreaper()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
@@ -189,35 +190,45 @@ class Children:
             return
         self.is_reaping = True
         try:
-            for step in steps:
-                step()
-            self._finish_those_that_are_gone()
+            for step in (*steps, self._finish_those_that_are_gone):
+                self._guarded(step)
         finally:
             self.is_reaping = False
             self.after_reaping()
 
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Call what may fail for one job, and must not keep what is told of the others from being read."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            _logger.exception("what has become of a job could not be told")
+            self.on_failure(error)
+
     def _take_news(self) -> None:
-        for what, *news in self._starter.news():
-            if what == starter.STARTED:
-                self._has_started(*news)
-            elif what == starter.TAKEN_BACK:
-                self._answer(self._pop_ready(news[0]))
-            else:
-                number, *how, following = news
-                child = self._ordered.pop(number)
-                self._ready.pop(following, None)
-                go_on = self.on_next(child, self._ordered[following]) if following else None
-                if what == starter.ENDED:
-                    self._has_ended(child, *how)
-                else:
-                    child.on_failed(CannotStart(*how))
-                if go_on is not None:
-                    go_on()
+        for news in self._starter.news():
+            self._guarded(self._take, *news)
         if self._starter.has_ended and not self._is_alone:
             self._is_alone = True
             self.on_starter_lost()
         if self._is_alone:
             self._fail_unstarted()
+
+    def _take(self, what: str, *news: Any) -> None:
+        if what == starter.STARTED:
+            self._has_started(*news)
+        elif what == starter.TAKEN_BACK:
+            self._answer(self._pop_ready(news[0]))
+        else:
+            number, *how, following = news
+            child = self._ordered.pop(number)
+            self._ready.pop(following, None)
+            go_on = self.on_next(child, self._ordered[following]) if following else None
+            if what == starter.ENDED:
+                self._has_ended(child, *how)
+            else:
+                child.on_failed(CannotStart(*how))
+            if go_on is not None:
+                go_on()
 
     def _has_started(self, number: int, pid: int, when: float) -> None:
         child = self._ordered[number]
@@ -233,7 +244,7 @@ class Children:
         child.ended = datetime.fromtimestamp(when)
         self.last_seconds = when - child.started.timestamp()
         del self._children[child.pid]
-        self._collect(child, code, left=left)
+        self._collect(child, code, left)
 
     def _answer(self, taken_back: List[Child]) -> None:
         if self._taken_back is not None:
@@ -277,10 +288,10 @@ class Children:
             child = self._children.pop(ended.si_pid, None)
             if child is not None:  # otherwise a job has left it
                 code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-                self._collect(child, code, left=descendants.signal_group(child.pid, 0))
+                self._guarded(self._collect, child, code, descendants.signal_group(child.pid, 0))
             ended = _next_ended()
 
-    def _collect(self, child: Child, code: int, *, left: bool) -> None:
+    def _collect(self, child: Child, code: int, left: bool) -> None:
         child.returncode = code
         child.ended = child.ended or datetime.now()
         if child.kill_timer is not None:

@@ -7,7 +7,9 @@ import json
 import logging
 from typing import Any, Dict, List
 
+from qcg.pilotjob.errors import InvalidRequest
 from qcg.pilotjob.receiver import Receiver as CoreReceiver
+from qcg.pilotjob.request import Request, SubmitReq
 from qcg.pilotjob.response import Response
 
 from qcg.pilotjob.executor_api._overriding import override
@@ -40,25 +42,42 @@ class Receiver(CoreReceiver):  # type: ignore[misc]  # the core is untyped
                 request = await iface.receive()
                 if request is None:
                     return
-                response = await self.answer(request, iface)
-                await iface.reply(json.dumps(response.to_dict()))
+                await iface.reply(await self._reply_to(request, iface))
         finally:
             self._stopped_iface(iface)
+
+    async def _reply_to(self, request: Dict[str, Any], iface: Any) -> str:
+        """Return the text of a reply, whatever the request is: without one its sender, and all others, would wait."""
+        try:
+            return json.dumps((await self.answer(request, iface)).to_dict())
+        except Exception as error:
+            _logger.exception("a request failed")
+            return json.dumps(Response.error(f"the request failed: {type(error).__name__}: {error}").to_dict())
 
     async def answer(self, request: Dict[str, Any], iface: Any = None) -> Response:
         """Return the response to a request."""
         if request.get("request") != "submit":  # of those there may be one a job, and the job has its own lines
             _logger.info("request %s", request.get("request"))
-        if request.pop("again", False) and request.get("request") == "submit":
-            request["jobs"] = self._not_taken_yet(request["jobs"])
-            if not request["jobs"]:
+        is_sent_again = request.pop("again", False)
+        try:
+            parsed = Request.parse(request)
+            handle = self._handlers[type(parsed)]
+        except InvalidRequest as error:
+            return _refused(str(error))
+        except Exception as error:  # noqa: BLE001  # the core reads whatever it is given
+            return _refused(f"{type(error).__name__}: {error}")
+        if is_sent_again and isinstance(parsed, SubmitReq):
+            parsed.jobs = self._not_taken_yet(parsed.jobs)
+            if not parsed.jobs:
                 return Response.ok("they were submitted before")
-        checked = CoreReceiver._validate(request)
-        if checked.is_error:
-            _logger.warning("refused: %s", checked.msg)
-            return Response.error(checked.msg)
-        return await self._handle_request(iface, checked.request)
+        response: Response = await handle(iface, parsed)
+        return response
 
     def _not_taken_yet(self, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
         """Return those that are not here: the request may have come before, to us or to whose run we have taken up."""
-        return [job for job in jobs if not self._handler._manager.job_list.exist(job["name"])]
+        return [job for job in jobs if not self._handler._manager.job_list.exist(job["req"]["name"])]
+
+
+def _refused(why: str) -> Response:
+    _logger.warning("refused: %s", why)
+    return Response.error(f"Invalid request: {why}")

@@ -16,11 +16,12 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import psutil
 import zmq
+from qcg.pilotjob.response import Response
 from qcg.pilotjob.zmqinterface import ZMQInterface
 from zmq.asyncio import Context
 from zmq.auth.base import Authenticator
 
-from qcg.pilotjob.executor_api._manager.sockets import BoundSocket, EventPublisher
+from qcg.pilotjob.executor_api._manager.sockets import BoundSocket, EventPublisher, NoRequest, request_in
 from qcg.pilotjob.executor_api._overriding import override
 
 __all__ = ["Remote", "RemoteInterface"]
@@ -111,7 +112,11 @@ class RemoteInterface(ZMQInterface):  # type: ignore[misc]  # the core is untype
         if not text:  # it only wants to know, and to let us know
             self.socket.send(sender, turn, b"")
             return
-        request = json.loads(text)
+        try:
+            request = request_in(text)
+        except NoRequest as error:
+            self.socket.send(sender, turn, json.dumps(Response.error(str(error)).to_dict()).encode())
+            return
         if again == b"1":
             request["again"] = True
         self._messages.put_nowait((sender, turn, request))

@@ -59,14 +59,17 @@ class RunTimes:
         self._times.setdefault(name, {"s": str(started), "f": str(finished)})
 
     def close(self) -> None:
-        """Write the file."""
+        """Write the file, if that is possible."""
         if self._descriptor >= 0:
             self._read()
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
         host = socket.gethostname()
         path = self._directory / f"rtimes_{host}_{datetime.now().isoformat()}_{os.getpid()}.log"
-        path.write_text(json.dumps({"node": host, "rt": self._times}, indent=2), encoding="utf-8")
+        try:
+            path.write_text(json.dumps({"node": host, "rt": self._times}, indent=2), encoding="utf-8")
+        except OSError as error:  # which is no reason to leave the rest of the end undone
+            _logger.error("the times of jobs are not kept: %s", error)  # noqa: TRY400
 
     def _read(self) -> None:
         try:
@@ -78,7 +81,7 @@ class RunTimes:
             try:
                 name, started, finished = line.decode().rsplit(",", 2)
                 times = [str(datetime.fromtimestamp(float(text))) for text in (started, finished)]
-            except ValueError:
+            except (ValueError, OverflowError, OSError):
                 _logger.warning("the wrapper wrote something else than name,start,end: %r", line)
                 continue
             self._times[name] = dict(zip("sf", times))

@@ -89,7 +89,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._run_times: Optional[RunTimes] = None
         self._remote_orders = remote
         self._remote: Optional[Remote] = None
-        self._handover: Optional["asyncio.Task[None]"] = None
+        self._handover: Optional["asyncio.Task[bool]"] = None
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.service.StateTracker = Tracker
         qcg.pilotjob.parseres.__RESOURCES_HANDLING__["slurm"] = resources_of_allocation
@@ -174,6 +174,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
         self._children = LocalJob.children = Children(self._loop, *self._starter)
         self._children.on_starter_lost = self._starter_lost
+        self._children.on_failure = self._fail
         self._manager = Manager(self._tracer, self._conf, parent_manager)
         self._manager.on_failure = self._fail
         self._manager.on_allocation_end = self._end_because
@@ -243,16 +244,22 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _look_for_handover(self) -> None:
         """Take what a client has left that was detached before there was a manager."""
         path = Path(self._aux_dir, HANDOVER)
-        if path.exists() and self._handover is None:
+        if self._handover is None and path.exists():
             self._manager.detached = True
-            self._handover = self._loop.create_task(self._take_over(json.loads(path.read_bytes())))
-            self._handover.add_done_callback(lambda _: path.unlink(missing_ok=True))
+            taken_over = self._handover = self._loop.create_task(self._take_over(path.read_bytes()))
+            # one that cannot be taken over stays for whoever wants to know what was in it
+            taken_over.add_done_callback(lambda _: path.unlink(missing_ok=True) if taken_over.result() else None)
 
-    async def _take_over(self, submissions: List[List[Dict[str, Any]]]) -> None:
-        for jobs in submissions:
-            response = await self._receiver.answer({"request": "submit", "jobs": jobs, "again": True})
-            if response.code != 0:
-                _logger.error("jobs that were left for this manager are refused: %s", response.msg)
+    async def _take_over(self, handover: bytes) -> bool:
+        try:
+            for jobs in json.loads(handover):
+                response = await self._receiver.answer({"request": "submit", "jobs": jobs, "again": True})
+                if response.code != 0:
+                    _logger.error("jobs that were left for this manager are refused: %s", response.msg)
+        except Exception:
+            _logger.exception("what was left for this manager cannot be taken over")
+            return False
+        return True
 
     def _end_because(self, reason: str) -> None:
         _logger.warning("the manager ends all jobs and itself: %s", reason)

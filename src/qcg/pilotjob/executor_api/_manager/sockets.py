@@ -65,7 +65,32 @@ class BoundSocket:
 
     def _read(self) -> None:
         while not self._socket.closed and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._on_message(*self._socket.recv_multipart())
+            frames = self._socket.recv_multipart()
+            try:
+                self._on_message(*frames)
+            except Exception:  # the descriptor does not tell again of the messages behind this one
+                _logger.exception("a message could not be read: %.200r", frames)
+
+
+class NoRequest(Exception):
+    """What was sent is no request; the message says why."""
+
+
+def request_in(*frames: bytes) -> Dict[str, Any]:
+    """Return the request that a message holds.
+
+    Raises:
+        NoRequest: it holds none.
+    """
+    if len(frames) != 1:
+        raise NoRequest(f"the request has {len(frames)} parts, not one")
+    try:
+        request = json.loads(frames[0])
+    except (ValueError, RecursionError) as error:
+        raise NoRequest(f"the request is not JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise NoRequest("the request is not a JSON object")
+    return request
 
 
 class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyped
@@ -80,21 +105,16 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
         self.address = self.real_address = self.external_address = f"ipc://{self.directory / REQUESTS}"
-        self._messages: "asyncio.Queue[bytes]" = asyncio.Queue()
-        self.socket = BoundSocket(zmq.REP, self.address, self._messages.put_nowait)
+        self._messages: "asyncio.Queue[Tuple[bytes, ...]]" = asyncio.Queue()
+        self.socket = BoundSocket(zmq.REP, self.address, lambda *frames: self._messages.put_nowait(frames))
 
     @override
     async def receive(self) -> Dict[str, Any]:
         while True:
-            message = await self._messages.get()
             try:
-                request = json.loads(message)
-            except (ValueError, RecursionError) as error:
-                await self.reply(Response.error(f"the request is not JSON: {error}").to_json())
-                continue
-            if isinstance(request, dict):
-                return request
-            await self.reply(Response.error("the request is not a JSON object").to_json())
+                return request_in(*await self._messages.get())
+            except NoRequest as error:
+                await self.reply(Response.error(str(error)).to_json())
 
     @override
     async def reply(self, reply_msg: str) -> None:
@@ -139,7 +159,7 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
 
     def _take_subscription(self, to: BoundSocket, message: bytes) -> None:
         if message.startswith(b"\x01"):
-            topic = message[1:].decode()
+            topic = message[1:].decode(errors="replace")
             if topic not in self._subscribed:
                 self._subscribed += (topic,)
             if topic == HELLO:
