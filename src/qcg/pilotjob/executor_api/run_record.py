@@ -11,6 +11,7 @@ from qcg.pilotjob.executor_api._record.merging import drop_what_ran_elsewhere
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.runs import Run, find_reports, read_run
 from qcg.pilotjob.executor_api._record.summary import RunFailure, RunSummary, summarize
+from qcg.pilotjob.executor_api._record.whose import tell_of_others
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -50,17 +51,22 @@ class RunRecord:
     def of(cls, *places: _Path) -> RunRecord:
         """Return the record of the runs in `places`, also while they go on.
 
+        In a `wd` where others work too these are your own. A run of somebody else, who has opened its directory for
+        you, is read when you name it, or when there is none of your own; a ``UserWarning`` tells whose it is.
+
         Args:
             places: each the directory of a manager, ``<wd>/.qcgpjm-service-<id>``; or a `wd` with any number of them;
                 or the file of a report, also one of the bare core or of this package up to 0.14.2.
 
         Raises:
-            InvalidOption: (a ``ValueError``) there is no place, or no run in one of them, or a report is not in JSON.
+            InvalidOption: (a ``ValueError``) there is no place, or no run in one of them, or a report is not in JSON;
+                or a directory is closed to you, or has runs of several other users.
             OSError: a file cannot be read.
         """
         if not places:
             raise InvalidOption("RunRecord.of() takes a directory, or several")
         reports = dict.fromkeys(report for place in places for report in find_reports(place))
+        tell_of_others(reports)
         return cls([read_run(report) for report in reports])
 
     def __len__(self) -> int:

@@ -36,6 +36,7 @@ from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitExc
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import PRESENCE, private, quoted, tail
 from qcg.pilotjob.executor_api._client.sweeping import STARTER
+from qcg.pilotjob.executor_api._ownership import owner_of
 
 __all__ = ["main"]
 
@@ -48,7 +49,7 @@ _GOODBYE_SECONDS = 5.0  # for the manager to end by itself
 _VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
 _KILL_SECONDS = 2.0
 _BOOT = (
-    boot.PROTECT_IMPORTS + "orders = json.load(open(sys.argv[1])); sys.path[:] = orders.pop('path') or sys.path; "
+    boot.PROTECT_IMPORTS + boot.READ_ORDERS + "sys.path[:] = orders.pop('path') or sys.path; "
     "from qcg.pilotjob.executor_api._manager.pilot import main; main(orders)"
 )
 
@@ -136,8 +137,9 @@ class _Guard:
         if self._wanted["setup"]:
             files["setup"] = self._directory / "setup.sh"
             _write_private(files["setup"], self._wanted["setup"] + "\n")
+        command = [self._wanted["python"], "-c", _BOOT, str(orders), str(owner_of(orders))]
         try:
-            number = self._scheduler.submit([self._wanted["python"], "-c", _BOOT, str(orders)], self._wanted, files)
+            number = self._scheduler.submit(command, self._wanted, files)
         except SubmitException as error:
             raise _Refused(in_our_words(str(error), self._wanted)) from error
         self.tell(asked=number, number=self._number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, private, quoted, tail
 from qcg.pilotjob.executor_api._client.options import value_of
 from qcg.pilotjob.executor_api._client.process import directories_of, limit_agents
+from qcg.pilotjob.executor_api._ownership import read_owned
 from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
 from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
@@ -270,8 +270,8 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], orders: Mappi
 
 def _make_keys(path: Path) -> Dict[str, Any]:
     """Make the keys of both sides, and keep them where only the user can read them; a resumed run has them."""
-    with contextlib.suppress(FileNotFoundError):
-        return dict(json.loads(path.read_bytes()))
+    if path.exists():
+        return dict(json.loads(read_owned(path)))
     (public, secret), (client_public, client_secret) = zmq.curve_keypair(), zmq.curve_keypair()
     keys = {
         "manager": {"public": public.decode(), "secret": secret.decode(), "client": client_public.decode()},

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any, Dict, List
 
-__all__ = ["PROTECT_IMPORTS", "command", "protected_path", "with_path"]
+__all__ = ["PROTECT_IMPORTS", "READ_ORDERS", "command", "protected_path", "with_path"]
 
 # what `os` and `sys` are is settled when this runs: Python has imported both at its start
 PROTECT_IMPORTS = (
@@ -20,6 +20,17 @@ PROTECT_IMPORTS = (
     "key=lambda p: os.path.basename(p) != 'lib-dynload')]; import json; "
 )
 """The beginning of what ``python -c`` is given: from there on imports are safe; `_given` is the path as it was."""
+
+READ_ORDERS = (
+    "_file = os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW); "
+    "os.fstat(_file).st_uid in (int(sys.argv[2]), os.geteuid()) or sys.exit(sys.argv[1] + ' belongs to another user'); "
+    "orders = json.load(open(_file)); "
+)
+"""What follows it where the orders are in a file: its path is the first argument, the second one is whose it was.
+
+The file may be read hours after it was written, and elsewhere. On some file systems its owner is not who has made it,
+so that is told. The orders say what code is run, so they are not read from what another user has put in their place.
+"""
 
 _BOOT = (
     PROTECT_IMPORTS + "orders = json.loads(sys.stdin.buffer.readline()); sys.path[:] = orders.pop('path'); "

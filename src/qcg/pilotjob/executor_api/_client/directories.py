@@ -6,8 +6,9 @@ Paths are strings here: `pathlib` is imported while the manager process starts, 
 from __future__ import annotations
 
 import os
-from typing import Any, List, Union
+from typing import Any, List, Sequence, Union
 
+from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, owner_of, refuse_foreign
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerStartError
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "PREFIX",
     "PRESENCE",
     "Directories",
+    "closed_to_us",
     "find_run",
+    "is_lived_in",
     "make_directories",
+    "of_this_user",
     "private",
     "quoted",
     "runs_in",
@@ -72,22 +76,60 @@ def make_directories(wd: str, name: str, report: str, *, resumed: bool) -> Direc
 
 
 def find_run(option: str, given: Union[str, "os.PathLike[str]", Any]) -> str:
-    """Return the manager's directory that `given` is, or the latest one in it.
+    """Return the manager's directory that `given` is, or this user's latest one in it.
+
+    What is in that directory may be run, so nobody else may have been able to write it.
 
     Raises:
-        InvalidOption: there is none.
+        InvalidOption: there is none, or it is not this user's alone.
     """
     if not given or not isinstance(given, (str, os.PathLike)):
         raise InvalidOption(f"{option} is {given!r}; give the directory of a manager, or the one that it worked in")
     path = os.path.abspath(os.fspath(given))
+    try:
+        run = _own_run(option, path)
+        refuse_foreign(run)
+    except NotOwned as error:
+        raise InvalidOption(
+            f"{option} is {os.fspath(given)!r}: {error}; what is there would be run as you, so it has to be yours and "
+            "writable for nobody else (qcg-pm-record tells of others' runs; where nobody has changed one of yours, "
+            "chmod -R go-w it)"
+        ) from None
+    except PermissionError as error:
+        raise InvalidOption(
+            f"{option} is {os.fspath(given)!r}, which you may not look into: {closed_to_us(path, error)}"
+        ) from None
+    return run
+
+
+def _own_run(option: str, path: str) -> str:
     if os.path.basename(path).startswith(PREFIX) and os.path.isdir(path):
         return path
     runs = runs_in(path)
     if not runs:
         raise InvalidOption(
-            f"{option} is {os.fspath(given)!r}, which is not a manager's directory ({PREFIX}...) and has none in it"
+            f"{option} is {path!r}, which is not a manager's directory ({PREFIX}...) and has none in it"
         )
-    return max(runs, key=os.path.getmtime)
+    own = of_this_user(runs)
+    if not own:
+        names = ", ".join(sorted({owner_name(owner_of(run)) for run in runs}))
+        raise NotOwned(f"the runs there are those of {names}")
+    return max(own, key=os.path.getmtime)
+
+
+def of_this_user(runs: Sequence[str]) -> List[str]:
+    """Return those of the managers' directories that are this user's; others may work in the same directory."""
+    return [run for run in runs if owner_of(run) == os.geteuid()]
+
+
+def closed_to_us(path: str, error: OSError) -> str:
+    """Return which directory on the way to a path is closed to this user, and whose it is."""
+    while not os.access(os.path.dirname(path), os.X_OK):
+        path = os.path.dirname(path)
+    try:
+        return f"{path} belongs to {owner_name(owner_of(path))}, who has not opened it for you"
+    except OSError:
+        return str(error)
 
 
 def runs_in(path: str) -> List[str]:
@@ -97,6 +139,20 @@ def runs_in(path: str) -> List[str]:
             return [entry.path for entry in entries if entry.name.startswith(PREFIX) and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def is_lived_in(run: str) -> bool:
+    """Return whether a manager lives in its directory: as long as it does, it holds a lock on a file there."""
+    import fcntl
+
+    try:
+        with open(os.path.join(run, PRESENCE), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no such file; or no locks there, and nothing is known of a manager
+    return False
 
 
 def private(path: str, flags: int) -> int:

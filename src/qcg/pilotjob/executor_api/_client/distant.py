@@ -10,6 +10,7 @@ import time
 from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
+from qcg.pilotjob.executor_api._ownership import NotOwned, read_owned
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 
 __all__ = ["Distant"]
@@ -33,10 +34,9 @@ class Distant:
         """
         self._run = run
         try:
-            with open(os.path.join(run, KEYS)) as file:
-                self.keys: Dict[str, Any] = json.load(file)["client"]
-        except PermissionError as error:
-            raise InvalidOption(f"manager is {run!r}, which belongs to another user: {error}") from None
+            self.keys: Dict[str, Any] = json.loads(read_owned(os.path.join(run, KEYS)))["client"]
+        except NotOwned as error:
+            raise InvalidOption(f"manager is {run!r}: {error}") from None
         self.manager: Optional[Dict[str, Any]] = None
         self._text = b""
         self._heard_at = math.inf
@@ -71,8 +71,8 @@ class Distant:
             ManagerDied: it has ended, or nothing is heard of it.
         """
         text = b""
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(self._run, PRESENCE), "rb") as file:
-            text = file.read()
+        with contextlib.suppress(FileNotFoundError):
+            text = read_owned(os.path.join(self._run, PRESENCE))
         if text and text != self._text:
             with contextlib.suppress(ValueError):  # it is being written
                 self.manager, self._text, self._heard_at = json.loads(text), text, math.inf

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
-from qcg.pilotjob.executor_api._client.directories import KEYS, PRESENCE, Directories, find_run
+from qcg.pilotjob.executor_api._client.directories import KEYS, PRESENCE, Directories, find_run, is_lived_in
 from qcg.pilotjob.executor_api._client.report import Report
+from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, read_owned, refuse_foreign
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
 
@@ -177,11 +179,9 @@ class Link:
         if os.path.exists(os.path.join(run, KEYS)):
             return cls._to_allocation_of(run)
         try:
-            description = json.loads(Path(run, PRESENCE).read_bytes())
-        except PermissionError as error:
-            raise InvalidOption(
-                f"manager is {os.fspath(directory)!r}, which belongs to another user: {error}"
-            ) from None
+            description = json.loads(read_owned(Path(run, PRESENCE)))
+        except NotOwned as error:
+            raise InvalidOption(f"manager is {os.fspath(directory)!r}: {error}") from None
         except (FileNotFoundError, ValueError):
             raise ManagerDied(f"the manager of {run} has ended; resume= takes up what it has left") from None
         _refuse_deaf(run, description)
@@ -247,12 +247,38 @@ def _capacity(description: Dict[str, Any]) -> Capacity:
 
 
 def _refuse_deaf(run: str, description: Dict[str, Any]) -> None:
+    """Refuse a manager that does not listen, and whoever else listens in its place.
+
+    Raises:
+        ManagerDied: nobody listens.
+        InvalidOption: it is another user who does.
+    """
+    address = description["address"][len("ipc://") :]
+    manager = f"the manager of {run}, process {description['pid']} on {description['host']},"
     with socket.socket(socket.AF_UNIX) as knock:
         try:
-            knock.connect(description["address"][len("ipc://") :])
+            refuse_foreign(os.path.dirname(address))
+            knock.connect(address)
+        except NotOwned as error:
+            raise InvalidOption(f"{manager} is not reached: {error}") from None
         except OSError as error:
-            raise ManagerDied(
-                f"the manager of {run}, process {description['pid']} on {description['host']}, cannot be reached from "
-                f"{socket.gethostname()}: {error.strerror}; on its own host that means that it has ended, and resume= "
-                "takes up what it has left"
-            ) from None
+            raise ManagerDied(f"{manager} {_why_deaf(run, description, error)}") from None
+        _, uid, _ = struct.unpack("3i", knock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    if uid != os.geteuid():
+        raise InvalidOption(f"{manager} is not reached: {owner_name(uid)} listens at {address}")
+
+
+def _why_deaf(run: str, description: Dict[str, Any], error: OSError) -> str:
+    here = socket.gethostname()
+    if not is_lived_in(run):
+        return (
+            f"cannot be reached from {here}: {error.strerror}; on its own host that means that it has ended, and "
+            "resume= takes up what it has left"
+        )
+    if description["host"] != here:
+        return f"lives, and can be reached from {description['host']} only; this is {here}"
+    return (
+        f"lives, but its sockets are gone: {description['sockets']} was removed, as by who cleans temporary files; its "
+        "jobs go on and are recorded, and its own client is still connected; set TMPDIR to a directory that nobody "
+        "cleans"
+    )

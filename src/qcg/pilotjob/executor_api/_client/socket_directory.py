@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Callable
@@ -25,7 +26,7 @@ def make_socket_directory(
     """
     longest = _LONGEST_PATH - len(f"/qcgpj-12345678/{longest_name}")
     for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", last_resort]):
-        if len(os.fsencode(parent)) > longest:
+        if len(os.fsencode(parent)) > longest or _lets_others_rename(parent):
             continue
         path = Path(parent, f"qcgpj-{os.urandom(4).hex()}")
         announce(str(path))
@@ -36,3 +37,12 @@ def make_socket_directory(
         f"no directory for sockets: none of {tempfile.gettempdir()}, /tmp, /dev/shm can be written to and has a path "
         f"of at most {longest} bytes; set TMPDIR to one that is"
     )
+
+
+def _lets_others_rename(parent: str) -> bool:
+    """Return whether others could put a directory of theirs in place of one in there."""
+    try:
+        mode = os.stat(parent).st_mode
+    except OSError:
+        return True
+    return bool(mode & (stat.S_IWGRP | stat.S_IWOTH)) and not mode & stat.S_ISVTX

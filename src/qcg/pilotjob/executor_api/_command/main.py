@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from typing_extensions import Annotated
 
-from qcg.pilotjob.executor_api._client.directories import find_run, runs_in
+from qcg.pilotjob.executor_api._client.directories import find_run, of_this_user, runs_in
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import combined, grid, read_rows, settings
 from qcg.pilotjob.executor_api._command.program import run_app, typer
@@ -117,7 +117,7 @@ def run(  # noqa: PLR0917  # typer makes options of them
 
 def _run(study: Study, wd: Path, options: Dict[str, Any], results: Path, *, resume: bool, retry_failed: bool) -> None:
     study.refuse_equal_names()  # what is wrong with one of them is told before any runs
-    run = find_run("--wd", wd) if resume and runs_in(str(wd)) else None
+    run = find_run("--wd", wd) if resume and of_this_user(runs_in(str(wd))) else None
     if run is not None:
         for remark in Submitted(Path(run)).remarks(study.rows, study.digest, retry_failed=retry_failed):
             print(remark, file=sys.stderr)

@@ -2,6 +2,8 @@
 
 # No annotations from the future: typer reads them, and with Python 3.9 it cannot read those.
 
+import sys
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import List, Optional, Set
@@ -58,7 +60,11 @@ def record(  # noqa: PLR0917  # typer makes options of them
     The exit code is 0 also when jobs have failed.
     """
     wanted = _states(state) if state is not None else None
-    found = RunRecord.of(*(directories or [Path()]))
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always", UserWarning)
+        found = RunRecord.of(*(directories or [Path()]))
+    for remark in remarks:
+        print(remark.message, file=sys.stderr)
     summary = found.summary(slowest)
     if timeline is not None:
         found.timeline(timeline)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Set
 
 from qcg.pilotjob.executor_api._client.directories import private
+from qcg.pilotjob.executor_api._ownership import read_owned
 from qcg.pilotjob.executor_api._record.rows import UNFINISHED
 from qcg.pilotjob.executor_api.errors import InvalidOption
 from qcg.pilotjob.executor_api.run_record import RunRecord
@@ -39,7 +40,7 @@ class Submitted:
 
     def _lines(self) -> List[Dict[str, Any]]:
         try:
-            lines = self._path.read_bytes().split(b"\n")[:-1]  # without a last one that is torn
+            lines = read_owned(self._path).split(b"\n")[:-1]  # without a last one that is torn
         except FileNotFoundError:
             return []
         return [line for line in map(_parsed, lines) if "row" in line]

@@ -24,10 +24,10 @@ __all__ = ["Place"]
 
 _SEEN_SECONDS = 0.001  # in which a worker that does not see yet that it is held has noted that it has begun
 _BOOT = (
-    boot.PROTECT_IMPORTS + "orders = json.load(open(sys.argv[1])); sys.path[:] = orders['protected_path'] or sys.path; "
+    boot.PROTECT_IMPORTS + boot.READ_ORDERS + "sys.path[:] = orders['protected_path'] or sys.path; "
     "from qcg.pilotjob.executor_api._functions.worker import main; "
     "sys.path[:] = orders['path'] or _given; "  # functions find the user's modules as they do in the program
-    "main(orders, int(sys.argv[2]))"
+    "main(orders, int(sys.argv[3]))"
 )
 
 
@@ -77,6 +77,7 @@ class Place:
         self._orders = self.directory / f"{self.name}.json"
         with os.fdopen(os.open(self._orders, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(orders, file)
+            self._owner = os.fstat(file.fileno()).st_uid
 
     def job(self, number: int, python: str) -> Dict[str, Any]:
         """Return name and execution of the job that is the worker of that number."""
@@ -85,7 +86,7 @@ class Place:
             "name": name,
             "execution": {
                 "exec": python,
-                "args": ["-c", _BOOT, str(self._orders), str(number)],
+                "args": ["-c", _BOOT, str(self._orders), str(self._owner), str(number)],
                 "stdout": str(self.directory / f"{name}.out"),
                 "stderr": str(self.directory / f"{name}.err"),
             },

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Dict
 
 from qcg.pilotjob.executor_api._client.directories import PRESENCE
+from qcg.pilotjob.executor_api._ownership import NotOwned, refuse_foreign
 
-__all__ = ["CannotResume", "Presence"]
+__all__ = ["CannotResume", "Presence", "refuse_other_users"]
 
 # A client that dies takes its manager with it, within this time: whoever starts the program again need not wait first.
 _LAST_MOMENTS = 6.0
@@ -48,7 +49,7 @@ class Presence:
         """What an earlier manager has told of itself that was killed; nothing when there was none."""
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def _is_there(self) -> bool:
         """Whether the file is there that is locked; if not, take the next: a manager removes its own at its end."""
@@ -73,6 +74,11 @@ class Presence:
                     f"{self._owner()}; see that it does not, remove {self._path} and try again"
                 ) from error
         return True
+
+    @property
+    def owner(self) -> int:
+        """Whose the file is, which this process may have made: on some file systems that is not who it runs as."""
+        return os.fstat(self._file).st_uid
 
     def tell(self, description: Dict[str, Any]) -> None:
         """Write down how the manager is reached."""
@@ -102,6 +108,18 @@ class Presence:
         if not owner:
             return "it is starting, or ending"
         return f"process {owner.get('pid')} on {owner.get('host')}"
+
+
+def refuse_other_users(directory: str) -> None:
+    """Refuse to take up a run from a directory where another user may have written what is to be run.
+
+    Raises:
+        CannotResume: it is another user's, or others can write there.
+    """
+    try:
+        refuse_foreign(directory)
+    except NotOwned as error:
+        raise CannotResume(f"what is on record there may be another user's: {error}") from None
 
 
 def _refuse_living_core(address_file: Path) -> None:

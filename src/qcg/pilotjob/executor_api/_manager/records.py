@@ -130,7 +130,9 @@ class LinesFile:
             if not os.fstat(self._file).st_nlink:
                 self.close()  # it was removed, and nobody would ever read what is written there
         if self._file < 0:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            # to a symbolic link nothing is written that stands where a file of ours should be
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            self._file = os.open(self._path, flags, 0o644)
         return self._file
 
     def append_sooner_or_later(self, lines: bytes) -> None:

@@ -34,6 +34,7 @@ from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
 from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._ownership import NotOwned, open_owned
 
 __all__ = ["ResumedJob", "Tracker"]
 
@@ -213,14 +214,17 @@ def _history(entries: List[Dict[str, str]]) -> Iterator[Tuple[JobState, datetime
 def _lines(path: Path) -> Iterator[Dict[str, Any]]:
     """Yield the lines of a file, without a last one that is torn: that is cut off, for the next one to stand alone."""
     try:
-        content = path.read_bytes()
+        with open_owned(path, os.O_RDWR) as file:
+            content = file.read()
+            lines = content.split(b"\n")
+            torn = lines.pop()
+            if torn:
+                _logger.warning("%s ends with a torn line, which is removed: %r", path, torn)
+                file.truncate(len(content) - len(torn))
     except FileNotFoundError:
         return
-    lines = content.split(b"\n")
-    torn = lines.pop()
-    if torn:
-        _logger.warning("%s ends with a torn line, which is removed: %r", path, torn)
-        os.truncate(path, len(content) - len(torn))
+    except NotOwned as error:
+        raise CannotResume(f"what is on record there may be another user's: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
             yield json.loads(line)

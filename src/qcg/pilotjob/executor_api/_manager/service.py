@@ -37,7 +37,7 @@ from qcg.pilotjob.executor_api._manager.leash import Leash
 from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
-from qcg.pilotjob.executor_api._manager.presence import Presence
+from qcg.pilotjob.executor_api._manager.presence import Presence, refuse_other_users
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
@@ -48,6 +48,7 @@ from qcg.pilotjob.executor_api._manager.slurm import in_allocation, resources_of
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
 from qcg.pilotjob.executor_api._manager.starter import SOCKETS, Frames
 from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._ownership import NotOwned, read_owned
 
 _logger = logging.getLogger(__name__)
 _own_logger = logging.getLogger("qcg.pilotjob.executor_api")
@@ -135,6 +136,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     @override
     def _setup_aux_dir(self) -> None:
         super()._setup_aux_dir()
+        if Config.RESUME.get(self._conf):  # the client has looked too; its answer may be out of date
+            refuse_other_users(self._aux_dir)
         presence = Presence(Path(self._aux_dir))
         end_earlier(presence.earlier, self._tell_note)
         NodeJob.earlier_sockets = sockets_of(presence.earlier)
@@ -244,11 +247,17 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _look_for_handover(self) -> None:
         """Take what a client has left that was detached before there was a manager."""
         path = Path(self._aux_dir, HANDOVER)
-        if self._handover is None and path.exists():
-            self._manager.detached = True
-            taken_over = self._handover = self._loop.create_task(self._take_over(path.read_bytes()))
-            # one that cannot be taken over stays for whoever wants to know what was in it
-            taken_over.add_done_callback(lambda _: path.unlink(missing_ok=True) if taken_over.result() else None)
+        if self._handover is not None or self._presence is None or not path.exists():
+            return
+        try:
+            left = read_owned(path, owner=self._presence.owner)
+        except NotOwned as error:
+            _logger.error("jobs that were left for this manager are not taken: %s", error)  # noqa: TRY400
+            return
+        self._manager.detached = True
+        taken_over = self._handover = self._loop.create_task(self._take_over(left))
+        # one that cannot be taken over stays for whoever wants to know what was in it
+        taken_over.add_done_callback(lambda _: path.unlink(missing_ok=True) if taken_over.result() else None)
 
     async def _take_over(self, handover: bytes) -> bool:
         try:

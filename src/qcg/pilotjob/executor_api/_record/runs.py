@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import io
 import json
 import os
 import re
@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.directories import PREFIX, PRESENCE, runs_in
+from qcg.pilotjob.executor_api._client.directories import PREFIX, closed_to_us, is_lived_in
 from qcg.pilotjob.executor_api._client.submissions import Submissions
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
+from qcg.pilotjob.executor_api._record.whose import found_runs, open_of_run, owner_of_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 __all__ = ["Era", "Run", "find_reports", "read_run"]
@@ -71,20 +72,30 @@ def find_reports(given: Union[str, "os.PathLike[str]"]) -> List[Path]:
     """Return the reports that `given` stands for: a manager's directory, one with some in it, or a report.
 
     Raises:
-        InvalidOption: there is none.
+        InvalidOption: there is none, or it is closed to this user, or several other users have runs there.
     """
     path = Path(os.path.abspath(os.fspath(given)))
-    if path.is_file():
-        return [path]
-    if path.name.startswith(PREFIX) or (path / _REPORT).is_file():
-        runs = [path] if path.is_dir() else []
-    else:
-        runs = sorted(map(Path, runs_in(str(path))), key=_age)
+    try:
+        runs = _runs_at(path)
+    except PermissionError as error:
+        raise InvalidOption(f"{os.fspath(given)!r} may not be read: {closed_to_us(str(path), error)}") from None
     if not runs:
         raise InvalidOption(
             f"{os.fspath(given)!r} has no record of a run: it is no report, no manager's directory ({PREFIX}...), and "
             "has none in it"
         )
+    return runs
+
+
+def _runs_at(path: Path) -> List[Path]:
+    if path.is_file():
+        return [path]
+    if path.name.startswith(PREFIX) or (path / _REPORT).is_file():
+        runs = [path] if path.is_dir() else []
+    else:
+        runs = sorted(map(Path, found_runs(path)), key=_age)
+    for run in runs:
+        os.scandir(run).close()  # another user's may be closed, as it is made
     return [run / _REPORT for run in runs]
 
 
@@ -95,11 +106,11 @@ def read_run(report: Path, live: Optional[Mapping[Task, RunRow]] = None) -> Run:
         InvalidOption: the report is none, or not in JSON.
         OSError: a file cannot be read.
     """
-    directory = report.parent
-    lives = live is not None or _is_locked(directory / PRESENCE)
-    run = Run(str(directory), lives=lives, eras=_eras(directory, datetime.now() if lives else None))
-    attempts = list(_attempts(report, run.directory))
-    submitted, requested = _submitted(run, directory / "track.reqs")
+    directory, owner = report.parent, owner_of_run(report)
+    lives = live is not None or is_lived_in(str(directory))
+    run = Run(str(directory), lives=lives, eras=_eras(directory, owner, datetime.now() if lives else None))
+    attempts = list(_attempts(report, run.directory, owner))
+    submitted, requested = _submitted(run, directory / "track.reqs", owner)
     for row, number in attempts:
         submitted[row["name"]] = max(number, submitted.get(row["name"], 1))
     run.replaced = [row for row, number in attempts if number < submitted[row["name"]]]
@@ -125,14 +136,14 @@ def read_run(report: Path, live: Optional[Mapping[Task, RunRow]] = None) -> Run:
     return run
 
 
-def _attempts(report: Path, directory: str) -> Iterator[Tuple[RunRow, int]]:
+def _attempts(report: Path, directory: str, owner: int) -> Iterator[Tuple[RunRow, int]]:
     """Yield a row, with the number of the submission, for each line of the report.
 
     There is none for an array as a whole: an array is its iterations.
     """
     awaiting: Dict[str, List[RunRow]] = {}
     submissions = Submissions()
-    for line in _lines(report):
+    for line in _lines(report, owner):
         task = split_task(line["name"])
         number = submissions.of(line["name"], line, interrupted=INTERRUPTED in line.get("runtime", {}))
         if task[1] is None and task[0] in awaiting:
@@ -151,11 +162,11 @@ def _first_queued(line: Dict[str, Any]) -> Optional[datetime]:
     return next(map(datetime.fromisoformat, queued), None)
 
 
-def _submitted(run: Run, requests: Path) -> Tuple[Dict[str, int], Dict[str, List[Task]]]:
+def _submitted(run: Run, requests: Path, owner: int) -> Tuple[Dict[str, int], Dict[str, List[Task]]]:
     """Return how often each name was submitted, and what the last submission of each has to do."""
     times: Dict[str, int] = {}
     tasks: Dict[str, List[Task]] = {}
-    for request in _lines(requests):
+    for request in _lines(requests, owner):
         name = request["name"]
         times[name] = times.get(name, 0) + 1
         tasks.pop(name, None)  # it stands where it was submitted last
@@ -175,9 +186,9 @@ def _tasks(request: Dict[str, Any]) -> List[Task]:
     return [(request["name"], number) for number in numbers]
 
 
-def _lines(path: Path) -> Iterator[Dict[str, Any]]:
+def _lines(path: Path, owner: int) -> Iterator[Dict[str, Any]]:
     try:
-        file = path.open("rb")
+        file = open_of_run(path, owner)
     except FileNotFoundError:
         return  # nothing has ended yet, or nothing was kept of what was submitted
     with file:
@@ -193,7 +204,7 @@ def _lines(path: Path) -> Iterator[Dict[str, Any]]:
             yield entry
 
 
-def _eras(directory: Path, now: Optional[datetime]) -> List[Era]:
+def _eras(directory: Path, owner: int, now: Optional[datetime]) -> List[Era]:
     """Read the manager's log: each manager says there what it has, and its last line is when it was last seen."""
     eras: List[Era] = []
     nodes: Dict[str, int] = {}
@@ -201,7 +212,7 @@ def _eras(directory: Path, now: Optional[datetime]) -> List[Era]:
     last = datetime.fromtimestamp(0)
     expected = 0
     try:
-        log = (directory / "service.log").open(encoding="utf-8", errors="replace")
+        log = io.TextIOWrapper(open_of_run(directory / "service.log", owner), encoding="utf-8", errors="replace")
     except OSError:
         return []  # a report alone; then nobody knows how many cores there were
     with log:
@@ -235,18 +246,6 @@ def _stamp(line: str) -> Optional[datetime]:
         return datetime.fromisoformat(line[:_STAMP].replace(",", "."))
     except ValueError:
         return None  # a line of something that was logged over several
-
-
-def _is_locked(presence: Path) -> bool:
-    """Whether a manager lives: it holds a lock on that file."""
-    try:
-        with presence.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # no such file; or no locks there, and nothing is known of a manager
-    return False
 
 
 def _age(run: Path) -> float:
