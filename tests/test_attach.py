@@ -1,6 +1,7 @@
 """A second client follows the jobs of a running manager by name."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from qcg.pilotjob.executor_api import (
     JobFailed,
     JobUnknown,
     ManagerDied,
+    ParallelTemplate,
     QCGPJExecutor,
     ScriptTemplate,
 )
@@ -176,6 +178,48 @@ def test_the_first_client_leaves_while_the_second_follows(tmp_path, wait_until):
     second.shutdown()
     with pytest.raises(ManagerDied, match="has ended; resume="):
         QCGPJExecutor(manager=tmp_path)
+
+
+@pytest.fixture
+def waiting(executor, tmp_path, wait_until):
+    """Futures of a job that runs on all cores, and of one that waits behind it, both of the first executor."""
+    runs = executor.submit(ParallelTemplate, name="runs", exec="sh", args=["-c", UNTIL_GO], cores=4)
+    wait_until((tmp_path / "begun").exists)
+    waits = executor.submit(BasicTemplate, name="waits", exec="true")
+    assert waits.status() == {"waits": "QUEUED"}
+    return runs, waits
+
+
+def test_a_second_client_that_cancels_what_has_not_started_cancels_its_own_jobs(executor, second, tmp_path, waiting):
+    runs, waits = waiting
+    own, twice = second.submit(BasicTemplate, name="own", exec="true"), second.attach("own")
+    followed = [second.attach(*names) for names in (["runs"], ["waits"], ["runs", "waits"])]
+    second.shutdown(wait=False, cancel_futures=True)
+    for future in followed[1:]:
+        with pytest.raises(ExecutorClosed, match="the job goes on"):
+            future.result(20)
+    for future in (own, twice, executor.attach("own")):
+        with pytest.raises(CancelledError):
+            future.result(20)
+    assert not runs.done()
+    assert not followed[0].done()
+    (tmp_path / "go").touch()
+    assert [future.result(20) for future in (runs, followed[0], waits)] == [
+        {"runs": "SUCCEED"}, {"runs": "SUCCEED"}, {"waits": "SUCCEED"},
+    ]  # fmt: skip
+
+
+def test_a_signal_of_a_second_client_cancels_its_own_jobs(executor, tmp_path, waiting, wait_until):
+    with QCGPJExecutor(manager=tmp_path, stop_on=signal.SIGUSR1) as second:
+        own, followed = second.submit(BasicTemplate, name="own", exec="true"), second.attach("waits")
+        assert own.status() == {"own": "QUEUED"}
+        os.kill(os.getpid(), signal.SIGUSR1)
+        wait_until(own.done)
+        assert own.cancelled()
+        with pytest.raises(ExecutorClosed, match="the job goes on"):
+            followed.result(20)
+    (tmp_path / "go").touch()
+    assert waiting[1].result(20) == {"waits": "SUCCEED"}
 
 
 def test_a_directory_without_a_manager(tmp_path):

@@ -523,6 +523,35 @@ def test_a_shutdown_that_does_not_wait(tmp_path):
     executor.shutdown()
 
 
+def test_no_job_is_taken_after_a_shutdown_although_calls_are_being_made(tmp_path, gate):
+    executor = QCGPJExecutor(wd=tmp_path, resources=2)
+    held = executor.functions(max_workers=1).submit(gate.wait)
+    executor.submit(BasicTemplate, name="a", exec="true").result(30)
+    executor.shutdown(wait=False)
+    for submit in (
+        lambda: executor.submit(BasicTemplate, name="late", exec="true"),
+        lambda: executor.map(BasicTemplate, [{"name": "late", "exec": "true"}]),
+        lambda: next(executor.map(BasicTemplate, [{"name": "late", "exec": "true"}], buffersize=1)),
+        lambda: executor.attach("a"),
+        executor.functions,
+    ):
+        with pytest.raises(ExecutorClosed):
+            submit()
+    gate.open()
+    assert held.result(30) is None
+    executor.shutdown()
+    assert [row["name"] for row in executor.record() if not row["name"].startswith("functions")] == ["a"]
+
+
+def test_an_executor_whose_detach_was_refused_goes_on(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        with pytest.raises(InvalidOption, match="detach"):
+            executor.detach()
+        assert not executor.finished
+        assert executor.functions().submit(pow, 2, 3).result(30) == 8
+        assert executor.submit(BasicTemplate, name="a", exec="true").result(30) == {"a": "SUCCEED"}
+
+
 def test_an_interrupt_cancels_the_calls(tmp_path, wait_until):
     with pytest.raises(KeyboardInterrupt), QCGPJExecutor(wd=tmp_path, resources=1) as executor:  # noqa: PT012
         pool = executor.functions()

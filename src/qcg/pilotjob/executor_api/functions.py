@@ -221,7 +221,7 @@ def make_pool(
 
 
 def _submit(connection: Any, description: Dict[str, Any]) -> Any:
-    return connection.submit(lambda: _TEMPLATE, [description], {})
+    return connection.submit(lambda: _TEMPLATE, [description], {}, for_pool=True)
 
 
 def _chunks(iterables: Sequence[Iterable[Any]], size: int) -> Iterator[List[Tuple[Any, ...]]]:

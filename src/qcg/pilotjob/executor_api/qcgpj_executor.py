@@ -17,10 +17,8 @@ collected, and its jobs end in peace.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from concurrent.futures import Executor
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
 
@@ -336,7 +334,8 @@ class QCGPJExecutor(Executor):
             wait: return when the manager has ended; otherwise at once, and all goes on in the background. In a
                 done-callback, which would hold up the end, it returns at once.
             cancel_futures: cancel the jobs, and the iterations of arrays, that have not started; they run when the run
-                is resumed.
+                is resumed. With `manager` the jobs that this executor has submitted: those of others go on, and their
+                futures here that have not started get an `ExecutorClosed`.
 
         A KeyboardInterrupt while it waits cancels all jobs that have not ended.
         """
@@ -345,7 +344,7 @@ class QCGPJExecutor(Executor):
             pools = [pool for pool in self._pools if not pool.has_ended]
             for pool in pools:
                 pool.close(cancel_pending=cancel_futures)
-            _leave_after(pools, self._connection, cancel_queued=cancel_futures)
+            self._connection.leave_after(pools, cancel_queued=cancel_futures)
             if wait and may_wait():
                 for pool in pools:
                     pool.join()
@@ -397,8 +396,9 @@ class QCGPJExecutor(Executor):
             ExecutorClosed: (a ``RuntimeError``) the executor is shut down.
             ManagerDied: (a ``BrokenExecutor``) the allocation has ended.
         """
+        directory = self._connection.detach()
         self.finished = True
-        return self._connection.detach()
+        return directory
 
     def _cancel_all(self) -> None:
         self.finished = True
@@ -437,25 +437,6 @@ def _bar_class() -> Optional[Type[Any]]:
     from qcg.pilotjob.executor_api._client.bars import bar_class
 
     return bar_class()
-
-
-def _leave_after(pools: List[Hub], connection: Connection, *, cancel_queued: bool) -> None:
-    """Leave when the pools have ended: until then they need workers, which are jobs."""
-    leave = partial(connection.leave, cancel_queued=cancel_queued)
-    open_pools = {*pools}
-    lock = threading.Lock()
-
-    def has_ended(pool: Hub) -> None:
-        with lock:
-            open_pools.discard(pool)
-            is_last = not open_pools
-        if is_last:
-            leave()
-
-    if not pools:
-        leave()
-    for pool in pools:
-        pool.when_ended(partial(has_ended, pool))
 
 
 def _default_arguments() -> List[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.link import Link
 from qcg.pilotjob.executor_api._client.source import ExecutorSource
-from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.rendering import rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._allocation.spread import Spread
     from qcg.pilotjob.executor_api._client.process import ManagerProcess
     from qcg.pilotjob.executor_api._client.progress import Progress
+    from qcg.pilotjob.executor_api._functions.hub import Hub
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
 __all__ = ["Connection"]
@@ -53,6 +55,7 @@ class Connection:
         self._keepers = keepers
         self._lock = threading.Lock()
         self._progress: Optional[Progress] = None
+        self._is_closed = False
         self.restore_signals: Callable[[], None] = lambda: None
         self.dispatcher: Union[Dispatcher, Spread]
         if len(keepers) > 1:
@@ -83,9 +86,16 @@ class Connection:
         return spread, SpreadSource(spread, self.manager)
 
     def submit(
-        self, template: Any, dictionaries: Sequence[Optional[Mapping[str, Any]]], keywords: Dict[str, Any]
+        self,
+        template: Any,
+        dictionaries: Sequence[Optional[Mapping[str, Any]]],
+        keywords: Dict[str, Any],
+        *,
+        for_pool: bool = False,
     ) -> QCGPJFuture:
-        """Submit the jobs of a template; see ``QCGPJExecutor.submit``."""
+        """Submit the jobs of a template; see ``QCGPJExecutor.submit``. Jobs `for_pool` are its workers."""
+        if not for_pool:
+            self._refuse_when_closed()
         text, defaults = read(template)
         parameters = keywords
         if dictionaries:
@@ -109,6 +119,7 @@ class Connection:
 
     def attach(self, names: Sequence[str]) -> QCGPJFuture:
         """Follow jobs that the manager has; see ``QCGPJExecutor.attach``."""
+        self._refuse_when_closed()
         future = QCGPJFuture(_job_names(names), self._source)
         known = self.dispatcher.follow(future)
         if self._progress is not None:
@@ -151,6 +162,28 @@ class Connection:
     def has_ended(self) -> bool:
         """Whether nothing more goes on here."""
         return self.dispatcher.has_ended
+
+    def leave_after(self, pools: Sequence[Hub], *, cancel_queued: bool) -> None:
+        """Take no more jobs of the user's, and leave when the pools have ended: until then they need workers."""
+        self._is_closed = True
+        open_pools = {*pools}
+        lock = threading.Lock()
+
+        def has_ended(pool: Hub) -> None:
+            with lock:
+                open_pools.discard(pool)
+                is_last = not open_pools
+            if is_last:
+                self.leave(cancel_queued=cancel_queued)
+
+        if not pools:
+            self.leave(cancel_queued=cancel_queued)
+        for pool in pools:
+            pool.when_ended(partial(has_ended, pool))
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed and not self.has_ended:  # what has ended refuses by itself, and knows why it has
+            raise ExecutorClosed("cannot submit or attach after shutdown of the executor")
 
     def leave(self, *, cancel_queued: bool) -> None:
         """Take no more jobs, and end when those submitted have ended."""

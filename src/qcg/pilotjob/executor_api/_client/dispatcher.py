@@ -52,6 +52,7 @@ _BATCH = 500  # jobs in one request: the manager's loop stands still for about 0
 _CHECK_BATCH = 1000  # names in one question for states
 _CHECK_SECONDS = 5.0
 _CANCEL_SECONDS = 1.7  # for the manager to end all jobs and itself, before it is killed
+_GOES_ON = "the executor was left before the job had ended; the job goes on"
 _LOST_SECONDS = 0.9  # for a connection to come back, before the manager counts as dead
 
 
@@ -338,7 +339,7 @@ class Dispatcher:
     def _leave_attached(self) -> None:
         """Follow jobs no more that are not ours: they go on."""
         for future in self._pending.attached():
-            self._refuse(future, ExecutorClosed("the executor was left before the job had ended; the job goes on"))
+            self._refuse(future, ExecutorClosed(_GOES_ON))
 
     def _drop_unsent(self) -> None:
         for unit in self._inbox.take_unsent():
@@ -346,10 +347,15 @@ class Dispatcher:
                 unit.future._job_ended(name, "CANCELED")
 
     def _cancel_queued(self, states: Dict[str, str], submissions: Dict[str, int]) -> None:
+        """Cancel the jobs submitted here that have not started, and follow no more those of others that have not."""
         self._found(states, submissions)
-        names = [name for name, state in states.items() if state == "QUEUED"]
+        queued = {name for name, state in states.items() if state == "QUEUED"}
+        names = [name for name in queued if self._pending.is_ours(name)]
         if names:
             self._urgent.append(Question(wire.request("cancelJob", names)))
+        for future in self._pending.attached():
+            if not queued.difference(names).isdisjoint(future.ids):
+                self._refuse(future, ExecutorClosed(_GOES_ON))
 
     def _nothing_left(self) -> bool:
         """Whether the thread can end; with a manager of ours its end is still to come."""

@@ -76,6 +76,10 @@ class Pending:
         """Return each future once."""
         return list(dict.fromkeys(future for name in self._futures for future in self._waiting_for(name)))
 
+    def is_ours(self, name: str) -> bool:
+        """Return whether a job is waited for that was submitted here, not only attached to."""
+        return any(future not in self._attached for future in self._waiting_for(name))
+
     def attached(self) -> List[QCGPJFuture]:
         """Return the attached futures."""
         return list(self._attached)
