@@ -5,6 +5,7 @@ import concurrent.futures
 import gc
 import multiprocessing
 import os
+import sys
 import threading
 import weakref
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, ExecutorClosed, QCGPJExecutor, ScriptTemplate
+from qcg.pilotjob.executor_api._manager.local_resources import local_cpus
 
 
 def test_submit_from_32_threads(executor):
@@ -93,6 +95,38 @@ def test_two_executors_in_one_process_and_directory(tmp_path):
         futures = [executor.submit(BasicTemplate, name="same", exec="true") for executor in (one, two)]
         assert [future.result(20) for future in futures] == [{"same": "SUCCEED"}] * 2
     assert len(list(tmp_path.glob(".qcgpjm-service-*"))) == 2
+
+
+def test_a_second_executor_that_uses_the_same_cores_says_so(tmp_path, capfd):
+    cpus = local_cpus().number
+    with QCGPJExecutor(wd=tmp_path, resources=cpus) as one:
+        process = one._connection.dispatcher.link.process
+        assert "another executor" not in capfd.readouterr().err
+        with QCGPJExecutor(wd=tmp_path, resources=1) as two:
+            said = capfd.readouterr().err
+            assert said.count("another executor") == 1
+            assert f"together they use {cpus + 1} cores in all" in said
+            assert f"process {process.pid}, {process.directories.aux}: shut it down" in said
+            futures = [executor.submit(BasicTemplate, name="same", exec="true") for executor in (one, two)]
+            assert [future.result(20) for future in futures] == [{"same": "SUCCEED"}] * 2
+        with QCGPJExecutor(wd=tmp_path / "elsewhere", resources=cpus):
+            assert "another executor" not in capfd.readouterr().err
+        one.submit(
+            ScriptTemplate,
+            name="nested",
+            script=f"{sys.executable} -W error -c '"
+            f'from qcg.pilotjob.executor_api import *; QCGPJExecutor(wd="{tmp_path}", resources={cpus}).shutdown()\'',
+        ).raise_for_status(60)
+        assert (tmp_path / "nested.err").read_text() == ""
+    with QCGPJExecutor(wd=tmp_path, resources=cpus):
+        assert "another executor" not in capfd.readouterr().err
+
+
+def test_executors_that_have_a_part_each_say_nothing(tmp_path, capfd):
+    if local_cpus().number < 2:
+        pytest.skip("there is one core")
+    with QCGPJExecutor(wd=tmp_path, resources=1), QCGPJExecutor(wd=tmp_path, resources=1):
+        assert "another executor" not in capfd.readouterr().err
 
 
 def test_one_executor_after_another_in_one_directory(tmp_path):

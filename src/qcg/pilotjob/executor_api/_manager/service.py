@@ -34,8 +34,9 @@ from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.earlier import end_earlier, sockets_of
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
-from qcg.pilotjob.executor_api._manager.local_resources import resources_of_machine
+from qcg.pilotjob.executor_api._manager.local_resources import local_cpus, resources_of_machine
 from qcg.pilotjob.executor_api._manager.manager import Manager
+from qcg.pilotjob.executor_api._manager.neighbours import note_on_neighbours
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence, refuse_other_users
 from qcg.pilotjob.executor_api._manager.processes import Children
@@ -108,6 +109,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self.description = self._describe()
             assert self._presence is not None
             self._presence.tell(self.description)
+            if remote is None:  # what a scheduler has given to one executor is no other's
+                self._tell_of_neighbours(tell_note)
         except BaseException:
             self._leave_directory()
             raise
@@ -120,6 +123,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             "starter": self._starter[0],
             "remote": self._remote.describe() if self._remote is not None else None,
             "local": self._manager.local,
+            "allocation": os.environ.get("SLURM_JOB_ID"),
+            "nodes": [node.name for node in resources.nodes],
+            "part": NodeJob.wanted.cores is not None,  # which no other executor has
             "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
@@ -132,6 +138,12 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
                 "node_resources": list(map(pool.consumables_of, resources.nodes)) if is_known else None,
             },
         }
+
+    def _tell_of_neighbours(self, tell: Callable[[str], None]) -> None:
+        note = note_on_neighbours(Path(self._aux_dir), self.description, local_cpus().number)
+        if note:
+            _logger.warning(note)
+            tell(note)
 
     @override
     def _setup_aux_dir(self) -> None:
