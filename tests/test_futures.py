@@ -26,12 +26,12 @@ def begun(directory, name="sleeper"):
 
 
 def processes_of(name):
-    # a script gets its name by an export: its shell has it in its command, what it starts in its environment
+    # a script gets its name by an export: its shell has it in its script, what it starts in its environment
     text = f"export QCG_PM_EXEC_API_JOB_ID={name}\n"
 
     def named(process):
-        known_as = processes.environment(process).get("QCG_PM_EXEC_API_JOB_ID")
-        return known_as == name or text in " ".join(processes.words(process))
+        environment = processes.environment(process)
+        return environment.get("QCG_PM_EXEC_API_JOB_ID") == name or text in environment.get("QCG_PM_SCRIPT", "")
 
     return list(filter(named, processes.children(psutil.Process())))
 

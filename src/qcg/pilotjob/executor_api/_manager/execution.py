@@ -23,6 +23,7 @@ from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
 
+_SCRIPT = "QCG_PM_SCRIPT"  # the variable that holds it, which its processes do not inherit
 _RUN = os.urandom(12).hex()  # a job is told by its id from those of all other managers
 _numbers = itertools.count()
 
@@ -195,12 +196,21 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if execution.venv:
             preparation.append(f"source {shlex.quote(os.path.join(execution.venv, 'bin', 'activate'))} || exit")
         if execution.script and command:
-            command += ["bash", "-l", "-c", execution.script]
+            command += self._shell_for(execution.script)
         if execution.script and not command:
-            command = ["bash", "-l", "-c", "\n".join([*preparation, execution.script])]
+            command = self._shell_for("\n".join([*preparation, execution.script]))
         elif preparation:
             command = ["bash", "-l", "-c", "\n".join([*preparation, f"exec {shlex.join(command)}"])]
         execution.exec, execution.args = command[0], command[1:]
+
+    def _shell_for(self, script: str) -> List[str]:
+        """Return the command of a shell that runs `script`, which it finds in its environment.
+
+        Every user can see the command line of a process, and nobody else its environment; what a script says, and the
+        variables that its job is given, which are set by its first lines, may be secrets.
+        """
+        self.env[_SCRIPT] = script
+        return ["bash", "-l", "-c", f'export -n {_SCRIPT}; eval "${_SCRIPT}"']
 
     def _modelled(self, command: List[str]) -> List[str]:
         """Return what starts `command` in the job's model; a job on one core needs no starter in any model."""
