@@ -33,6 +33,7 @@ process = executor._connection.dispatcher.link.process
 def submit(jobs):
     for job in jobs:
         futures[job["name"]] = executor.submit(lambda: json.dumps(job))
+    futures[job["name"]].status()  # so they have arrived
 def states(names):
     whole = {name: futures[name].status().get(name) for name in names}  # first: when it has ended, so have its parts
     return {name: [whole[name], [one.state for one in futures[name].iterations().get(name, ())]] for name in names}
@@ -127,6 +128,8 @@ class RandomRun:
             jobs.append(self.new_job(f"j{next(self.tags)}"))
             self.model.submitted(jobs[-1])
         self.ask("submit", [job.description() for job in jobs], wait=wait)
+        for job in jobs:
+            job.sure = wait
 
     def use_again(self) -> None:
         """Use the name of a job that has ended again."""
@@ -136,6 +139,7 @@ class RandomRun:
             self.ask("remove", job.name)
             self.model.submitted(job)
             self.ask("submit", [job.description()])
+            job.sure = True
 
     def cancel(self, wait: bool = True) -> None:
         if self.model.jobs:
