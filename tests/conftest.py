@@ -106,7 +106,7 @@ def temporary_directory():
     with tempfile.TemporaryDirectory(prefix="qt-", dir="/tmp") as directory, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", directory)
         Path(directory, "home").mkdir()
-        patch.setenv("HOME", f"{directory}/home")  # scripts run in login shells: whose profile it is must not matter
+        patch.setenv("HOME", f"{directory}/home")  # some jobs run in login shells: whose profile it is must not matter
         patch.setattr(tempfile, "tempdir", directory)
         yield
 

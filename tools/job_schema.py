@@ -112,6 +112,7 @@ VALUES: Dict[str, Schema] = {
     "Execution.exec": or_null(text()),
     "Execution.args": value(items(scalar())),
     "Execution.script": or_null(text()),
+    "Execution.login": value({"type": "boolean"}),
     "Execution.env": value(
         {"type": "object", "propertyNames": keys(VARIABLE), "additionalProperties": or_null(scalar())}
     ),

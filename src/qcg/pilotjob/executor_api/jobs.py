@@ -49,6 +49,8 @@ class Execution(TypedDict, total=False):
     """The program's arguments, one item each; no shell reads them."""
     script: str
     """Lines of shell, run by bash, in the place of `exec` and `args`."""
+    login: bool
+    """Whether a login shell, which reads the user's profile, runs it; by default where `modules` are asked for."""
     env: Dict[str, str]
     """Variables of the environment."""
     stdin: str

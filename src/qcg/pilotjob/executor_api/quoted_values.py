@@ -24,7 +24,7 @@ _VALUE: Mapping[str, Any] = {}
 _SIZE = {"exact": _VALUE, "min": _VALUE, "max": _VALUE, "scheduler": {"params": _VALUE}}
 _OPTIONS = {"mpirun_args": OR_TEXT, "srun_args": OR_TEXT}
 NO_TEXT: Mapping[str, Any] = {
-    "execution": {"args": _VALUE, "env": _VALUE, "model_opts": _OPTIONS, "modules": OR_TEXT},
+    "execution": {"args": _VALUE, "env": _VALUE, "model_opts": _OPTIONS, "modules": OR_TEXT, "login": _VALUE},
     "resources": {
         "numCores": _SIZE,
         "numNodes": _SIZE,

@@ -18,7 +18,7 @@ from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
 from qcg.pilotjob.executor_api.spelling import spelled
 
-__all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_ranks", "validated"]
+__all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_what_is_ours", "validated"]
 
 JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
 MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
@@ -31,7 +31,8 @@ _SECONDS = {"h": 3600, "m": 60, "s": 1}
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JOB_KEYS = dict.fromkeys(("name", "execution", "resources", "iteration", "dependencies", "attributes"))
 _EXECUTION_KEYS = dict.fromkeys((
-    "exec", "args", "script", "env", "stdin", "stdout", "stderr", "modules", "venv", "wd", "model", "model_opts",
+    "exec", "args", "script", "env", "stdin", "stdout", "stderr", "modules", "login", "venv", "wd", "model",
+    "model_opts",
 ))  # fmt: skip
 _MODEL_OPTIONS = dict.fromkeys(("mpirun", "mpirun_args", "srun_args"))
 _RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "ranks", "wt", "gpus", "nodeCrs"))
@@ -71,13 +72,18 @@ def refuse_cycles(jobs: List[Job]) -> None:
         raise InvalidJob(f"the jobs {', '.join(circle)} wait for each other ('after'); none of them would ever start")
 
 
-def refuse_ranks(jobs: List[Job]) -> None:
-    """Raise `InvalidJob` when a job has ranks of its own number: the core's manager would start one for each core."""
+def refuse_what_is_ours(jobs: List[Job]) -> None:
+    """Raise `InvalidJob` when a job asks for what the core's manager does otherwise.
+
+    It starts a rank for each core, and has a login shell run each script, module and virtual environment.
+    """
     for job in jobs:
-        if "ranks" in job["execution"].get("model_opts", {}):
+        options = job["execution"].get("model_opts", {})
+        if "ranks" in options or options.get("login") is False:
+            key, what = ("ranks", "a number of ranks") if "ranks" in options else ("login", "no login shell")
             raise _Where(f"job {job['name']!r}").error(
-                "asks for a number of ranks, which the given manager knows nothing of",
-                "leave out 'ranks', or let the executor start a manager of its own",
+                f"asks for {what}, which the given manager knows nothing of",
+                f"leave out {key!r}, or let the executor start a manager of its own",
             )
 
 
@@ -134,6 +140,11 @@ class _Where:
             raise self.error("contains a NUL character", "no process can be given one; remove it")
         return spelled(value)
 
+    def truth(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.error(f"is {_shown(value)}", "write true or false")
+        return value
+
     def path_text(self, value: Any) -> str:
         """Return a path; an empty one means that none was given."""
         return self.text(value if isinstance(value, str) or not isinstance(value, os.PathLike) else os.fspath(value))
@@ -171,6 +182,7 @@ def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
     execution = at.mapping(value, _EXECUTION_KEYS)
     env = _environment(at / "env", execution.pop("env")) if "env" in execution else {}
     env[JOB_ID_VARIABLE] = name
+    login = execution.pop("login", None)
     result: Dict[str, Any] = {}
     if execution.get("script"):
         for key in ("exec", "args"):
@@ -188,6 +200,8 @@ def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
         cleaned = _EXECUTION_VALUES[key](at / key, given) if key in _EXECUTION_VALUES else None
         if cleaned:  # nothing in it means that it was not given
             result[key] = cleaned
+    if login is not None:  # among the options of the model, since the core lets no other key through
+        result["model_opts"] = {**result.get("model_opts", {}), "login": (at / "login").truth(login)}
     if _is_one_file(result.get("stdout"), result.get("stderr")):
         result["stderr"] = result["stdout"]  # it is opened once, for both
     return result

@@ -25,6 +25,7 @@ GOOD: Dict[Union[str, int], Any] = {
     "execution": {"exec": "x"},
     "gpus": 1,
     "iteration": {"stop": 1},
+    "login": True,
     "max": _MANY,
     "min": 1,
     "model": "default",

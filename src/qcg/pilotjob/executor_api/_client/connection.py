@@ -16,7 +16,7 @@ from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobU
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.rendering import rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
-from qcg.pilotjob.executor_api.validation import refuse_cycles, refuse_ranks, validated
+from qcg.pilotjob.executor_api.validation import refuse_cycles, refuse_what_is_ours, validated
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._allocation.keeper import Keeper
@@ -108,7 +108,7 @@ class Connection:
         capacity = self.dispatcher.link.capacity
         jobs = [validated(job, capacity) for job in rendered(text, parameters, defaults)]
         if not self.dispatcher.link.trusted:
-            refuse_ranks(jobs)
+            refuse_what_is_ours(jobs)
         if len(jobs) > 1:
             refuse_cycles(jobs)
         future = QCGPJFuture([job["name"] for job in jobs], self._source)

@@ -24,6 +24,16 @@ from qcg.pilotjob.executor_api._overriding import override
 _logger = logging.getLogger(__name__)
 
 _SCRIPT = "QCG_PM_SCRIPT"  # the variable that holds it, which its processes do not inherit
+_LOGIN_SHELL = """\
+bash -l -c "read -r -u 9 _; exec 9<&-; $1"
+code=$?
+if read -r -u 9 _; then
+    echo "the login shell ended in its profile, before the job began: look for 'exec' and 'exit' in /etc/profile and" \
+        "in the first of ~/.bash_profile, ~/.bash_login and ~/.profile" >&2
+    exit 126
+fi
+exit $code
+"""  # a line waits at 9 that is taken when the profile is over: a profile that ends the shell leaves it there
 _RUN = os.urandom(12).hex()  # a job is told by its id from those of all other managers
 _numbers = itertools.count()
 
@@ -199,9 +209,20 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             command += self._shell_for(execution.script)
         if execution.script and not command:
             command = self._shell_for("\n".join([*preparation, execution.script]))
-        elif preparation:
-            command = ["bash", "-l", "-c", "\n".join([*preparation, f"exec {shlex.join(command)}"])]
+        elif preparation or self._is_for_login:
+            command = self._shell_running("\n".join([*preparation, f"exec {shlex.join(command)}"]))
         execution.exec, execution.args = command[0], command[1:]
+
+    @property
+    def _is_for_login(self) -> bool:
+        """Whether a login shell runs the job: the profile is slow, and sets another PATH, but defines `module`."""
+        execution = self.job_execution
+        return bool((execution.model_opts or {}).get("login", execution.modules))
+
+    def _shell_running(self, text: str) -> List[str]:
+        if not self._is_for_login:
+            return ["bash", "-c", text]
+        return ["bash", "-c", f"{{ {_LOGIN_SHELL}}} 9<<< unread", "bash", text]
 
     def _shell_for(self, script: str) -> List[str]:
         """Return the command of a shell that runs `script`, which it finds in its environment.
@@ -210,7 +231,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         variables that its job is given, which are set by its first lines, may be secrets.
         """
         self.env[_SCRIPT] = script
-        return ["bash", "-l", "-c", f'export -n {_SCRIPT}; eval "${_SCRIPT}"']
+        return self._shell_running(f'export -n {_SCRIPT}; eval "${_SCRIPT}"')
 
     def _modelled(self, command: List[str]) -> List[str]:
         """Return what starts `command` in the job's model; a job on one core needs no starter in any model."""

@@ -11,12 +11,13 @@ __all__ = ["ScriptTemplate"]
 
 
 class ScriptTemplate(QCGPJTemplate):
-    """Lines of shell, run by ``bash`` as a login shell (so that ``module`` is there).
+    """Lines of shell, run by ``bash``.
 
-    Parameters: `name` and `script` are required. `stdout` and `stderr` are files, by default ``<name>.out`` and
-    ``<name>.err``; `wd` a directory below the executor's, which is the default; `cores` 1; `gpus` none; `env` a
-    dictionary of variables; `after` a list of futures or job names that must succeed first; `walltime` like ``1h30m``,
-    none by default.
+    Parameters: `name` and `script` are required. `modules` are loaded before. With `modules`, or with `login` true, it
+    is a login shell, which reads the user's profile and so knows ``module``; with `login` false it is none. `stdout`
+    and `stderr` are files, by default ``<name>.out`` and ``<name>.err``; `wd` a directory below the executor's, which
+    is the default; `cores` 1; `gpus` none; `env` a dictionary of variables; `after` a list of futures or job names that
+    must succeed first; `walltime` like ``1h30m``, none by default.
     """
 
     @staticmethod
@@ -27,6 +28,8 @@ class ScriptTemplate(QCGPJTemplate):
             "name": "${name}",
             "execution": {
                 "script": "${script}",
+                "modules": ${modules},
+                "login": ${login},
                 "env": ${env},
                 "wd": "${wd}",
                 "stdout": "${stdout}",
@@ -37,6 +40,8 @@ class ScriptTemplate(QCGPJTemplate):
         }
         """
         defaults: Dict[str, Any] = {
+            "modules": [],
+            "login": None,
             "env": {},
             "wd": ".",
             "stdout": "${jname}.out",
