@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import venv
@@ -12,6 +13,7 @@ import pytest
 
 from qcg.pilotjob.executor_api import (
     BasicTemplate,
+    InvalidJob,
     IterationTemplate,
     JSONTemplate,
     ParallelTemplate,
@@ -497,3 +499,26 @@ def test_an_error_inside_a_template_is_the_users(executor):
 def test_a_template_class_must_define_its_function(executor):
     with pytest.raises(NotImplementedError, match="must define template"):
         executor.submit(QCGPJTemplate)
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "a;b", "a\u202eb", "a*"])
+    def test_a_name_that_cannot_be_is_refused_whichever_template_gives_it(self, executor, tmp_path, name):
+        (tmp_path / "file.json").write_text(json.dumps({"name": "${n}", "execution": {"exec": "true"}}))
+        several = [{"name": each, "execution": {"exec": "true"}} for each in ("good", name)]
+        for submit in (
+            lambda: executor.submit(BasicTemplate, name=name, exec="true"),
+            lambda: executor.submit(ScriptTemplate, name=name, script="true"),
+            lambda: executor.submit(ParallelTemplate, name=name, exec="true"),
+            lambda: executor.submit(IterationTemplate, name=name, exec="true", stop=2),
+            lambda: executor.submit(JSONTemplate(tmp_path / "file.json"), n=name),
+            lambda: executor.submit(lambda: json.dumps({"request": "submit", "jobs": several})),
+        ):
+            with pytest.raises(InvalidJob, match="the job's name"):
+                submit()
+        assert executor.qcgpj_manager.list() == {}
+
+    def test_a_name_of_parts_has_its_files_in_directories_below(self, executor, tmp_path):
+        (tmp_path / "T=1,p=2").mkdir()
+        executor.submit(ScriptTemplate, name="T=1,p=2/a#1", script="echo here").raise_for_status(30)
+        assert (tmp_path / "T=1,p=2" / "a#1.out").read_text() == "here\n"

@@ -126,14 +126,30 @@ class TestName:
     def test_good(self, name):
         assert validated({"name": name, "execution": RUNS}, None)["name"] == name
 
-    @pytest.mark.parametrize("character", list("$(){}'\": \t\n\r\x1f\x0b\u2003"))
-    def test_characters_that_the_manager_cannot_have(self, character):
+    def test_characters(self):
+        """Exactly what the error lists can be in a name, and nothing else of ASCII."""
+        with pytest.raises(InvalidJob) as caught:
+            validated({"name": "a b", "execution": RUNS}, None)
+        listed = re.search(r"use letters, digits and ((?:. )+)", str(caught.value))[1].split()
+        for character in map(chr, range(1, 128)):
+            description = {"name": f"a{character}b", "execution": RUNS}
+            if character.isalnum() or character in listed:
+                assert validated(description, None)["name"] == description["name"]
+            else:
+                refused(description, f"the job's name {description['name']!r} contains {character!r}", "use letters")
+
+    @pytest.mark.parametrize("character", "\x85\xa0\xad\u2003\u200b\u200e\u2028\u202e\u2066\ufeff\udc80\U000e0001")
+    def test_what_cannot_be_seen_or_turns_text_around(self, character):
         name = f"a{character}b"
-        refused(
-            {"name": name, "execution": RUNS},
-            f"the job's name {name!r} contains {character!r}",
-            "use letters, digits and - _ . / @ +",
-        )
+        refused({"name": name, "execution": RUNS}, f"the job's name {name!r} contains {character!r}", "be printed")
+
+    @pytest.mark.parametrize("name", ["a/b", ".a", "a..b", "...", "a/.b/c."])
+    def test_parts(self, name):
+        assert validated({"name": name, "execution": RUNS}, None)["name"] == name
+
+    @pytest.mark.parametrize("name", ["../x", "a/../../x", "..", ".", "/x", "x/", "a//b", "a/./b"])
+    def test_paths_that_lead_elsewhere(self, name):
+        refused({"name": name, "execution": RUNS}, f"the job's name {name!r}", "its files would be elsewhere")
 
     def test_no_nul(self):
         refused({"name": "a\0b", "execution": RUNS}, "the job's name contains a NUL character")

@@ -36,14 +36,15 @@ DOLLARS = rf"\$\$|\$\{{{NAME}\}}|\$(?![{{$])"
 TEXT = rf"^(?:[^$\u0000]|{DOLLARS})*$"
 WALLTIME = r"^(?:(?=.*[1-9])(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?)?$"
 VARIABLE = rf"^(?:[A-Za-z_]|{PLACEHOLDER})(?:[A-Za-z0-9_]|{PLACEHOLDER})*$"
-JOB_NAME = rf"^(?:[^$(){{}}'\"\s:\u0000-\u001f]|{PLACEHOLDER})+$"
+NOT_IN_NAMES = r"\u0000-\u0022$-*:-<>?\[-\^`{-}\u007f-\u00a0\u00ad\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
+JOB_NAME = rf"^(?!(?:.*/)?\.{{0,2}}(?:/|$))(?:[^{NOT_IN_NAMES}]|{PLACEHOLDER})+$"
 VALUE = r"^[^\"\\\u0000-\u001f]*$"
 
 NO_PLACEHOLDER = "'${' does not begin a placeholder: write ${name}, or $${ for the characters themselves."
 MESSAGES = {
     TEXT: NO_PLACEHOLDER,
     WALLTIME: "Write hours, minutes and seconds like 1h30m or 90s.",
-    JOB_NAME: "Use letters, digits and - _ . / @ + (no blanks, quotes, brackets, ':' or '$').",
+    JOB_NAME: "Use letters, digits and - _ . / @ + = , # ~ (and what can be printed beyond ASCII).",
 }
 """What an editor says of text that is not like the pattern."""
 

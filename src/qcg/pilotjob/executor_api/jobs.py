@@ -123,7 +123,7 @@ class Job(TypedDict, total=False):
     """One job. A name is given to it when it has none."""
 
     name: str
-    """The job's name, unique for the life of the manager: letters, digits and `- _ . / @ +`."""
+    """The job's name, unique for the life of the manager: letters, digits and `- _ . / @ + = , # ~`."""
     execution: Required[Execution]
     """What runs."""
     resources: Resources

@@ -13,6 +13,7 @@ import re
 import shlex
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
+from qcg.pilotjob.executor_api._names import problem_of_name
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
@@ -24,7 +25,6 @@ JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
 MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
 MODELS = ("default", "threads", *MPI_MODELS)
 
-_NAME_FORBIDS = re.compile(r"[$(){}'\"\s:\x00-\x1f\ud800]")
 _MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
 _WALLTIME = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?")
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
@@ -170,11 +170,9 @@ def _name(value: Any) -> str:
     if value is None:
         return f"job-{os.urandom(8).hex()}"
     name = at.text(value)
-    wrong = _NAME_FORBIDS.search(name)
-    if not name or wrong:
-        character = "$" if wrong and wrong.group() == "\ud800" else wrong and wrong.group()
-        what = f"{name!r} contains {character!r}" if wrong else "is empty"
-        raise at.error(what, "use letters, digits and - _ . / @ + (no blanks, quotes, brackets, ':' or '$')")
+    what, advice = problem_of_name(name)
+    if what:
+        raise at.error(what.replace(repr("\ud800"), "'$'"), advice)  # which begins what only the manager knows
     return name
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import re
 from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.errors import InvalidRequest, InvalidResourceSpec, JobAlreadyExist
@@ -17,12 +16,12 @@ from qcg.pilotjob.response import Response
 from qcg.pilotjob.executor_api._client.wire import DETACH, FINISH_RUNNING
 from qcg.pilotjob.executor_api._manager.records import numbered, submission_of
 from qcg.pilotjob.executor_api._manager.variables import replaced
+from qcg.pilotjob.executor_api._names import problem_of_name
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.circles import circle_in
 
 _logger = logging.getLogger(__name__)
 
-_NAME_FORBIDS = re.compile(r"[${}()'\" \t\n]")
 
 ControlReq.REQ_CONTROL_CMDS = [*ControlReq.REQ_CONTROL_CMDS, FINISH_RUNNING, DETACH]
 
@@ -78,8 +77,9 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         jobs: Dict[str, Job] = {}
         for requested in req_jobs:
             name = replaced(requested["req"]["name"], requested["vars"])
-            if not isinstance(name, str) or _NAME_FORBIDS.search(name):
-                raise InvalidRequest(f"the name {name!r} has invalid characters: blanks, quotes, brackets or '$'")
+            what, advice = problem_of_name(name) if isinstance(name, str) else (f"{name!r} is no text", "write text")
+            if what:
+                raise InvalidRequest(f"the job's name {what}; {advice}")
             if name in jobs or self._manager.job_list.exist(name):
                 raise JobAlreadyExist(f"Job {name} already exist")
             try:
