@@ -165,6 +165,9 @@ def test_keys_and_addresses_of_another_user_are_not_believed(interrupted):
     os.chown(interrupted / "manager.json", NOBODY, NOBODY)
     with pytest.raises(InvalidOption, match=r"manager\.json belongs to nobody"):
         QCGPJExecutor(manager=interrupted)
+    (interrupted / "manager.json").write_text('{"host": "here"}')
+    with pytest.raises(ManagerStartError, match=r"manager\.json belongs to nobody"):
+        QCGPJExecutor(resume=interrupted)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 from qcg.pilotjob.executor_api._client.directories import PRESENCE
-from qcg.pilotjob.executor_api._ownership import NotOwned, refuse_foreign
+from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, refuse_foreign
 
 __all__ = ["CannotResume", "Presence", "refuse_other_users"]
 
@@ -47,6 +47,8 @@ class Presence:
             time.sleep(0.02)
         self.earlier = self._told()
         """What an earlier manager has told of itself that was killed; nothing when there was none."""
+        if self.earlier and self.owner != os.geteuid():  # what it tells of is ended
+            raise CannotResume(f"{self._path} belongs to {owner_name(self.owner)}, not to {owner_name(os.geteuid())}")
 
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -98,8 +100,8 @@ class Presence:
     def _told(self) -> Dict[str, Any]:
         """Return what the file says; nothing of a manager that is starting, or ending."""
         try:
-            told = json.loads(self._path.read_bytes())
-        except (FileNotFoundError, ValueError):
+            told = json.loads(os.pread(self._file, os.fstat(self._file).st_size, 0))
+        except ValueError:
             return {}
         return told if isinstance(told, dict) else {}
 
