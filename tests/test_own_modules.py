@@ -104,3 +104,20 @@ def test_the_package_is_the_one_of_the_program_also_when_it_is_beside_the_script
         % str(source)
     )
     _run(script)
+
+
+def test_where_workers_with_an_interpreter_of_their_own_work(tmp_path):
+    for name in ("cloudpickle", "json", "colorsys"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')")
+    (tmp_path / "mine.py").write_text("def doubled(x):\n    return 2 * x\n")
+
+    def call(x):
+        import colorsys
+
+        import mine
+
+        assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+        return mine.doubled(x)
+
+    with api.QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        assert executor.functions(python=sys.executable).submit(call, 3).result(60) == 6

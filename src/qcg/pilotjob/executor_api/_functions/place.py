@@ -26,7 +26,8 @@ _SEEN_SECONDS = 0.001  # in which a worker that does not see yet that it is held
 _BOOT = (
     boot.PROTECT_IMPORTS + boot.READ_ORDERS + "sys.path[:] = orders['protected_path'] or sys.path; "
     "from qcg.pilotjob.executor_api._functions.worker import main; "
-    "sys.path[:] = orders['path'] or _given; "  # functions find the user's modules as they do in the program
+    # functions find the user's modules as they do in the program, or last of all where they run: others may write there
+    "sys.path[:] = orders['path'] or sorted(_given, key=lambda entry: not entry); "
     "main(orders, int(sys.argv[3]))"
 )
 
