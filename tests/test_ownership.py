@@ -282,6 +282,23 @@ def test_a_directory_that_is_closed_is_said_to_be_so(interrupted, tmp_path, call
         assert "\nPermissionError" not in said
 
 
+@two_users
+def test_a_run_that_was_opened_for_others_is_read_by_them_and_nothing_more(interrupted, tmp_path):
+    for parent in interrupted.parents:
+        if parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    interrupted.chmod(0o755)
+    for name in ("jobs.report", "track.reqs", "service.log"):
+        (interrupted / name).chmod(0o644)
+    said = as_nobody(f"print([row['name'] for row in RunRecord.of({str(interrupted)!r})])")
+    assert "['own']\n" in said
+    assert f"UserWarning: {interrupted} is a run of root" in said
+    said = as_nobody(f"QCGPJExecutor(resume={str(interrupted)!r})")
+    assert "belongs to root, not to nobody; what is there would be run as you" in said
+    with QCGPJExecutor(resume=interrupted, resources=1) as executor:  # its owner goes on with it
+        assert executor.attach("own").result(20) == {"own": "SUCCEED"}
+
+
 def test_files_are_judged_by_what_was_opened(tmp_path):
     place = tmp_path / "run"
     place.mkdir(mode=0o700)
