@@ -24,7 +24,7 @@ def test_each_iteration_is_told_while_the_array_runs_and_after(tmp_path, wait_un
         wait_until(lambda: states(array) == ["SUCCEED", "FAILED", "FAILED", "EXECUTING", "EXECUTING", "EXECUTING"])
         running = array.iterations()["a"][3]
         assert (running.exit_code, running.ended) == (None, None)
-        assert running.started <= datetime.now()
+        assert running.started <= datetime.now().astimezone()
         (node,) = running.cores
         assert node in ("n1", "n2")
         assert len(running.cores[node]) == 1

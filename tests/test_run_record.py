@@ -65,7 +65,7 @@ def test_there_is_a_row_for_each_job_and_iteration(ended):
     }  # fmt: skip
     wide, bad = rows["wide"], rows["bad"]
     assert all(set(row) == set(RunRow.__annotations__) for row in rows.values())
-    assert wide["submitted"] <= wide["started"] < wide["ended"] <= datetime.now()
+    assert wide["submitted"] <= wide["started"] < wide["ended"] <= datetime.now().astimezone()
     assert wide["seconds"] == (wide["ended"] - wide["started"]).total_seconds() >= 0.2
     assert (wide["cores"], wide["core_seconds"]) == (2, 2 * wide["seconds"])
     assert sorted(wide["core_numbers"][wide["nodes"][0]]) == ["0", "1"]
@@ -391,7 +391,7 @@ def test_a_core_that_nothing_ran_on_has_a_lane(ended):
     log = run / "service.log"
     (node,) = {node for row in RunRecord.of(run) for node in row["nodes"]}
     log.write_text(log.read_text().replace(f"\n{node} 2 (0 used)", f"\n{node} 4 (1 used)"))
-    lanes = lanes_of([read_run(run / "jobs.report")], datetime.now())
+    lanes = lanes_of([read_run(run / "jobs.report")], datetime.now().astimezone())
     assert [(lane.core, bool(lane.bars)) for lane in lanes] == [("0", True), ("1", True), ("2", False)]
     assert all(len(lane.there) == 1 for lane in lanes)
 
@@ -408,7 +408,7 @@ def test_a_lane_is_there_as_long_as_its_core(tmp_path):
     assert (first.nodes, second.nodes) == ({"node1": 1, "node2": 1}, {"node2": 2})
     assert first.started < run.rows[0]["started"] < first.ended < second.started < run.rows[1]["started"]
     one, two = ([(era.started, era.ended) for era in eras] for eras in ([first], [second]))
-    lanes = lanes_of([run], datetime.now())
+    lanes = lanes_of([run], datetime.now().astimezone())
     assert [(lane.node, lane.core, lane.there) for lane in lanes] == [
         ("node1", "0", one), ("node2", "0", one + two), ("node2", "1", two),
     ]  # fmt: skip

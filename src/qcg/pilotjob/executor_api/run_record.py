@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Union
 
+from qcg.pilotjob.executor_api._client.times import now
 from qcg.pilotjob.executor_api._record.merging import drop_what_ran_elsewhere
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.runs import Run, find_reports, read_run
@@ -35,12 +35,12 @@ class RunRecord:
         replaced: the rows of jobs that were removed and whose names were used again, as for failed ones that ran again;
             `rows` has the last job of each name.
         runs: the directories of the managers.
-        taken: when, in local time without a zone.
+        taken: when, in local time with its zone.
     """
 
     def __init__(self, runs: List[Run]) -> None:
         drop_what_ran_elsewhere(runs)
-        self.taken = datetime.now()
+        self.taken = now()
         self.runs = [run.directory for run in runs]
         self.rows: List[RunRow] = [row for run in runs for row in run.rows]
         self.interruptions: List[RunRow] = [row for run in runs for row in run.interruptions]
@@ -81,7 +81,7 @@ class RunRecord:
     def frame(self) -> Any:
         """Return `rows` as a ``pandas.DataFrame``, with the columns of `RunRow`, also when there are none.
 
-        Times are ``datetime64``, `iteration` and `exit_code` are ``Int64``, with missing values.
+        Times are ``datetime64`` in UTC, `iteration` and `exit_code` are ``Int64``, with missing values.
 
         Raises:
             ImportError: pandas is not installed.
@@ -92,7 +92,7 @@ class RunRecord:
             raise ImportError("frame() needs pandas: pip install pandas") from error
         frame = pandas.DataFrame(self.rows, columns=list(RunRow.__annotations__))
         for name in ("submitted", "started", "ended"):
-            frame[name] = pandas.to_datetime(frame[name])
+            frame[name] = pandas.to_datetime(frame[name], utc=True)
         kinds = {"iteration": "Int64", "exit_code": "Int64", "seconds": "float64", "core_seconds": "float64"}
         return frame.astype(kinds)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.executor_api._client.directories import tail
+from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api.errors import JobFailed
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, IterationInfo, JobInfo
 
@@ -46,7 +46,7 @@ def iterations_of(info: JobInfo) -> List[IterationInfo]:
 
 def _iteration(child: Dict[str, Any]) -> IterationInfo:
     runtime = child.get("runtime", {})
-    times = {entry["state"]: datetime.fromisoformat(entry["date"]) for entry in child.get("history", [])}
+    times = {entry["state"]: moment_of(entry) for entry in child.get("history", [])}
     return IterationInfo(
         iteration=child["iteration"],
         state=child["state"],

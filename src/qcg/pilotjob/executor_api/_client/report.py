@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Dict, List, Optional, Set, Tuple
 
 from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
@@ -153,7 +154,7 @@ class Report:
 
 def _info(name: str, line: Dict[str, Any]) -> JobInfo:
     info: JobInfo = {"jobName": name, "status": line["state"], "runtime": line.get("runtime", {})}
-    info["history"] = "\n".join(f"{entry['date'].replace('T', ' ')}: {entry['state']}" for entry in line["history"])
+    info["history"] = "\n".join(f"{moment_of(entry)}: {entry['state']}" for entry in line["history"])
     if "messages" in line:
         info["messages"] = line["messages"]
     return info

@@ -150,12 +150,18 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         job_name, iteration = JobList.parse_jobname(name)
         job = self._manager.job_list.get(job_name)
         data.pop("messages", None)
+        if "history" in data:
+            history = job.history(iteration)
+            data["history"] = "\n".join(f"{moment.astimezone()}: {state.name}" for state, moment in history)
         if job.messages(iteration):
             data["messages"] = job.messages(iteration)
         for child in data.get("childs", []):
             number = child["iteration"]
             history = job.history(number)
-            child["history"] = [{"state": state.name, "date": moment.isoformat()} for state, moment in history]
+            child["history"] = [
+                {"state": state.name, "date": moment.isoformat(), "time": moment.timestamp()}
+                for state, moment in history
+            ]
             if job.messages(number):
                 child["messages"] = job.messages(number)
 

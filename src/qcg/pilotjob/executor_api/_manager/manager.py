@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from datetime import datetime
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 from qcg.pilotjob.errors import InvalidRequest, InvalidResourceSpec, NotSufficientResources
@@ -424,6 +425,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         if self.stop_processing:
             return
         state_of_all = job.set_state(state, iteration, error_msg)
+        _keep_order(job.history(iteration))
         if state == JobState.SCHEDULED:
             self.tracer.job_started(job, iteration)
         if iteration is None and state.is_finished() and job.has_iterations:
@@ -536,6 +538,12 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         job.canceled = True
         for iteration in parts:
             await self.cancel_iteration(job, iteration)
+
+
+def _keep_order(history: List[Tuple[JobState, datetime]]) -> None:
+    """Let no step be before the one before: what starters tell of is put on record with their times."""
+    if len(history) > 1 and history[-1][1] < history[-2][1]:
+        history[-1] = (history[-1][0], history[-2][1])
 
 
 def _parts(job: Job) -> List[Optional[int]]:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 import os
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from qcg.pilotjob.executor_api._manager import models, steps
+from qcg.pilotjob.executor_api._manager.clock import RecordTime
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.nodes import NodeLauncher
 from qcg.pilotjob.executor_api._manager.placing import MPI_MODELS, ranks_of
@@ -265,7 +265,7 @@ class NodeJob(LocalJob):
             return
         if not self.canceled:
             self._executor._manager.interruptions.add(self.job_iteration.job, self.job_iteration.iteration)
-        self._note({"rtime": str(datetime.now() - self._start_time), "pname": self.process_name})
+        self._note({"rtime": str(RecordTime.now() - self._start_time), "pname": self.process_name})
         self.error_message = None if self.canceled else message
         self._leave(-9)
 

@@ -26,7 +26,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 import psutil
 
-from qcg.pilotjob.executor_api._manager import descendants, starter
+from qcg.pilotjob.executor_api._manager import clock, descendants, starter
 from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order
 from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 
@@ -43,6 +43,7 @@ class Child:
         pid: its process id; 0 as long as there is no process.
         started: when it was started.
         ended: when it ended.
+        outlived: something that it has started was there after its end.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Child:
         self.pid = 0
         self.started: Optional[datetime] = None
         self.ended: Optional[datetime] = None
+        self.outlived = False
         self.returncode: Optional[int] = None
         self.grace: Optional[float] = None
         self.kill_timer: Optional[asyncio.TimerHandle] = None
@@ -228,12 +230,13 @@ class Children:
             else:
                 child.on_failed(CannotStart(*how))
             if go_on is not None:
-                go_on()
+                with clock.RecordTime.set_to(child.ended):  # since when it has the cores; the manager hears it late
+                    go_on()
 
     def _has_started(self, number: int, pid: int, when: float) -> None:
         child = self._ordered[number]
         child.pid = pid
-        child.started = datetime.fromtimestamp(when)
+        child.started = clock.moment_at(when)
         self._children[pid] = child
         child.on_started()
         if child.grace is not None:
@@ -241,7 +244,7 @@ class Children:
 
     def _has_ended(self, child: Child, code: int, left: bool, when: float) -> None:
         assert child.started is not None
-        child.ended = datetime.fromtimestamp(when)
+        child.ended = clock.moment_at(when)
         self.last_seconds = when - child.started.timestamp()
         del self._children[child.pid]
         self._collect(child, code, left)
@@ -293,11 +296,13 @@ class Children:
 
     def _collect(self, child: Child, code: int, left: bool) -> None:
         child.returncode = code
-        child.ended = child.ended or datetime.now()
+        child.ended = child.ended or clock.RecordTime.now()
         if child.kill_timer is not None:
             self._lingering.add(child)  # it has its time
+            child.outlived = left
         elif left and descendants.signal_group(child.pid, signal.SIGKILL):
             self._lingering.add(child)
+            child.outlived = True
             child.linger_timer = self._loop.call_later(descendants.LINGER_SECONDS, self._stop_waiting, child)
         else:
             self._finish(child)
@@ -322,6 +327,7 @@ class Children:
         for child, number in unsearched.items():
             strays = (process for process in found[child.mark] if process.pid != child.pid)
             child.strays = list(filter(descendants.lives, strays))
+            child.outlived = child.outlived or bool(child.strays)
             for process in child.strays:
                 descendants.send(process, number)
             if child in gone and not child.strays:
@@ -338,7 +344,9 @@ class Children:
             if timer is not None:
                 timer.cancel()
         assert child.returncode is not None
-        child.on_exit(child.returncode)
+        # the search for what the command has left takes time, in which the next one may have begun on the same cores
+        with clock.RecordTime.set_to(None if child.outlived else child.ended):
+            child.on_exit(child.returncode)
 
 
 def _next_ended() -> Any:

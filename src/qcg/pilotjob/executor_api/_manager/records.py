@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Dict, Optional
 
@@ -16,6 +17,7 @@ from qcg.pilotjob.joblist import Job
 from qcg.pilotjob.reports import JsonFileReport
 
 from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._manager import clock
 from qcg.pilotjob.executor_api._overriding import override
 
 __all__ = ["BufferedLog", "LinesFile", "Record", "numbered", "submission_of", "write_environment"]
@@ -27,6 +29,18 @@ _encode = json.JSONEncoder(separators=(",", ": ")).encode
 _LOOK_SECONDS = 0.5  # between looks whether a file that is written to is still there
 
 
+class _Formatter(logging.Formatter):
+    """Tells the time that is on record; the logging module would tell that of the wall clock, without a zone."""
+
+    def __init__(self, clock: _Clock) -> None:
+        super().__init__("%(asctime)s: %(message)s")
+        self._clock = clock
+
+    @override
+    def formatTime(self, record: logging.LogRecord, datefmt: Optional[str] = None) -> str:
+        return self._clock.now()
+
+
 class BufferedLog(logging.FileHandler):
     """A log file that is flushed a few times a second, and at once for warnings and errors.
 
@@ -35,10 +49,10 @@ class BufferedLog(logging.FileHandler):
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
-        self.setFormatter(logging.Formatter("%(asctime)-15s: %(message)s"))
         self._loop = loop
         self._timer: Optional[asyncio.TimerHandle] = None
         self._clock = _Clock()
+        self.setFormatter(_Formatter(self._clock))
 
     def note(self, text: str) -> None:
         """Write a line, at a tenth of what a log record costs: for what is told of every job. In the loop's thread."""
@@ -76,16 +90,18 @@ class BufferedLog(logging.FileHandler):
 
 
 class _Clock:
-    """Tells the time as logging does, and spells out each second once."""
+    """Tells the time that is on record as logging does, with the zone, and spells out each second once."""
 
     _second = -1
 
     def now(self) -> str:
-        moment = time.time()
+        moment = clock.seconds()
         if int(moment) != self._second:
             self._second = int(moment)
-            self._spelt = time.strftime(logging.Formatter.default_time_format, time.localtime(moment))
-        return f"{self._spelt},{int(moment % 1 * 1000):03}"
+            local = time.localtime(moment)
+            self._spelt = time.strftime(logging.Formatter.default_time_format, local)
+            self._zone = time.strftime("%z", local)
+        return f"{self._spelt},{int(moment % 1 * 1000):03}{self._zone}"
 
 
 class LinesFile:
@@ -160,9 +176,7 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
 
     @override
     def report_job_entry(self, job: Job, iteration: Optional[int], ostream: io.StringIO) -> None:
-        history = [
-            f'{{"state": "{state.name}","date": "{moment.isoformat()}"}}' for state, moment in job.history(iteration)
-        ]
+        history = [_step(state.name, moment) for state, moment in job.history(iteration)]
         more = {"runtime": job.runtime(iteration), **numbered(job)}
         if iteration is None:
             more["execution"], more["resources"] = job.execution.to_dict(), job.resources.to_dict()
@@ -180,6 +194,11 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
         self._file.append_sooner_or_later(self.buffer.getvalue().encode())
         self.buffer = io.StringIO()
         self.buffered_entries = 0
+
+
+def _step(state: str, moment: datetime) -> str:
+    date = moment.astimezone().replace(tzinfo=None).isoformat()  # as tools of the core read it
+    return f'{{"state": "{state}","date": "{date}","time": {moment.timestamp():.6f}}}'
 
 
 def submission_of(job: Job) -> int:

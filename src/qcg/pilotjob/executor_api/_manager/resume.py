@@ -30,6 +30,7 @@ from qcg.pilotjob.resume import StateTracker
 
 from qcg.pilotjob.executor_api._client.resumable import STARTS
 from qcg.pilotjob.executor_api._client.submissions import SUBMISSION, Submissions
+from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
@@ -206,9 +207,9 @@ def _parts(job: Job) -> List[Optional[int]]:
     return [*(job.iteration.iterations_gen() if job.has_iterations else ()), None]
 
 
-def _history(entries: List[Dict[str, str]]) -> Iterator[Tuple[JobState, datetime]]:
+def _history(entries: List[Dict[str, Any]]) -> Iterator[Tuple[JobState, datetime]]:
     for entry in entries:
-        yield JobState[entry["state"]], datetime.fromisoformat(entry["date"])
+        yield JobState[entry["state"]], moment_of(entry)
 
 
 def _lines(path: Path) -> Iterator[Dict[str, Any]]:

@@ -20,6 +20,10 @@ from qcg.pilotjob.config import Config
 _logger = logging.getLogger(__name__)
 
 
+def _local(moment: datetime) -> str:
+    return str(moment.astimezone().replace(tzinfo=None))
+
+
 def wrapper_in(config: Dict[Any, Any]) -> Optional[str]:
     """Return the wrapper that was named, None for the core's own one, which is not needed."""
     wrapper = Config.WRAPPER_RT_STATS.get(config)
@@ -56,7 +60,7 @@ class RunTimes:
 
     def ended(self, name: str, started: datetime, finished: datetime) -> None:
         """Keep the times that the manager saw."""
-        self._times.setdefault(name, {"s": str(started), "f": str(finished)})
+        self._times.setdefault(name, {"s": _local(started), "f": _local(finished)})
 
     def close(self) -> None:
         """Write the file, if that is possible."""

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import qcg.pilotjob.environment
+import qcg.pilotjob.executionjob
 import qcg.pilotjob.executor
+import qcg.pilotjob.joblist
 import qcg.pilotjob.manager
 import qcg.pilotjob.parseres
 import qcg.pilotjob.service
@@ -31,6 +33,7 @@ from qcg.pilotjob.executor_api._client.directories import HANDOVER
 from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager import pool
+from qcg.pilotjob.executor_api._manager.clock import RecordTime
 from qcg.pilotjob.executor_api._manager.earlier import end_earlier, sockets_of
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
@@ -92,6 +95,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._remote_orders = remote
         self._remote: Optional[Remote] = None
         self._handover: Optional["asyncio.Task[bool]"] = None
+        qcg.pilotjob.joblist.datetime = qcg.pilotjob.executionjob.datetime = RecordTime
         qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.service.StateTracker = Tracker
         qcg.pilotjob.parseres.__RESOURCES_HANDLING__["slurm"] = resources_of_allocation

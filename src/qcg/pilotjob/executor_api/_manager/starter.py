@@ -45,6 +45,7 @@ from collections import deque
 from typing import Any, Deque, Dict, Iterator, Mapping, Optional, Set, Tuple
 
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_children, kill_jobs_of, mark_starter
+from qcg.pilotjob.executor_api._manager import clock
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart, Order, Spawner
 
 __all__ = ["Frames", "fork_starter"]
@@ -241,7 +242,7 @@ class _Starter:
                 continue
             self._has_started(number, pid)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            ended = time.time()
+            ended = clock.seconds()
             left = _lives(pid)
             task = self._go_on(number, 0 if left else kind, ENDED, code, left, ended)
 
@@ -265,7 +266,7 @@ class _Starter:
     def _has_started(self, number: int, pid: int) -> None:
         with self._lock:
             self._running[number] = pid
-            self._tell(STARTED, number, pid, time.time())
+            self._tell(STARTED, number, pid, clock.seconds())
         if self._alone:
             _kill_group(pid)
 

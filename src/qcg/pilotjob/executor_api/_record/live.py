@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Tuple
 
 from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api._client.times import now
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row
 from qcg.pilotjob.executor_api._record.runs import Era, Run, read_run
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, ManagerDied
@@ -72,9 +72,9 @@ def _told(manager: Any) -> Run:
 
 def _era(run: Run, cores: int) -> Era:
     """Return the time of a manager from its first job until now, when nothing is known of its nodes."""
-    now = datetime.now()
-    began = min((row["submitted"] for row in run.rows if row["submitted"]), default=now)
-    return Era(began, now, {"": cores})
+    moment = now()
+    began = min((row["submitted"] for row in run.rows if row["submitted"]), default=moment)
+    return Era(began, moment, {"": cores})
 
 
 def rows_of(jobs: Mapping[str, Mapping[str, Any]], directory: str) -> Iterator[Tuple[Task, RunRow]]:

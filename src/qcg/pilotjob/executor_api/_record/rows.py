@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
+from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 
@@ -19,7 +20,8 @@ Task = Tuple[str, Optional[int]]
 class RunRow(TypedDict):
     """One job, or one iteration of an array, in a `RunRecord`.
 
-    Times are those of the record: local time of the manager's machine, without a zone.
+    Times are local, with the zone of where the record is read. Records of release 0.15 and of the bare core have no
+    zones: their times are taken for local ones.
 
     Attributes:
         name: of the job; for an iteration that of its array.
@@ -68,7 +70,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
     `submitted` is when the whole was, of which this is an iteration.
     """
     runtime: Dict[str, Any] = entry.get("runtime", {})
-    times = {step["state"]: datetime.fromisoformat(step["date"]) for step in entry.get("history", ())}
+    times = {step["state"]: moment_of(step) for step in entry.get("history", ())}
     state = str(entry["state"])
     started = times.get("EXECUTING")
     ended = times.get(state) if state in FINAL_STATES else None

@@ -7,12 +7,13 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.directories import PREFIX, closed_to_us, is_lived_in
 from qcg.pilotjob.executor_api._client.submissions import Submissions
+from qcg.pilotjob.executor_api._client.times import local, moment_of, now
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
 from qcg.pilotjob.executor_api._record.whose import found_runs, open_of_run, owner_of_run
@@ -23,7 +24,7 @@ __all__ = ["Era", "Run", "find_reports", "read_run"]
 _REPORT = "jobs.report"
 _RESOURCES = ": available resources: "
 _START = re.compile(": manager [^ ]+ starts at ")
-_STAMP = len("2026-11-23 01:46:02,373")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}([+-]\d{4})?(?=: )")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def read_run(report: Path, live: Optional[Mapping[Task, RunRow]] = None) -> Run:
     """
     directory, owner = report.parent, owner_of_run(report)
     lives = live is not None or is_lived_in(str(directory))
-    run = Run(str(directory), lives=lives, eras=_eras(directory, owner, datetime.now() if lives else None))
+    run = Run(str(directory), lives=lives, eras=_eras(directory, owner, now() if lives else None))
     attempts = list(_attempts(report, run.directory, owner))
     submitted, requested = _submitted(run, directory / "track.reqs", owner)
     for row, number in attempts:
@@ -158,8 +159,8 @@ def _attempts(report: Path, directory: str, owner: int) -> Iterator[Tuple[RunRow
 
 
 def _first_queued(line: Dict[str, Any]) -> Optional[datetime]:
-    queued = (step["date"] for step in line["history"] if step["state"] == "QUEUED")
-    return next(map(datetime.fromisoformat, queued), None)
+    queued = (moment_of(step) for step in line["history"] if step["state"] == "QUEUED")
+    return next(queued, None)
 
 
 def _submitted(run: Run, requests: Path, owner: int) -> Tuple[Dict[str, int], Dict[str, List[Task]]]:
@@ -172,7 +173,7 @@ def _submitted(run: Run, requests: Path, owner: int) -> Tuple[Dict[str, int], Di
         tasks.pop(name, None)  # it stands where it was submitted last
         tasks[name] = _tasks(request)
     if times:
-        run.last_request = datetime.fromtimestamp(requests.stat().st_mtime)
+        run.last_request = datetime.fromtimestamp(requests.stat().st_mtime, timezone.utc).astimezone()
     return times, tasks
 
 
@@ -204,12 +205,12 @@ def _lines(path: Path, owner: int) -> Iterator[Dict[str, Any]]:
             yield entry
 
 
-def _eras(directory: Path, owner: int, now: Optional[datetime]) -> List[Era]:
+def _eras(directory: Path, owner: int, until: Optional[datetime]) -> List[Era]:
     """Read the manager's log: each manager says there what it has, and its last line is when it was last seen."""
     eras: List[Era] = []
     nodes: Dict[str, int] = {}
     started: Optional[datetime] = None
-    last = datetime.fromtimestamp(0)
+    last = ""
     expected = 0
     try:
         log = io.TextIOWrapper(open_of_run(directory / "service.log", owner), encoding="utf-8", errors="replace")
@@ -222,16 +223,17 @@ def _eras(directory: Path, owner: int, now: Optional[datetime]) -> List[Era]:
                 name, _, size = line.partition(" ")
                 nodes[name] = _usable(size)
                 continue
-            seen = _stamp(line) or last
+            stamp = _STAMP.match(line)
+            seen = stamp.group() if stamp else last  # what is logged over several lines has none
             is_told = _RESOURCES in line
-            if started and (is_told or _START.match(line, _STAMP)):
-                eras.append(Era(started, last, nodes))
+            if started and (is_told or _START.match(line, len(seen))):
+                eras.append(Era(started, _moment(last), nodes))
                 started = None
             if is_told:
-                started, nodes, expected = seen, {}, int(line.split(" cores on ")[1].split(" ")[0])
+                started, nodes, expected = _moment(seen), {}, int(line.split(" cores on ")[1].split(" ")[0])
             last = seen
     if started:
-        eras.append(Era(started, now or last, nodes))
+        eras.append(Era(started, until or _moment(last), nodes))
     return eras
 
 
@@ -241,11 +243,10 @@ def _usable(size: str) -> int:
     return int(total) - int(used.split(" ")[0])
 
 
-def _stamp(line: str) -> Optional[datetime]:
-    try:
-        return datetime.fromisoformat(line[:_STAMP].replace(",", "."))
-    except ValueError:
-        return None  # a line of something that was logged over several
+def _moment(stamp: str) -> datetime:
+    """Return the time of a line of the log; without a zone, as up to release 0.15, it is local."""
+    zone = f"{stamp[-5:-2]}:{stamp[-2:]}" if stamp[-5] in "+-" else ""
+    return local(stamp[: len("2026-11-23 01:46:02,373")].replace(",", ".") + zone)
 
 
 def _age(run: Path) -> float:
