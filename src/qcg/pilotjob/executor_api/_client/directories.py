@@ -6,7 +6,7 @@ Paths are strings here: `pathlib` is imported while the manager process starts, 
 from __future__ import annotations
 
 import os
-from typing import Any, List, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, owner_of, refuse_foreign
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerStartError
@@ -87,7 +87,11 @@ def find_run(option: str, given: Union[str, "os.PathLike[str]", Any]) -> str:
         raise InvalidOption(f"{option} is {given!r}; give the directory of a manager, or the one that it worked in")
     path = os.path.abspath(os.fspath(given))
     try:
-        run = _own_run(option, path)
+        run = _own_run(path)
+        if run is None:
+            raise InvalidOption(
+                f"{option} is {os.fspath(given)!r}, which is not a manager's directory ({PREFIX}...) and has none in it"
+            )
         refuse_foreign(run)
     except NotOwned as error:
         raise InvalidOption(
@@ -102,19 +106,14 @@ def find_run(option: str, given: Union[str, "os.PathLike[str]", Any]) -> str:
     return run
 
 
-def _own_run(option: str, path: str) -> str:
+def _own_run(path: str) -> Optional[str]:
     if os.path.basename(path).startswith(PREFIX) and os.path.isdir(path):
         return path
     runs = runs_in(path)
-    if not runs:
-        raise InvalidOption(
-            f"{option} is {path!r}, which is not a manager's directory ({PREFIX}...) and has none in it"
-        )
     own = of_this_user(runs)
-    if not own:
-        names = ", ".join(sorted({owner_name(owner_of(run)) for run in runs}))
-        raise NotOwned(f"the runs there are those of {names}")
-    return max(own, key=os.path.getmtime)
+    if runs and not own:
+        raise NotOwned(f"the runs there are those of {', '.join(sorted({owner_name(owner_of(run)) for run in runs}))}")
+    return max(own, key=os.path.getmtime, default=None)
 
 
 def of_this_user(runs: Sequence[str]) -> List[str]:

@@ -92,11 +92,14 @@ def _runs_at(path: Path) -> List[Path]:
     if path.is_file():
         return [path]
     if path.name.startswith(PREFIX) or (path / _REPORT).is_file():
-        runs = [path] if path.is_dir() else []
+        runs = [path]
     else:
         runs = sorted(map(Path, found_runs(path)), key=_age)
-    for run in runs:
-        os.scandir(run).close()  # another user's may be closed, as it is made
+    try:
+        for run in runs:
+            os.scandir(run).close()  # another user's may be closed, as it is made
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return [run / _REPORT for run in runs]
 
 
