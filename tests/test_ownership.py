@@ -55,7 +55,8 @@ def plant(run, command):
 
 def as_nobody(program):
     """Run a program as another user, who may not read this package: all that it needs is imported before."""
-    head = "import fcntl, os, pwd\nfrom qcg.pilotjob.executor_api import *\nimport qcg.pilotjob.executor_api._client.connection\n"
+    head = "import fcntl, os, pwd\nfrom qcg.pilotjob.executor_api import *\n"
+    head += "import qcg.pilotjob.executor_api._client.connection\n"
     head += (
         f"import qcg.pilotjob.executor_api._record.live\nos.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     )

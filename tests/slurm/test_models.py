@@ -310,6 +310,21 @@ def test_executors_with_a_number_of_cores_each_have_different_ones(in_allocation
     assert completed.stderr.count("1 core is shared with another executor in this allocation") == 1
 
 
+def test_a_second_executor_on_all_of_the_allocation_says_so(in_allocation):
+    completed = in_allocation(
+        BEGIN
+        + """
+    with QCGPJExecutor() as first:
+        pid = first._connection.dispatcher.link.process.pid
+        with QCGPJExecutor() as second, QCGPJExecutor(resources=1, wd="elsewhere"):
+            print(json.dumps([pid, str(said(second.submit(ScriptTemplate, name="a", script="echo here")))]))
+    """
+    )
+    ((pid, _),) = [json.loads(line) for line in completed.stdout.splitlines() if line.startswith("[")]
+    assert completed.stderr.count("together they use the same nodes of this allocation") == 1
+    assert f"its manager is that of process {pid}, " in completed.stderr
+
+
 def test_an_executor_in_a_job_has_the_cores_of_the_job(in_allocation):
     inner = """
         import json, os
