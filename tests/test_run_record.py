@@ -2,9 +2,10 @@
 
 import builtins
 import json
+import os
 import re
 import sys
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 
 import psutil
@@ -54,6 +55,17 @@ def ended(tmp_path):
         wait([bad])
         cancelled.cancel()
     return tmp_path
+
+
+def test_streams_that_are_no_files_are_not_read(ended):
+    (ended / "bad.err").unlink()
+    os.mkfifo(ended / "bad.err")
+    with ThreadPoolExecutor(1) as pool:
+        summary = pool.submit(lambda: str(RunRecord.of(ended).summary()))
+        try:
+            assert "bad: exit code 3" in summary.result(30)
+        finally:  # whoever reads there gets an end
+            os.close(os.open(ended / "bad.err", os.O_RDWR | os.O_NONBLOCK))
 
 
 def test_there_is_a_row_for_each_job_and_iteration(ended):

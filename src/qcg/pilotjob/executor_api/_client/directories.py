@@ -6,6 +6,7 @@ Paths are strings here: `pathlib` is imported while the manager process starts, 
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any, List, Optional, Sequence, Union
 
 from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, owner_of, refuse_foreign
@@ -165,9 +166,14 @@ def quoted(said: str) -> str:
 
 
 def tail(path: Union[str, "os.PathLike[str]"], lines: int, since: int = 0) -> str:
-    """Return the last lines of a file, as far as they are in its last 16 KiB; nothing when it cannot be read."""
+    """Return the last lines of a file, as far as they are in its last 16 KiB; nothing when it cannot be read.
+
+    Of what is no regular file nothing is read: a FIFO would be waited for, and a record names whatever was given.
+    """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return ""
             file.seek(0, os.SEEK_END)
             file.seek(max(since, file.tell() - 16384))
             text = file.read().decode("utf-8", "backslashreplace")
