@@ -169,7 +169,6 @@ def short_reach(monkeypatch):
     monkeypatch.setattr(Keeper, "reach_seconds", property(lambda _: 2.0, lambda *_: None), raising=False)
 
 
-@pytest.mark.usefixtures("short_reach")
 @contextlib.contextmanager
 def _talk_to(executor):
     """Connect to the manager as its client does, by a socket for requests."""
@@ -213,6 +212,7 @@ def test_a_handover_that_cannot_be_read_does_not_end_the_manager(make, wait_unti
         assert executor.submit(BasicTemplate, name="b", exec="true").result(20) == {"b": "SUCCEED"}
 
 
+@pytest.mark.usefixtures("short_reach")
 def test_no_other_manager_is_believed(make):
     """Somebody who listens in the manager's place, with another key, gets nothing and is not believed."""
     keys = zmq.curve_keypair()
