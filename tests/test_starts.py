@@ -135,8 +135,8 @@ def test_a_cancel_before_there_is_a_process_is_not_lost(tmp_path):
         while held.status() != wanted:
             assert time.monotonic() < deadline
         with subprocess.Popen(
-            ["/bin/sh", "-c", "sleep 0.3; exec 3> gate; read line"], cwd=tmp_path, stdin=subprocess.PIPE
-        ):  # what it waits for comes later, and does not end before it
+            ["/bin/sh", "-c", "sleep 0.1; exec 3<> gate; read line"], cwd=tmp_path, stdin=subprocess.PIPE
+        ):  # what it waits for comes later, in the time that a start has to return, and does not end before it
             assert held.cancel()
         assert executor.submit(BasicTemplate, name="next", exec="true").result(20) == {"next": "SUCCEED"}
     assert held.status() == {"held": "CANCELED"}

@@ -13,6 +13,7 @@ __all__ = [
     "STARTER",
     "has_no_environment_yet",
     "kill_children",
+    "kill_children_of_thread",
     "kill_jobs_of",
     "kill_starters_of",
     "lives",
@@ -66,6 +67,17 @@ def kill_children() -> None:
     for pid, parent in parents().items():
         if parent == os.getpid():
             with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def kill_children_of_thread(thread: int) -> None:
+    """Kill every child that a thread of this process has started, also one that is not a program yet.
+
+    Where the kernel does not tell whose children they are (CONFIG_PROC_CHILDREN), kill none.
+    """
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children") as file:
+        for pid in map(int, file.read().split()):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -121,6 +121,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     def _start(self) -> None:
         self.children.start(*self._order(), self.kind)
+        self._limit_walltime()  # its start may hang
 
     def make_ready(self) -> None:
         """Have it started when a process of its kind ends, which is when `begin` has to be called."""
@@ -132,13 +133,14 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         self.pre_start()
         if now and self._child is not None:
             self.children.start_ready(self._child)
+        self._limit_walltime()
 
     def _order(self) -> Tuple[Order, Child]:
         execution = self.job_execution
         command = [execution.exec, *execution.args]
         if self.run_times is not None:
             command = self.run_times.wrapped(command, self.env, self.job_iteration.name)
-        self._child = Child(self.jid, self._ended, self._has_started, self._not_started)
+        self._child = Child(self.jid, self._ended, self._has_started, self._not_started, self._forget_walltime)
         return Order(command, self.wd_path, self.env, self._files(), makes_cwd=True), self._child
 
     @override
@@ -149,11 +151,22 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     def _has_started(self) -> None:
         assert self._child is not None
         self.process_pid = self._child.pid
-        self._limit_walltime()
+        if self._walltime_timer is None:
+            self._limit_walltime()
         self._log(f"is process {self.process_pid} on {self.nlist}")
 
     def _not_started(self, error: CannotStart) -> None:
-        self.postprocess(error.exit_code, str(error))
+        if error.blames_node:  # another time it may start
+            job, iteration = self.job_iteration.job, self.job_iteration.iteration
+            self._executor._manager.interruptions.add(job, iteration)
+        self._ended(error.exit_code, str(error))
+
+    def _forget_walltime(self) -> None:
+        """Count no walltime until it starts, which is when there is room again for a process."""
+        if self._walltime_timer is not None:
+            self._walltime_timer.cancel()
+            self._walltime_timer = None
+        self._log("waits: there is no room for another process just now")
 
     def _files(self) -> Dict[str, str]:
         """Return the paths of the job's streams, and note them for whoever asks why it failed."""

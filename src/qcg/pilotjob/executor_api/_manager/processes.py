@@ -32,6 +32,7 @@ from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 
 _logger = logging.getLogger(__name__)
 
+_START_SECONDS = 0.2  # for a start that returns by itself before the end of it
 _GATHER_SECONDS = 0.001  # one search, which looks at every process there is, is for all that are told to end meanwhile
 
 
@@ -52,12 +53,17 @@ class Child:
         on_exit: Callable[[int], None],
         on_started: Callable[[], None] = lambda: None,
         on_failed: Callable[[CannotStart], None] = lambda _: None,
+        on_waits: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_exit` gets the exit code when nothing of it is left, `on_failed` the reason why it never began."""
+        """`on_exit` gets the exit code when nothing of it is left, `on_failed` the reason why it never began.
+
+        `on_waits` is called when it has to wait until there is room again for a process.
+        """
         self.mark = mark
         self.on_exit = on_exit
         self.on_started = on_started
         self.on_failed = on_failed
+        self.on_waits = on_waits
         self.number = 0
         self.pid = 0
         self.started: Optional[datetime] = None
@@ -166,6 +172,8 @@ class Children:
             child.grace = grace if child.grace is None else min(grace, child.grace)  # for when it has a process
             if self._is_alone:
                 self._loop.call_soon(self._hear)  # it never will
+            elif child.number and child.kill_timer is None:
+                child.kill_timer = self._loop.call_later(min(grace, _START_SECONDS), self._give_up, child)
             return
         kill_at = self._loop.time() + grace
         if child.kill_timer is None:
@@ -218,6 +226,10 @@ class Children:
     def _take(self, what: str, *news: Any) -> None:
         if what == starter.STARTED:
             self._has_started(*news)
+        elif what == starter.WAITS:
+            child = self._ordered[news[0]]
+            if not child.pid:
+                child.on_waits()
         elif what == starter.TAKEN_BACK:
             self._answer(self._pop_ready(news[0]))
         else:
@@ -238,6 +250,9 @@ class Children:
         child.pid = pid
         child.started = clock.moment_at(when)
         self._children[pid] = child
+        if child.kill_timer is not None:  # that of its start
+            child.kill_timer.cancel()
+            child.kill_timer = None
         child.on_started()
         if child.grace is not None:
             self.end(child, child.grace)
@@ -268,6 +283,11 @@ class Children:
                 child.on_failed(CannotStart("it was not started: the process that starts jobs has ended"))
 
     # ---- ends
+
+    def _give_up(self, child: Child) -> None:
+        """End a start that has not returned: a file that it opens, or looks for, may never let it go on."""
+        if not child.pid:
+            self._starter.send(starter.GIVE_UP, child.number)
 
     def _kill(self, child: Child) -> None:
         self._hear()

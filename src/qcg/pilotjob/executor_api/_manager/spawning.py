@@ -6,9 +6,10 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 import subprocess
 import sys
-from typing import IO, Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import IO, Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 from qcg.pilotjob.executor_api._manager import posix_spawn
 
@@ -19,7 +20,8 @@ _OF_THE_NODE = (
     errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
 )  # fmt: skip
-_MODES = {"stdin": "rb", "stdout": "wb", "stderr": "wb"}
+_LACKS = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE)  # which may be over in a moment
+_MODES = {"stdin": os.O_RDONLY, "stdout": os.O_WRONLY | os.O_CREAT, "stderr": os.O_WRONLY | os.O_CREAT}
 STREAMS = tuple(_MODES)
 # A group is all that is needed, and a session costs: where Linux shares the cores among sessions, each job that starts
 # in one of its own has to queue for its first moment, which on a busy node halves the number of jobs a second.
@@ -29,13 +31,17 @@ OWN_GROUP: Dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) 
 class CannotStart(Exception):
     """The job's process could not be started.
 
-    `blames_node` says that it is for a reason of this machine, not of the job: on another one it may start.
+    `blames_node` says that it is for a reason of this machine, not of the job: on another one it may start. `is_lack`
+    says that this is a lack, of processes, memory or descriptors: in a moment it may start.
     """
 
-    def __init__(self, reason: str, exit_code: int = NOT_EXECUTABLE, blames_node: bool = False) -> None:
+    def __init__(
+        self, reason: str, exit_code: int = NOT_EXECUTABLE, blames_node: bool = False, *, is_lack: bool = False
+    ) -> None:
         super().__init__(reason)
         self.exit_code = exit_code
         self.blames_node = blames_node
+        self.is_lack = is_lack
 
 
 class Order(NamedTuple):
@@ -63,8 +69,8 @@ class Spawner:
         self._refused: Set[FrozenSet[int]] = set()
         self._encoded = {name: _entry(name, value) for name, value in environment.items()}
 
-    def spawn(self, order: Order) -> int:
-        """Start a process in a group of its own and return its id.
+    def spawn(self, order: Order, is_wanted: Callable[[], bool] = lambda: True) -> int:
+        """Start a process in a group of its own and return its id, unless it is not wanted any more when all is ready.
 
         Raises:
             CannotStart: a file cannot be opened, the working directory not be made, or the program not be started.
@@ -72,7 +78,7 @@ class Spawner:
         if order.makes_cwd and not os.path.isdir(order.cwd):
             _make_directory(order.cwd)
         with self._bound_to(order.cpus):
-            return self._quickly(order) or self._carefully(order)
+            return self._quickly(order, is_wanted) or self._carefully(order, is_wanted)
 
     @contextlib.contextmanager
     def _bound_to(self, cpus: FrozenSet[int]) -> Iterator[None]:
@@ -95,7 +101,7 @@ class Spawner:
         finally:
             os.sched_setaffinity(0, all_cpus)
 
-    def _quickly(self, order: Order) -> int:
+    def _quickly(self, order: Order, is_wanted: Callable[[], bool]) -> int:
         """Return 0 when it is not possible; `_carefully` knows why."""
         if not posix_spawn.available:
             return 0
@@ -105,15 +111,17 @@ class Spawner:
             return 0
         environment = [entry for entry in {**self._encoded, **changed}.values() if entry]
         files = [order.files.get(name) or None for name in STREAMS]
+        if not is_wanted():
+            return 0
         return posix_spawn.posix_spawn(path, order.command, environment, order.cwd, files)
 
-    def _carefully(self, order: Order) -> int:
+    def _carefully(self, order: Order, is_wanted: Callable[[], bool]) -> int:
         if not os.path.isdir(order.cwd):  # whoever has given the order has seen it
             raise CannotStart(f"cannot start: no working directory {order.cwd!r}", NOT_FOUND, blames_node=True)
         changed = {**self._environment, **order.env}
         environment = {name: value for name, value in changed.items() if value is not None}
         with contextlib.ExitStack() as opened:
-            streams = _open_all(order, opened)
+            streams = _open_all(order, opened, is_wanted)
             try:
                 process = subprocess.Popen(order.command, cwd=order.cwd, env=environment, **OWN_GROUP, **streams)
             except FileNotFoundError as error:
@@ -121,7 +129,7 @@ class Spawner:
                 raise CannotStart(f"cannot start: no {missing}", NOT_FOUND) from error
             except OSError as error:
                 reason = f"cannot start {order.command[0]!r}: {error.strerror}"
-                raise CannotStart(reason, blames_node=error.errno in _OF_THE_NODE) from error
+                raise _cannot(reason, error) from error
             except ValueError as error:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
         process.returncode = 0  # whoever has the process id waits for it; Popen must not
@@ -141,7 +149,7 @@ def _make_directory(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise CannotStart(f"cannot start: the working directory cannot be made: {error}") from error
+        raise _cannot(f"cannot start: the working directory cannot be made: {error}", error) from error
 
 
 def _keep_descriptors_from_jobs() -> None:
@@ -169,7 +177,11 @@ def _program(name: str, search: Optional[str]) -> str:
     return ""
 
 
-def _open_all(order: Order, stack: contextlib.ExitStack) -> Dict[str, Any]:
+def _open_all(order: Order, stack: contextlib.ExitStack, is_wanted: Callable[[], bool]) -> Dict[str, Any]:
+    """Open the files of the streams, and then empty those that are written to, when the process is wanted still.
+
+    Another one may write to them by then, when an open has hung.
+    """
     opened: Dict[str, IO[bytes]] = {}
     streams: Dict[str, Any] = {}
     for name, mode in _MODES.items():
@@ -177,15 +189,23 @@ def _open_all(order: Order, stack: contextlib.ExitStack) -> Dict[str, Any]:
         if not path:
             streams[name] = subprocess.DEVNULL
             continue
-        if path not in opened or mode == "rb":
+        if path not in opened or mode == os.O_RDONLY:
             opened[path] = stack.enter_context(_open(name, path, mode))
         streams[name] = opened[path]
+    if not is_wanted():
+        raise CannotStart("it was ended before it had started")
+    for file in opened.values():
+        if file.writable() and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.truncate(file.fileno(), 0)
     return streams
 
 
-def _open(name: str, path: str, mode: str) -> IO[bytes]:
+def _open(name: str, path: str, mode: int) -> IO[bytes]:
     try:
-        return open(path, mode)
+        return open(os.open(path, mode, 0o666), "rb" if mode == os.O_RDONLY else "wb")
     except OSError as error:
-        reason = f"cannot open {name} {path!r}: {error.strerror}"
-        raise CannotStart(reason, blames_node=error.errno in _OF_THE_NODE) from error
+        raise _cannot(f"cannot open {name} {path!r}: {error.strerror}", error) from error
+
+
+def _cannot(reason: str, error: OSError) -> CannotStart:
+    return CannotStart(reason, blames_node=error.errno in _OF_THE_NODE, is_lack=error.errno in _LACKS)
