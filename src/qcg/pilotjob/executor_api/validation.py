@@ -17,6 +17,7 @@ from qcg.pilotjob.executor_api._names import problem_of_name
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
+from qcg.pilotjob.executor_api.limits import MOST_ITERATIONS, SHORT, problem_of_script, problem_of_text
 from qcg.pilotjob.executor_api.spelling import spelled
 
 __all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_what_is_ours", "validated"]
@@ -188,6 +189,7 @@ def _execution(at: _Where, value: Any, name: str) -> Dict[str, Any]:
                 raise at.error(f"has both 'script' and {key!r}", "keep one: a script holds its own commands", key)
         exports = "".join(f"export {key}={shlex.quote(text)}\n" for key, text in env.items())
         result["script"] = exports + (at / "script").text(execution.pop("script"))
+        _refuse(at / "script", problem_of_script(result["script"]))
     elif execution.get("exec"):
         result["exec"] = (at / "exec").path_text(execution.pop("exec"))
         result["args"] = _arguments(at / "args", execution.pop("args", []))
@@ -218,17 +220,27 @@ def _environment(at: _Where, value: Any) -> Dict[str, str]:
         if not _VARIABLE_NAME.fullmatch(key):
             raise at.error(f"has the variable {key!r}", "use letters, digits and _, not starting with a digit", key)
         environment[key] = (at / key).text(text if isinstance(text, str) else _scalar(at / key, text))
+        _refuse(at / key, problem_of_text(environment[key], key))
     return environment
+
+
+def _refuse(at: _Where, problem: str) -> None:
+    if problem:
+        raise at.error(problem, "put it into a file, and give the file's name")
 
 
 def _arguments(at: _Where, value: Any) -> List[str]:
     if isinstance(value, str):
         raise at.error(f"is the text {_shown(value)}", f"write a list: {shlex.split(value)!r}"
                        if _splits(value) else "write a list with an item for each argument")  # fmt: skip
-    return [
+    arguments = [
         item if type(item) is str and "\0" not in item else _argument(at / number, item)
         for number, item in enumerate(at.items(value))
     ]
+    for number, item in enumerate(arguments):
+        if len(item) > SHORT:
+            _refuse(at / number, problem_of_text(item))
+    return arguments
 
 
 def _argument(at: _Where, value: Any) -> str:
@@ -515,6 +527,8 @@ def _iteration(at: _Where, value: Any) -> Dict[str, Any]:
         return {"values": _iteration_values(at / "values", iteration["values"])}
     start = (at / "start").whole(iteration.get("start", 0), 0)
     stop = (at / "stop").whole(iteration["stop"], 0)
+    if stop - start > MOST_ITERATIONS:
+        raise at.error(f"has {stop - start} iterations", f"an array has {MOST_ITERATIONS} at the most")
     if start >= stop:
         raise at.error(f"goes from {start} to {stop}", "'stop' must be greater than 'start': it is not itself run")
     return {"start": start, "stop": stop}

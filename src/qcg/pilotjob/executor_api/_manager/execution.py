@@ -20,6 +20,7 @@ from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS,
 from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._manager.waiting import kind_of
 from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.limits import in_pieces
 
 _logger = logging.getLogger(__name__)
 
@@ -243,8 +244,10 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         Every user can see the command line of a process, and nobody else its environment; what a script says, and the
         variables that its job is given, which are set by its first lines, may be secrets.
         """
-        self.env[_SCRIPT] = script
-        return self._shell_running(f'export -n {_SCRIPT}; eval "${_SCRIPT}"')
+        pieces = in_pieces(script)  # no variable can hold a long one
+        names = [_SCRIPT, *(f"{_SCRIPT}_{number}" for number in range(1, len(pieces)))]
+        self.env.update(zip(names, pieces))
+        return self._shell_running(f'export -n {" ".join(names)}; eval "{"".join(f"${{{name}}}" for name in names)}"')
 
     def _modelled(self, command: List[str]) -> List[str]:
         """Return what starts `command` in the job's model; a job on one core needs no starter in any model."""

@@ -14,6 +14,7 @@ from qcg.pilotjob.request import ControlReq
 from qcg.pilotjob.response import Response
 
 from qcg.pilotjob.executor_api._client.wire import DETACH, FINISH_RUNNING
+from qcg.pilotjob.executor_api._manager.arrays import make_job
 from qcg.pilotjob.executor_api._manager.records import numbered, submission_of
 from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._names import problem_of_name
@@ -83,7 +84,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
             if name in jobs or self._manager.job_list.exist(name):
                 raise JobAlreadyExist(f"Job {name} already exist")
             try:
-                jobs[name] = Job(**replaced(requested["req"], {**requested["vars"], "jname": name}))
+                jobs[name] = make_job(replaced(requested["req"], {**requested["vars"], "jname": name}))
             except Exception as error:
                 raise InvalidRequest(f"Wrong submit request: {error}") from error
         return list(jobs.values())
@@ -135,7 +136,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         return bool(
             job is not None
             and job.has_iterations
-            and any(iteration.state() != JobState.QUEUED for iteration in job.iteration_states)
+            and any(iteration.state() != JobState.QUEUED for iteration in job.iteration_states.made())
         )
 
     @override

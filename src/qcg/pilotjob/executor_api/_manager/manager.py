@@ -18,6 +18,7 @@ from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 from qcg.pilotjob.executor_api._manager import pool
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
 from qcg.pilotjob.executor_api._manager.allocation import is_ending
+from qcg.pilotjob.executor_api._manager.arrays import why_not_split
 from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.gpus import described
 from qcg.pilotjob.executor_api._manager.handler import Handler
@@ -103,7 +104,9 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
 
     def hopeless(self, job: Job) -> str:
         """Return why a job can never run, as what comes behind "the job"; an empty string when it can."""
-        why = "" if self._going else pool.why_not(self.resources, job.resources)
+        if self._going:
+            return ""
+        why = pool.why_not(self.resources, job.resources) or why_not_split(job, self.resources.total_cores)
         return "; ".join([why, *self._losses.values()]) if why else ""
 
     def drop_node(self, name: str) -> None:

@@ -32,6 +32,7 @@ from qcg.pilotjob.executor_api._client.resumable import STARTS
 from qcg.pilotjob.executor_api._client.submissions import SUBMISSION, Submissions
 from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
+from qcg.pilotjob.executor_api._manager.arrays import make_job
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
 from qcg.pilotjob.executor_api._overriding import override
@@ -171,7 +172,7 @@ class _InterruptedRun:
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs in the order of their submission, in the states that they had reached."""
         for request in self._requests.values():
-            job = Job(**request)
+            job = make_job(request)
             for iteration in _parts(job):
                 self._restore(job, iteration)
             yield job
