@@ -8,10 +8,12 @@ import re
 import socket
 import textwrap
 import zlib
+from types import SimpleNamespace
 
 import pytest
 
 from qcg.pilotjob.executor_api._manager.lines import Lines
+from qcg.pilotjob.executor_api._manager.nodes import NodeLink
 
 pytestmark = pytest.mark.slurm
 
@@ -669,6 +671,77 @@ def test_large_descriptions_and_many_jobs_arrive_whole(in_allocation, tmp_path):
     )
     assert found == [["SUCCEED"], True]
     assert os.listdir(tmp_path)
+
+
+def test_a_start_that_hangs_does_not_cost_the_node(in_allocation):
+    found = findings(
+        in_allocation(
+            BEGIN
+            + """
+    os.mkfifo("fifo")
+    with QCGPJExecutor() as executor:
+        hung = [executor.submit(ScriptTemplate, name=f"h{n}", script="touch ran", stdout="fifo") for n in range(2)]
+        brief = executor.submit(ScriptTemplate, name="brief", script="touch ran", stdout="fifo", walltime="1s")
+        wait_until(lambda: brief.result(20) == {"brief": "FAILED"})
+        time.sleep(32)  # for 30 s an answer of an agent is waited for
+        states = [future.status()[future.ids[0]] for future in hung]
+        cancelled = [future.cancel() for future in hung]
+        after = [executor.submit(BasicTemplate, name=f"a{n}", exec="true").result(20) for n in range(4)]
+        nodes = executor.qcgpj_manager.resources()["total_nodes"]
+    print(json.dumps([states, cancelled, nodes, Path("ran").exists(), all(each.values() for each in after)]))
+    """,
+            limit=100,
+        )
+    )
+    assert found == [["EXECUTING"] * 2, [True] * 2, 2, False, True]
+
+
+def test_a_log_that_cannot_be_opened_leaves_no_descriptor(tmp_path):
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        (tmp_path / "log").mkdir()
+        link = NodeLink(SimpleNamespace(name="n1"), tmp_path / "log", None, None)
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(IsADirectoryError):
+            link.start(["true"], {}, {})
+        with pytest.raises(FileNotFoundError):
+            NodeLink(SimpleNamespace(name="n1"), tmp_path / "file", None, None).start(["/no/such"], {}, {})
+        assert os.listdir("/proc/self/fd") == before
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def test_an_agent_that_leaves_ends_all_jobs_also_when_one_has_just_ended(run_script):
+    done = run_script(
+        """
+        import asyncio, os, time
+        from types import SimpleNamespace
+        from qcg.pilotjob.executor_api._manager.starter import fork_starter
+        starter = fork_starter(os.environ, umask=0o022)
+        from qcg.pilotjob.executor_api._manager.agent import NodeAgent
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        read, write = os.pipe()
+        os.dup2(read, 0)
+        orders = {"run_times": False, "process_times": False}
+        agent = NodeAgent(orders, {"binds": False}, loop, starter)
+        for job, seconds in (("short", 0.2), ("long", 1000)):
+            order = {"name": job, "env": {}, "command": ["sleep", str(seconds)], "cwd": "/tmp", "files": {}}
+            agent._start(job, order)
+        while not all(child.pid for child in agent._jobs.values()):
+            loop.run_until_complete(asyncio.sleep(0.01))
+        time.sleep(1)  # the short one ends, and the loop has not read that
+        agent._leave()
+        loop.run_forever()
+        agent._children.close()
+        assert not agent._jobs
+        print("left", file=__import__("sys").stderr)
+        """,
+        timeout=60,
+    )
+    assert done.stderr.endswith("left\n"), done.stderr
 
 
 def _said_in(stream):

@@ -11,7 +11,8 @@ srun's own streams carry the messages (see `lines`), so no port is opened, and S
 there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs and itself.
 
 To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (end what is left here of a
-job whose first process has ended, on whichever node), each answered with ``{"did": id}``. From it: ``{"ready": {...}}``
+job whose first process has ended, on whichever node), each answered with ``{"did": id}``, the first with the ``"pid"``
+too; when the start takes long, that comes behind the answer, with ``"late": true``. From it: ``{"ready": {...}}``
 first, with the cores (see `cores_here`) and the GPUs (see `gpus_here`); ``{"ended": id, "code": n}`` for each job, with
 ``"blames_node": true`` for one that has not started here and may elsewhere; ``{"swept": id}`` when nothing of a job is
 left here; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not report after that went with the
@@ -47,6 +48,7 @@ _logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LATE_SECONDS = 5.0  # after which an order is answered although the start has not returned: a file system may hang
 _ANSWER_DELAY = 0.1  # seconds in which the end of a short job can go with the answer
 ORPHAN_GRACE = 0.5  # seconds between SIGTERM and SIGKILL for jobs whose manager, or node, is going
 
@@ -186,11 +188,17 @@ class NodeAgent:
         command = self._measures.wrapped(order["command"], env, name)
         cpus = frozenset(parse_cpus(",".join(order["cores"]))) if self._found["binds"] else frozenset()
 
+        answers = [{"did": job}]  # one is due
+        late = self._loop.call_later(_LATE_SECONDS, lambda: self._lines.send(answers.pop()))
+
         def started() -> None:
-            self._lines.send({"did": job, "pid": child.pid}, _ANSWER_DELAY)
+            late.cancel()
+            self._lines.send({"did": job, "pid": child.pid, **({} if answers else {"late": True})}, _ANSWER_DELAY)
 
         def failed(error: CannotStart) -> None:
-            self._lines.send({"did": job})
+            late.cancel()
+            if answers:
+                self._lines.send(answers.pop())
             self._ended(job, error.exit_code, message=str(error), blames_node=error.blames_node)
 
         def ended(code: int) -> None:

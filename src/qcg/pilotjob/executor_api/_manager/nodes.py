@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -81,20 +82,15 @@ class NodeLink:
         Raises:
             OSError: the process cannot be started.
         """
-        to_agent, from_us = os.pipe()
-        from_agent, to_us = os.pipe()
-        with self.log.open("ab") as log:
-            try:
-                process = subprocess.Popen(
-                    command, stdin=to_agent, stdout=to_us, stderr=log, env=environment, **OWN_GROUP
-                )
-            except BaseException:
-                os.close(from_us)
-                os.close(from_agent)
-                raise
-            finally:
-                os.close(to_agent)
-                os.close(to_us)
+        with self.log.open("ab") as log, contextlib.ExitStack() as its, contextlib.ExitStack() as ours:
+            to_agent, from_us = os.pipe()
+            its.callback(os.close, to_agent)
+            ours.callback(os.close, from_us)
+            from_agent, to_us = os.pipe()
+            its.callback(os.close, to_us)
+            ours.callback(os.close, from_agent)
+            process = subprocess.Popen(command, stdin=to_agent, stdout=to_us, stderr=log, env=environment, **OWN_GROUP)
+            ours.pop_all()
         process.returncode = 0  # the children are waited for by their process id
         self._process = Child("", self._process_ended)
         self._children.adopt(process.pid, self._process)
@@ -159,7 +155,7 @@ class NodeLink:
         if self.lost:
             return
         if "did" in message:
-            self._due -= 1
+            self._due -= "late" not in message
             self._stop_waiting()
             if self._due:
                 self._wait_for_answer()
