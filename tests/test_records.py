@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from qcg.pilotjob.joblist import Job, JobState
@@ -60,6 +61,16 @@ def test_what_cannot_be_written_is_written_later(tmp_path):
     file.append(b"two\n")
     assert (place / "lines").read_bytes() == b"one\ntwo\n"
     file.close()
+
+
+def test_a_full_disk_stops_nobody_who_writes_to_the_log():
+    loop = asyncio.new_event_loop()
+    log = BufferedLog(Path("/dev/full"), loop)
+    for _ in range(1000):
+        log.note("job a ended, and the disk is full")
+    log._flush_now()
+    loop.close()
+    log.close()
 
 
 def test_notes_look_like_the_other_lines_of_the_log(tmp_path):

@@ -3,6 +3,7 @@
 With FULL=1 in the environment some of them last as long as in real life, instead of a second or three.
 """
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -21,6 +22,7 @@ from qcg.pilotjob.executor_api import (
     JobRefused,
     ManagerDied,
     QCGPJExecutor,
+    RunRecord,
     ScriptTemplate,
 )
 
@@ -119,6 +121,39 @@ def test_the_disk_is_full(tmp_path, wait_until):
             (disk / "go").touch()
             assert running.result(20) == {"r": "SUCCEED"}
             assert executor.submit(BasicTemplate, name="last", exec="true").result(20) == {"last": "SUCCEED"}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_nothing_is_lost_of_jobs_that_end_while_the_disk_is_full(tmp_path, wait_until):
+    disk, gate, ran = tmp_path / "disk", tmp_path / "go", tmp_path / "ran"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    try:
+        with QCGPJExecutor(wd=disk, resources=2) as executor:
+            wait_for_gate = f"until [ -e {gate} ]; do sleep 0.01; done; echo $$0 >> {ran}"
+            futures = [
+                executor.submit(
+                    lambda n=n: repr(
+                        {"name": f"n{n}", "execution": {"exec": "sh", "args": ["-c", wait_for_gate, f"n{n}"]}}
+                    )
+                )
+                for n in range(400)
+            ]
+            assert futures[-1].status() == {"n399": "QUEUED"}  # so all have arrived
+            with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb", buffering=0) as filler:  # noqa: PT012
+                for size in (4096, 1):
+                    with contextlib.suppress(OSError):
+                        while True:
+                            filler.write(size * b"x")
+                filler.write(b"x")
+            gate.touch()
+            assert [future.result(60) for future in futures] == [{f"n{n}": "SUCCEED"} for n in range(400)]
+            (disk / "filler").unlink()
+        assert [row["state"] for row in RunRecord.of(disk)] == ["SUCCEED"] * 400
+        QCGPJExecutor(resume=disk, resources=2).shutdown()
+        assert sorted(ran.read_text().split()) == sorted(f"n{n}" for n in range(400))
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -102,6 +102,9 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self._start()
         except CannotStart as error:
             self._not_started(error)
+        except OSError as error:  # of a file that we make for it, as on a full disk: another time it may start
+            _logger.exception("job %s was not started", self.job_iteration.name)
+            self._not_started(CannotStart(f"cannot start: {error}", blames_node=True))
         except Exception as error:
             _logger.exception("job %s was not started", self.job_iteration.name)
             self.postprocess(NOT_EXECUTABLE, f"cannot start: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
 import json
@@ -57,7 +58,8 @@ class BufferedLog(logging.FileHandler):
     def note(self, text: str) -> None:
         """Write a line, at a tenth of what a log record costs: for what is told of every job. In the loop's thread."""
         assert self.stream is not None
-        self.stream.write(f"{self._clock.now()}: {text}\n")
+        with contextlib.suppress(OSError):  # the disk is full: the job goes on without its line
+            self.stream.write(f"{self._clock.now()}: {text}\n")
         self._flush_soon()
 
     @override
@@ -76,7 +78,8 @@ class BufferedLog(logging.FileHandler):
     @override
     def close(self) -> None:
         self._urgent = True
-        super().close()
+        with contextlib.suppress(OSError):  # what could not be written stays unwritten
+            super().close()
 
     def _flush_soon(self) -> None:
         if self._timer is None:
@@ -86,7 +89,8 @@ class BufferedLog(logging.FileHandler):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        super().flush()
+        with contextlib.suppress(OSError):  # it is tried again with the next line
+            super().flush()
 
 
 class _Clock:

@@ -73,6 +73,11 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         }  # fmt: skip
         self._ends.append_sooner_or_later(json.dumps(end).encode() + b"\n")
 
+    def flush(self) -> None:
+        """Write what could not be written before, if that is possible now."""
+        for file in (self._starts, self._ends):
+            file.append_sooner_or_later(b"")
+
     def job_started(self, job: Job, iteration: Optional[int]) -> None:
         """Keep a start, if anybody will want to know of it."""
         if not self.reruns:

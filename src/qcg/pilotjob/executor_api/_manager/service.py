@@ -319,6 +319,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _clean_up(self) -> None:
         if self._children is not None:
             self._children.close()
+        self._tracer.flush()
+        self._job_reporter.flush()
         if self._run_times is not None:
             self._run_times.close()
         if self._remote is not None:
