@@ -1,12 +1,13 @@
 """Starts that do not return, or cannot be made just now: others go on, and an end is an end."""
 
 import contextlib
+import itertools
 import os
 import resource
 import subprocess
 import tempfile
 import time
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import processes
@@ -120,9 +121,9 @@ def no_more_processes():
 
 
 @contextlib.contextmanager
-def no_more_descriptors(process):
+def no_more_descriptors(process, most=0):
     before = process.rlimit(resource.RLIMIT_NOFILE)
-    process.rlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    process.rlimit(resource.RLIMIT_NOFILE, (most, before[1]))
     try:
         yield
     finally:
@@ -147,6 +148,27 @@ def test_a_short_lack_of_descriptors_delays_starts_and_fails_none(tmp_path, wait
     with QCGPJExecutor(wd=tmp_path, resources=4) as executor:
         executor.submit(BasicTemplate, name="first", exec="true").result(20)
         run_many_while(executor, no_more_descriptors(starter_of(executor)), path, wait_until)
+
+
+def test_a_cancel_waits_for_a_short_lack_of_descriptors(tmp_path, wait_until):
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        manager = psutil.Process(executor._connection.dispatcher.link.process.pid)
+        first, second = (
+            executor.submit(ScriptTemplate, name=f"n{n}", script=f"touch {n}; sleep 99; :") for n in (1, 2)
+        )
+        wait_until(lambda: (tmp_path / "1").exists() and (tmp_path / "2").exists())
+        assert first.cancel()  # which loads what is needed for it
+        left = processes.children(starter_of(executor))
+        used = set(map(int, os.listdir(f"/proc/{manager.pid}/fd")))
+        free = next(number for number in itertools.count() if number not in used)  # below it are those that are used
+        with ThreadPoolExecutor(1) as threads:
+            with no_more_descriptors(manager, free):
+                cancelled = threads.submit(second.cancel)
+                log = next(tmp_path.glob(".qcgpjm-service-*")) / "service.log"
+                wait_until(lambda: "cannot be looked for just now" in log.read_text())
+                assert not cancelled.done()
+            assert cancelled.result(20)
+        assert not any(map(processes.lives, left))
 
 
 @PATHS

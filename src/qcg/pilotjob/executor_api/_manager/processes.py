@@ -33,6 +33,7 @@ from qcg.pilotjob.executor_api._manager.starter_link import StarterLink
 _logger = logging.getLogger(__name__)
 
 _START_SECONDS = 0.2  # for a start that returns by itself before the end of it
+_AGAIN_SECONDS = 0.1  # when they cannot be looked for
 _GATHER_SECONDS = 0.001  # one search, which looks at every process there is, is for all that are told to end meanwhile
 
 
@@ -343,7 +344,13 @@ class Children:
         self._search_timer = None
         unsearched, self._unsearched = self._unsearched, {}
         gone = {child for child in self._lingering & unsearched.keys() if child.is_gone}  # what has gone starts no more
-        found = descendants.marked({child.mark for child in unsearched})
+        try:
+            found = descendants.marked({child.mark for child in unsearched})
+        except OSError as error:  # no descriptor, say, to look at a process by
+            _logger.warning("processes cannot be looked for just now: %s", error)
+            self._unsearched = {**unsearched, **self._unsearched}
+            self._search_timer = self._loop.call_later(_AGAIN_SECONDS, self._update, self._search)
+            return
         for child, number in unsearched.items():
             strays = (process for process in found[child.mark] if process.pid != child.pid)
             child.strays = list(filter(descendants.lives, strays))
