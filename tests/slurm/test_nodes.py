@@ -118,9 +118,16 @@ STEPS = """
         ("agents('n2')[1].kill()", "Killed"),
         ("agents('n2')[0].kill()", ""),
         ("agents('n2')[0].terminate()", "its agent got SIGTERM"),
+        ("agents('n2')[1].send_signal(signal.SIGINT)", "its agent got SIGINT"),
         ("down('n2')", ""),
     ],
-    ids=["the agent is killed", "its guard is killed", "the agent is terminated", "the node is down"],
+    ids=[
+        "the agent is killed",
+        "its guard is killed",
+        "the agent is terminated",
+        "it is interrupted",
+        "the node is down",
+    ],
 )
 def test_a_node_that_goes_is_missed(in_allocation_of_its_own, lose, reason):
     found = findings(in_allocation_of_its_own(BEGIN + STEPS + FOUR_JOBS.replace("LOSE", lose)))

@@ -148,9 +148,10 @@ class NodeAgent:
         self._measures = Measures(orders, loop)
         self._sweeper = Sweeper(loop, lambda job: self._lines.send({"swept": job}))
         self._lines = Lines(loop, *_take_streams(), self._handle, self._leave, to_agent=False)
-        loop.add_signal_handler(signal.SIGTERM, self._terminated)
-        # the loop reads before it calls that: one that was stopped and goes on would begin with orders long given up
-        signal.signal(signal.SIGTERM, self._note_end)
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._terminated, number)
+            # the loop reads before it calls that: one that was stopped and goes on would begin with old orders
+            signal.signal(number, self._note_end)
 
     def run(self) -> None:
         """Serve until the manager, or this node, is going and no job is left."""
@@ -220,9 +221,8 @@ class NodeAgent:
     def _note_end(self, *_: Any) -> None:
         self._is_told_to_end = True
 
-    def _terminated(self) -> None:
-        self._lines.send({"leaving": "its agent got SIGTERM"})
-        self._leave()
+    def _terminated(self, number: signal.Signals) -> None:
+        self._fail(f"its agent got {number.name}")
 
     def _starter_lost(self) -> None:
         self._fail("the process that starts jobs has ended")
