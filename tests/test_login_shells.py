@@ -1,6 +1,8 @@
 """Scripts run in the environment of the program; a login shell runs those that ask for one, and for modules."""
 
+import json
 import os
+import sys
 
 import pytest
 
@@ -73,6 +75,36 @@ def test_a_program_with_modules_finds_them(profile, tmp_path):
     assert (tmp_path / "run/a.out").read_text() == "profile\n gcc\n"
 
 
+def test_a_program_has_a_login_shell_that_asks_for_it(profile, tmp_path):
+    with QCGPJExecutor(wd=tmp_path / "run", resources=1) as executor:
+        executor.submit(
+            ParallelTemplate, name="a", exec="printenv", args=["PATH", "FROM_PROFILE"], cores=1, login=True
+        ).raise_for_status(20)
+    assert (tmp_path / "run/a.out").read_text() == "profile\n/usr/bin:/bin\nyes\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "/opt/activated/bin:{path}||\n"),
+        ({"modules": ["gcc"]}, "profile\n/opt/gcc/bin:/usr/bin:/bin|yes| gcc\n"),
+        ({"login": True}, "profile\nprofile\n/usr/bin:/bin|yes|\n"),
+    ],
+    ids=["plain", "modules", "login"],
+)
+def test_ranks_inherit_what_was_loaded_before_them(profile, tmp_path, more, told):
+    path = os.environ["PATH"].partition(":")[2]
+    profile.write_text(PROFILE.replace("module() {", "module() { PATH=/opt/$2/bin:$PATH;"))
+    mpirun = tmp_path / "mpirun"  # what starts the ranks does not matter here
+    mpirun.write_text(f'#!{sys.executable}\nimport os, sys\nos.execvp("bash", sys.argv[3:])\n')
+    mpirun.chmod(0o700)
+    execution = {"script": TELL, "model": "intelmpi", "model_opts": {"mpirun": str(mpirun)}, "stdout": "a.out", **more}
+    text = json.dumps({"name": "a", "execution": execution, "resources": {"numCores": 2}}).replace("$", "$$")
+    with QCGPJExecutor(wd=tmp_path / "run", resources=2) as executor:
+        executor.submit(lambda: text).raise_for_status(20)
+    assert (tmp_path / "run/a.out").read_text() == told.format(path=path)
+
+
 @pytest.mark.parametrize("end", ["exec true", "exec /bin/sh -c 'exit 3'", "exit", "exit 0", "exit 7"])
 @pytest.mark.parametrize("more", [{"login": True}, {"modules": ["gcc"]}], ids=["login", "modules"])
 def test_a_job_fails_whose_profile_ends_the_shell(profile, run, tmp_path, end, more):
@@ -107,3 +139,5 @@ def test_a_manager_of_the_core_knows_login_shells_only():
     with pytest.raises(InvalidJob, match="asks for no login shell, which the given manager knows nothing of"):
         refuse_what_is_ours([validated({"name": "a", "execution": {"script": "true", "login": False}}, None)])
     refuse_what_is_ours([validated({"name": "a", "execution": {"script": "true", "login": True}}, None)])
+    with pytest.raises(InvalidJob, match="asks for a login shell, which the given manager knows nothing of"):
+        refuse_what_is_ours([validated({"name": "a", "execution": {"exec": "true", "login": True}}, None)])

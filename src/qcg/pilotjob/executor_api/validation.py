@@ -79,9 +79,12 @@ def refuse_what_is_ours(jobs: List[Job]) -> None:
     It starts a rank for each core, and has a login shell run each script, module and virtual environment.
     """
     for job in jobs:
-        options = job["execution"].get("model_opts", {})
-        if "ranks" in options or options.get("login") is False:
-            key, what = ("ranks", "a number of ranks") if "ranks" in options else ("login", "no login shell")
+        execution = job["execution"]
+        options = execution.get("model_opts", {})
+        has_login = any(execution.get(key) for key in ("script", "modules", "venv"))
+        if "ranks" in options or options.get("login", has_login) != has_login:
+            login = f"{'no' if has_login else 'a'} login shell"
+            key, what = ("ranks", "a number of ranks") if "ranks" in options else ("login", login)
             raise _Where(f"job {job['name']!r}").error(
                 f"asks for {what}, which the given manager knows nothing of",
                 f"leave out {key!r}, or let the executor start a manager of its own",

@@ -223,7 +223,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if execution.venv:
             preparation.append(f"source {shlex.quote(os.path.join(execution.venv, 'bin', 'activate'))} || exit")
         if execution.script and command:
-            command += self._shell_for(execution.script)
+            command += self._shell_for(execution.script, of_rank=True)
         if execution.script and not command:
             command = self._shell_for("\n".join([*preparation, execution.script]))
         elif preparation or self._is_for_login:
@@ -236,12 +236,13 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         execution = self.job_execution
         return bool((execution.model_opts or {}).get("login", execution.modules))
 
-    def _shell_running(self, text: str) -> List[str]:
-        if not self._is_for_login:
+    def _shell_running(self, text: str, *, of_rank: bool = False) -> List[str]:
+        # what is loaded in front of the command that starts the ranks would be lost if each rank read the profile
+        if not self._is_for_login or (of_rank and "login" not in self.job_execution.model_opts):
             return ["bash", "-c", text]
         return ["bash", "-c", f"{{ {_LOGIN_SHELL}}} 9<<< unread", "bash", text]
 
-    def _shell_for(self, script: str) -> List[str]:
+    def _shell_for(self, script: str, *, of_rank: bool = False) -> List[str]:
         """Return the command of a shell that runs `script`, which it finds in its environment.
 
         Every user can see the command line of a process, and nobody else its environment; what a script says, and the
@@ -250,7 +251,8 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         pieces = in_pieces(script)  # no variable can hold a long one
         names = [_SCRIPT, *(f"{_SCRIPT}_{number}" for number in range(1, len(pieces)))]
         self.env.update(zip(names, pieces))
-        return self._shell_running(f'export -n {" ".join(names)}; eval "{"".join(f"${{{name}}}" for name in names)}"')
+        whole = "".join(f"${{{name}}}" for name in names)
+        return self._shell_running(f'export -n {" ".join(names)}; eval "{whole}"', of_rank=of_rank)
 
     def _modelled(self, command: List[str]) -> List[str]:
         """Return what starts `command` in the job's model; a job on one core needs no starter in any model."""

@@ -194,7 +194,7 @@ class NodeJob(LocalJob):
             rankfile = directory / f"{self.jid}.rankfile"
             start = models.start_with_openmpi(ranks, options, rankfile, binds=self._is_bound)
         elif model == "intelmpi":
-            program = program or self._shell_for(execution.script)
+            program = program or self._shell_for(execution.script, of_rank=True)
             debug = _logger.isEnabledFor(logging.DEBUG)
             start = models.start_with_intelmpi(ranks, options, program, binds=self._is_bound, debug=debug)
             if self.nnodes > 1:

@@ -19,8 +19,8 @@ class ParallelTemplate(QCGPJTemplate):
     node, except with MPI. `gpus` is the number of GPUs on each node; with it and without `nodes` the job is on one.
     `model` says how the program is started: ``default`` and ``threads`` run it once, with all cores, ``openmpi``,
     ``intelmpi`` and ``srunmpi`` once for each core, or as often as `ranks` says, which share the cores: on each node
-    when `nodes` is given. `model_opts` are the model's options. `walltime` like ``1h30m``; `modules` a list; `venv` a
-    path.
+    when `nodes` is given. `model_opts` are the model's options. `walltime` like ``1h30m``; `venv` a path; `modules` a
+    list, which are loaded in a login shell, unless `login` is False; with `login` True there is one without modules.
     """
 
     @staticmethod
@@ -36,6 +36,7 @@ class ParallelTemplate(QCGPJTemplate):
                 "wd": "${wd}",
                 "stdout": "${stdout}",
                 "stderr": "${stderr}",
+                "login": ${login},
                 "modules": ${modules},
                 "venv": "${venv}",
                 "model": "${model}",
@@ -57,6 +58,7 @@ class ParallelTemplate(QCGPJTemplate):
             "wd": ".",
             "stdout": "${jname}.out",
             "stderr": "${jname}.err",
+            "login": None,
             "modules": [],
             "venv": "",
             "model": "default",
