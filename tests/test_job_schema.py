@@ -21,6 +21,19 @@ jsonschema = pytest.importorskip("jsonschema")
 
 ROOT = Path(__file__).parent.parent
 TEXT = files("qcg.pilotjob.executor_api").joinpath("job.schema.json").read_text(encoding="utf-8")
+WALLTIMES = [
+    "90",
+    "0.5",
+    90,
+    0.5,
+    "1d",
+    "1.5h",
+    "1h30m",
+    "01:30:00",
+    "1-00:00:00",
+    "1 day, 1:30:00",
+    "2 days, 0:00:01.5",
+]
 SCHEMA = jsonschema.Draft7Validator(json.loads(TEXT))
 
 
@@ -68,6 +81,7 @@ GOOD = [
     {"execution": {"script": "${script}", "exec": "${exec}", "args": "${args}"}},
     {**RUNS, "resources": {"numCores": "${cores}", "numNodes": {"min": "${a}", "max": "$b"}, "wt": "${h}h"}},
     {**RUNS, "resources": {"numCores": {"exact": 4, "min": None}, "nodeCrs": {"gpu": 1, "MEM": "${mem}"}, "wt": ""}},
+    *({**RUNS, "resources": {"wt": walltime}} for walltime in WALLTIMES),
     {
         **RUNS,
         "iteration": {"stop": 2},
@@ -141,7 +155,9 @@ WRONG = [
     {**RUNS, "resources": {"numCores": {"min": 1, "scheduler": {"name": "split"}}}},
     {**RUNS, "resources": {"wt": "1:00"}},
     {**RUNS, "resources": {"wt": "0h"}},
-    {**RUNS, "resources": {"wt": 60}},
+    {**RUNS, "resources": {"wt": 0}},
+    {**RUNS, "resources": {"wt": "1-24:00:00"}},
+    {**RUNS, "resources": {"wt": [60]}},
     {**RUNS, "resources": {"nodeCrs": {"tpu": 1}}},
     {**RUNS, "resources": {"nodeCrs": {"gpu": 0}}},
     {**RUNS, "iteration": {}},

@@ -81,7 +81,7 @@ WRONG = {
         "{" + RUNS + ',\t"resources": {"numCores":\t¦-1}}',
         ["resources: numCores is -1; write a whole number"],
     ),
-    "walltime": ("{" + RUNS + ', "resources": {"wt": ¦"1:00"}}', ["wt is '1:00'; write hours, minutes"]),
+    "walltime": ("{" + RUNS + ', "resources": {"wt": ¦"1:00"}}', ["wt is '1:00', which may be minutes"]),
     "part-of-a-number": ("{" + RUNS + ', "resources": {"numCores": ¦"1${n}"}}', ["numCores is '1${n}'"]),
     "sizes": (
         "{"

@@ -334,15 +334,6 @@ class TestResources:
     def test_an_empty_walltime_is_none(self):
         assert "wt" not in validated(job(resources={"wt": ""}), None)["resources"]
 
-    @pytest.mark.parametrize(
-        "walltime", ["90", "1:30:00", "1d", "0s", "0h0m", "1m1h", "-1s", "1.5h", "1 h", "h", "1h\n"]
-    )
-    def test_bad_walltimes(self, walltime):
-        refused(job(resources={"wt": walltime}), f"resources: wt is {walltime!r}", "like '1h30m' or '90s'")
-
-    def test_a_walltime_is_text(self):
-        refused(job(resources={"wt": 90}), "resources: wt is 90", "write text in quotes")
-
     def test_consumables(self):
         assert validated(job(resources={"nodeCrs": {}}), None)["resources"] == {"numCores": {"exact": 1}}
         refused(job(resources={"nodeCrs": {"gpu": 0}}), "nodeCrs: gpu is 0", "whole number, 1 or more")

@@ -34,7 +34,10 @@ PLACEHOLDER = rf"\$(?:{NAME}|\{{{NAME}\}})"
 HAS_PLACEHOLDER = rf"^(?:[^$]|\$\$)*{PLACEHOLDER}"
 DOLLARS = rf"\$\$|\$\{{{NAME}\}}|\$(?![{{$])"
 TEXT = rf"^(?:[^$\u0000]|{DOLLARS})*$"
-WALLTIME = r"^(?:(?=.*[1-9])(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?)?$"
+NUMBER = r"\d+(?:\.\d+)?"
+IN_UNITS = "".join(f"(?:{NUMBER}{unit})?" for unit in "dhms")
+CLOCK = rf"(?:\d+(?:-| days?, )(?:1?\d|2[0-3]|0\d)|\d+):[0-5]\d:[0-5]{NUMBER}"
+WALLTIME = rf"^(?:(?=.*[1-9])(?=\d)(?:{NUMBER}|{IN_UNITS}|{CLOCK}))?$"
 VARIABLE = rf"^(?:[A-Za-z_]|{PLACEHOLDER})(?:[A-Za-z0-9_]|{PLACEHOLDER})*$"
 NOT_IN_NAMES = r"\u0000-\u0022$-*:-<>?\[-\^`{-}\u007f-\u00a0\u00ad\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
 JOB_NAME = rf"^(?!(?:.*/)?\.{{0,2}}(?:/|$))(?:[^{NOT_IN_NAMES}]|{PLACEHOLDER})+$"
@@ -43,7 +46,7 @@ VALUE = r"^[^\"\\\u0000-\u001f]*$"
 NO_PLACEHOLDER = "'${' does not begin a placeholder: write ${name}, or $${ for the characters themselves."
 MESSAGES = {
     TEXT: NO_PLACEHOLDER,
-    WALLTIME: "Write hours, minutes and seconds like 1h30m or 90s.",
+    WALLTIME: "Write seconds, like 90, or 1h30m, 01:30:00, 1-00:00:00 with the days before it.",
     JOB_NAME: "Use letters, digits and - _ . / @ + = , # ~ (and what can be printed beyond ASCII).",
 }
 """What an editor says of text that is not like the pattern."""
@@ -133,7 +136,7 @@ VALUES: Dict[str, Schema] = {
         }
     ),
     "Size.scheduler": value(SCHEDULER),
-    "Resources.wt": or_null(text(WALLTIME), PARTLY),
+    "Resources.wt": or_null(text(WALLTIME), {"type": "number", "exclusiveMinimum": 0}, PARTLY),
     "Resources.gpus": value(number(0)),
     "Resources.nodeCrs": value(
         {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Callable, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.walltimes import Walltime
 
 __all__ = ["Allocation", "AllocationStatus"]
 
@@ -18,7 +21,8 @@ class Allocation:
 
     Args:
         nodes: how many nodes; more than one with Slurm only, elsewhere see `count`.
-        walltime: how long, like ``90m`` or ``1h30m``.
+        walltime: how long: ``90m``, ``1h30m``, ``01:30:00``, ``1-12:00:00``, a ``timedelta``, or a number, which is
+            seconds.
         queue: the partition or queue; by default the scheduler's default.
         account: whose core-hours are used; by default the scheduler's default.
         cores_per_node: cores of each node that jobs get; by default whole nodes are asked for, with all their cores.
@@ -46,7 +50,7 @@ class Allocation:
     """
 
     nodes: int = 1
-    walltime: str = "1h"
+    walltime: Walltime = "1h"
     queue: Optional[str] = None
     account: Optional[str] = None
     cores_per_node: Optional[int] = None

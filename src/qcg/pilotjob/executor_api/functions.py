@@ -21,8 +21,9 @@ from qcg.pilotjob.executor_api._functions.modules import SearchPath, path_here
 from qcg.pilotjob.executor_api._functions.options import checked_count, checked_seconds
 from qcg.pilotjob.executor_api._functions.place import Place
 from qcg.pilotjob.executor_api._overriding import override
-from qcg.pilotjob.executor_api.errors import ExecutorClosed
-from qcg.pilotjob.executor_api.validation import MPI_MODELS, seconds_of, validated
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidJob
+from qcg.pilotjob.executor_api.validation import MPI_MODELS, validated
+from qcg.pilotjob.executor_api.walltimes import Walltime, seconds_in
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
@@ -151,7 +152,7 @@ def make_pool(
     gpus: Optional[int],
     model: Optional[str],
     model_opts: Optional[Mapping[str, Any]],
-    walltime: Optional[str],
+    walltime: Optional[Walltime],
     env: Optional[Mapping[str, str]],
     wd: Optional[str],
     modules: Sequence[str],
@@ -202,7 +203,7 @@ def make_pool(
         fresh=processes > 1 if fresh is None else fresh,
         idle_seconds=checked_seconds("idle_seconds", idle_seconds),
         retries=checked_count("retries", retries, 0),
-        seconds=None if walltime is None else seconds_of(walltime),
+        seconds=None if walltime is None else _seconds_of(walltime),
         all_ranks=all_ranks,
     )
     directory = None if link.report is None else Path(link.report.path).parent
@@ -218,6 +219,13 @@ def make_pool(
     _hubs.add(hub)
     executor._pools.add(hub)
     return FunctionPool(executor, hub, shares_memory=link.is_local, shares_path=python is None and venv is None)
+
+
+def _seconds_of(walltime: Walltime) -> float:
+    try:
+        return seconds_in(walltime)
+    except ValueError as error:
+        raise InvalidJob(f"the pool's walltime {error}") from None
 
 
 def _submit(connection: Any, description: Dict[str, Any]) -> Any:

@@ -93,8 +93,8 @@ class Resources(TypedDict, total=False):
     """Nodes: whole ones when `numCores` is not given."""
     ranks: int
     """Ranks of MPI, which share the cores equally: on each node when `numNodes` is given, else in all; one a core."""
-    wt: str
-    """How long the job may run, like `1h30m` or `90s`."""
+    wt: Union[str, float]
+    """How long the job may run: `1h30m`, `01:30:00`, `1-12:00:00` with days, or a number of seconds."""
     gpus: int
     """GPUs: on each node when `numNodes` is given; otherwise the job is on one node."""
     nodeCrs: Dict[str, int]

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.run_record import RunRecord
     from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
+    from qcg.pilotjob.executor_api.walltimes import Walltime
 
 __all__ = ["QCGPJExecutor"]
 
@@ -258,7 +259,7 @@ class QCGPJExecutor(Executor):
         gpus: Optional[int] = None,
         model: Optional[str] = None,
         model_opts: Optional[Mapping[str, Any]] = None,
-        walltime: Optional[str] = None,
+        walltime: Optional[Walltime] = None,
         env: Optional[Mapping[str, str]] = None,
         wd: Optional[str] = None,
         modules: Sequence[str] = (),
@@ -285,7 +286,7 @@ class QCGPJExecutor(Executor):
                 allocation.
             model: of MPI, like ``openmpi``: the function runs on every rank.
             model_opts: of the model.
-            walltime: after which a call is ended, like ``1h30m``.
+            walltime: after which a call is ended: seconds, a ``timedelta``, ``1h30m``, ``01:30:00``.
             env: variables of the workers.
             wd: their working directory.
             modules: that are loaded for them.

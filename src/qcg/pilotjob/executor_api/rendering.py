@@ -19,7 +19,7 @@ import json
 import numbers
 import os
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
@@ -190,7 +190,7 @@ def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> A
 
 def _plain(value: Any, name: str) -> Any:  # noqa: PLR0911  # a return a type
     """Return `value` in types that JSON has: numpy's scalars and arrays, paths, tuples and futures are turned."""
-    if isinstance(value, str):
+    if isinstance(value, (str, timedelta)):
         return _sound(spelled(value), name)
     if value is None or isinstance(value, (bool, int, float)):
         return value

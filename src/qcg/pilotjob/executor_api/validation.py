@@ -19,6 +19,7 @@ from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
 from qcg.pilotjob.executor_api.limits import MOST_ITERATIONS, SHORT, problem_of_script, problem_of_text
 from qcg.pilotjob.executor_api.spelling import spelled
+from qcg.pilotjob.executor_api.walltimes import as_manager_has_it
 
 __all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_what_is_ours", "validated"]
 
@@ -27,8 +28,6 @@ MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
 MODELS = ("default", "threads", *MPI_MODELS)
 
 _MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
-_WALLTIME = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?")
-_SECONDS = {"h": 3600, "m": 60, "s": 1}
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JOB_KEYS = dict.fromkeys(("name", "execution", "resources", "iteration", "dependencies", "attributes"))
 _EXECUTION_KEYS = dict.fromkeys((
@@ -407,20 +406,13 @@ def _scheduler(at: _Where, size: Dict[str, Any]) -> None:
 
 
 def _walltime(at: _Where, value: Any) -> str:
-    text = at.text(value)
-    if not _WALLTIME.fullmatch(text) or not re.search(r"[1-9]", text):
-        raise at.error(f"is {text!r}", "write hours, minutes and seconds like '1h30m' or '90s', more than 0")
-    return text
-
-
-def seconds_of(walltime: str) -> float:
-    """Return how many seconds a walltime like ``1h30m`` is.
-
-    Raises:
-        InvalidJob: it is none.
-    """
-    text = _walltime(_Where("the pool") / "walltime", walltime)
-    return float(sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", text)))
+    try:
+        return as_manager_has_it(at.text(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        if isinstance(error, InvalidJob):
+            raise
+        problem, _, instead = str(error).partition("; ")
+        raise at.error(problem, instead) from None
 
 
 def _consumables(at: _Where, resources: Dict[str, Any], capacity: Optional[Capacity]) -> Dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api.allocation import Allocation
 from qcg.pilotjob.executor_api.errors import InvalidOption
-from qcg.pilotjob.executor_api.validation import seconds_of
+from qcg.pilotjob.executor_api.walltimes import seconds_in
 
 __all__ = ["wanted"]
 
@@ -37,9 +37,9 @@ def wanted(allocation: Allocation) -> Dict[str, Any]:
     for name in ("queue_timeout", "start_timeout", "silence", "idle", "poll"):
         _check_seconds(name, getattr(allocation, name))
     try:
-        seconds = seconds_of(allocation.walltime)
-    except (ValueError, TypeError) as error:
-        raise InvalidOption(f"walltime is {allocation.walltime!r}; write '90m', '1h30m' or '45s'") from error
+        seconds = seconds_in(allocation.walltime)
+    except ValueError as error:
+        raise InvalidOption(f"Allocation's walltime {error}") from None
     scheduler = _scheduler(allocation.scheduler)
     if allocation.nodes > 1 and scheduler != "slurm":
         raise InvalidOption(
@@ -50,6 +50,7 @@ def wanted(allocation: Allocation) -> Dict[str, Any]:
     return {
         **asked_for,
         "scheduler": scheduler,
+        "walltime": str(allocation.walltime),
         "options": dict(allocation.options),
         "python": allocation.python or sys.executable,
         "seconds": seconds,
