@@ -26,3 +26,7 @@ def test_the_page_runs(page, read_page):
         if importlib.util.find_spec(need) is None:
             pytest.skip(f"{need} is not installed")
     read_page(page, commands=Path(sys.executable).parent, timeout=120)
+
+
+def test_a_newcomer_can_read_the_readme_whole():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
