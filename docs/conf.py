@@ -7,10 +7,16 @@ author = "the developers of QCG-PilotJob Executor API"
 copyright = author  # noqa: A001  # the name that Sphinx wants
 release = version = importlib.metadata.version("qcg-pilotjob-executor-api")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build"]
 
-myst_heading_anchors = 3  # links to headings, as they are written for other readers of Markdown
+# links to headings, as they are written for other readers of Markdown
+myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -19,11 +25,12 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"  # a name in single backticks
 
-suppress_warnings = ["misc.highlighting_failure"]  # templates are JSON with placeholders
+# templates are JSON with placeholders
+suppress_warnings = ["misc.highlighting_failure"]
 
 copybutton_prompt_text = "$ "
 
 html_theme = "furo"
-html_title = project
+html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -26,6 +27,17 @@ def test_the_page_runs(page, read_page):
         if importlib.util.find_spec(need) is None:
             pytest.skip(f"{need} is not installed")
     read_page(page, commands=Path(sys.executable).parent, timeout=120)
+
+
+def test_the_blocks_of_pages_are_no_wider_than_the_column_of_the_site():
+    blocks = [
+        (page, token.content)
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for token in MarkdownIt().parse(page.read_text())
+        if token.type in {"fence", "code_block"}
+    ]
+    assert len(blocks) > 100
+    assert [(page.name, line) for page, text in blocks for line in text.splitlines() if len(line) > 88] == []
 
 
 def test_a_newcomer_can_read_the_readme_whole():
