@@ -34,3 +34,22 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False
+
+
+# napoleon takes the words before a colon in an attribute's docstring for its type,
+# so it is shown another character there.
+_NO_COLON = "\ue000"
+
+
+def _hide_colons(app, what, name, obj, options, lines):
+    if what in {"attribute", "data", "property"}:
+        lines[:] = [line.replace(":", _NO_COLON) for line in lines]
+
+
+def _show_colons(app, what, name, obj, options, lines):
+    lines[:] = [line.replace(_NO_COLON, ":") for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _hide_colons, priority=400)
+    app.connect("autodoc-process-docstring", _show_colons, priority=600)
