@@ -2,6 +2,8 @@
 
 import importlib.metadata
 
+from docutils import nodes
+
 project = "QCG-PilotJob Executor API"
 author = "the developers of QCG-PilotJob Executor API"
 copyright = author  # noqa: A001  # the name that Sphinx wants
@@ -31,6 +33,8 @@ suppress_warnings = ["misc.highlighting_failure"]
 copybutton_prompt_text = "$ "
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False
@@ -50,6 +54,14 @@ def _show_colons(app, what, name, obj, options, lines):
     lines[:] = [line.replace(_NO_COLON, ":") for line in lines]
 
 
+def _mark_long_names(app, doctree):
+    for table in doctree.findall(nodes.table):
+        for literal in table.findall(nodes.literal):
+            if any(len(word) > 24 for word in literal.astext().split()):
+                literal["classes"].append("long")
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", _hide_colons, priority=400)
     app.connect("autodoc-process-docstring", _show_colons, priority=600)
+    app.connect("doctree-read", _mark_long_names)
