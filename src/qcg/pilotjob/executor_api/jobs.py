@@ -160,8 +160,8 @@ class IterationInfo(NamedTuple):
         state: as of a job.
         exit_code: negative for the number of the signal that ended it; None until it has ended, or when it never ran.
         message: what the manager says of its failure, or an empty string.
-        started: when its process was started, in local time with the zone; None when it was not, or the manager does not
-            tell.
+        started: when its process was started, in local time with the zone; None when it was not, or when the manager
+            does not tell.
         ended: when it reached its final state; None until then, or when the manager does not tell.
         cores: for each node that it was given the numbers of the cores.
         gpus: for each node where it was given GPUs what they are called in the node's environment.
