@@ -343,6 +343,23 @@ def test_a_job_over_its_walltime_is_ended(executor):
     assert not processes_of("long")
 
 
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        ('mpirun: Error: unknown option "-env"', "stderr"),
+        ("An unrecognized option was included on the mpirun command line:\n\n  Option: --env\n", "stdout"),
+        ("An unrecognized option was included on the mpirun command line:\n\n  Option: --env\n", "stderr"),
+    ],
+    ids=["Open MPI 4", "Open MPI 5", "Open MPI 6"],
+)
+def test_an_mpirun_that_is_not_intels_is_told(executor, words, where):
+    script = f"echo '{words}' >&{['stdout', 'stderr'].index(where) + 1}; exit 1"
+    future = executor.submit(ScriptTemplate, name="a", script=script)
+    with pytest.raises(JobFailed) as caught:
+        future.raise_for_status(20)
+    assert "this mpirun is not Intel MPI's" in str(caught.value).partition("next:")[2]
+
+
 def test_raise_for_status_returns_the_result_of_a_good_job(executor):
     assert executor.submit(BasicTemplate, name="a", exec="true").raise_for_status(20) == {"a": "SUCCEED"}
 

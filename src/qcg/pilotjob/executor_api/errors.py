@@ -224,7 +224,8 @@ class JobFailed(QCGPJError, RuntimeError):
             return _ADVICE_ON_CODES[self.exit_code]
         if self.stderr is None and not self.stdout_tail:
             return "give the job an 'stderr' file to see what it says"
-        told = (advice for words, advice in _ADVICE_ON_STDERR if words in self.stderr_tail)
+        said = self.stderr_tail or self.stdout_tail
+        told = (advice for words, advice in _ADVICE_ON_OUTPUT if words in said)
         return next(told, f"read what the job wrote, mend the cause and {_AGAIN}")
 
 
@@ -245,8 +246,11 @@ _ADVICE_ON_CODES = {
     -signal.SIGKILL: "something else killed it, the kernel if memory was short; fewer jobs at a time have more each",
 }
 
-_ADVICE_ON_STDERR = (  # for what MPI says of a model that is not the right one for it
-    ('unknown option "-env"', "this mpirun is not Intel MPI's; load its module, or use the model 'openmpi'"),
+_NOT_INTELS = "this mpirun is not Intel MPI's; load its module, or use the model 'openmpi'"
+
+_ADVICE_ON_OUTPUT = (  # for what MPI says of a model that is not the right one for it
+    ('unknown option "-env"', _NOT_INTELS),
+    ("on the mpirun command line:\n\n  Option: --env", _NOT_INTELS),  # Open MPI 5, on standard output, and 6
     (
         "to the SLURM PMI library location",
         "give model_opts={'srun_args': ['--mpi=pmix']}; 'srun --mpi=list' has the kinds",
