@@ -5,6 +5,7 @@ With FULL=1 in the environment some of them last as long as in real life, instea
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,6 @@ import pytest
 
 from qcg.pilotjob.executor_api import (
     BasicTemplate,
-    IterationTemplate,
     JobRefused,
     ManagerDied,
     QCGPJExecutor,
@@ -222,7 +222,9 @@ def test_the_manager_gets_no_more_memory(tmp_path):
         executor.submit(BasicTemplate, name="first", exec="true").result(20)
         limit = manager.memory_info().vms + 2**20
         manager.rlimit(psutil.RLIMIT_AS, (limit, limit))
-        array = executor.submit(IterationTemplate, name="large", exec="true", stop=200_000)
+        iteration = {"values": [f"{n:0100}" for n in range(200_000)]}  # one that is not there yet takes no memory
+        job = {"name": "large", "execution": {"exec": "true"}, "iteration": iteration}
+        array = executor.submit(lambda: json.dumps(job))
         outcome = array.exception(20) or array.result(0)
         assert isinstance(outcome, (JobRefused, ManagerDied)), outcome
     QCGPJExecutor(wd=tmp_path, resources=2).shutdown()

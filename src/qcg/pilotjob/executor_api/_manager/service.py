@@ -83,6 +83,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self.on_forced_end: Callable[[str], None] = lambda _: None
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(self._failed_in_loop)
         self._lifeline = lifeline
         self._tell_note = tell_note
         self._starter = starter
@@ -295,7 +296,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self._ending = self._loop.create_task(self._end())
             last_resort = threading.Timer(_LONGEST_END, self._end_by_force)
             last_resort.daemon = True
-            last_resort.start()
+            try:
+                last_resort.start()
+            except (RuntimeError, MemoryError):  # there is no room for a thread
+                self._loop.call_later(_LONGEST_END, self._end_by_force)
 
     def _fail(self, error: BaseException) -> None:
         _logger.error("the manager failed", exc_info=error)
@@ -305,16 +309,27 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _starter_lost(self) -> None:
         self._fail(RuntimeError("the process that starts jobs has ended"))
 
+    def _failed_in_loop(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), MemoryError):  # whatever was to be done then is not done
+            self._end_by_force()
+        loop.default_exception_handler(context)
+
     async def _end(self) -> None:
-        await self._manager.end_all_jobs(ORPHAN_GRACE)
+        try:
+            await self._manager.end_all_jobs(ORPHAN_GRACE)
+        except Exception:
+            self._end_by_force()
+            raise
         self._receiver.set_finish(True)
 
     def _end_by_force(self) -> None:
         """End this process although a part of it does not end in time."""
-        if self._children is not None:
-            self._children.close()
-        self._leave_directory()
-        os._exit(1)
+        try:
+            if self._children is not None:
+                self._children.close()
+            self._leave_directory()
+        finally:  # the starter, or the client, does what is left
+            os._exit(1)
 
     def _clean_up(self) -> None:
         if self._children is not None:

@@ -68,6 +68,8 @@ class BoundSocket:
             frames = self._socket.recv_multipart()
             try:
                 self._on_message(*frames)
+            except MemoryError:  # which is the end of the manager
+                raise
             except Exception:  # the descriptor does not tell again of the messages behind this one
                 _logger.exception("a message could not be read: %.200r", frames)
 
