@@ -274,7 +274,7 @@ def test_a_run_that_had_not_begun(tmp_path):
 def test_a_name_of_the_run_is_taken(interrupted):
     with QCGPJExecutor(resume=interrupted, resources=1) as executor:
         again = executor.submit(BasicTemplate, name="good", exec="true")
-        with pytest.raises(JobRefused, match=r"good already exist; attach\(\) follows it"):
+        with pytest.raises(JobRefused, match=r"good already exist; attach\(\) follows it, .*remove\(\[name\]\)"):
             again.result(20)
         assert executor.attach("good").result(0) == {"good": "SUCCEED"}
         with pytest.raises(JobUnknown, match="nobody"):

@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from typing import Tuple
 
-__all__ = ["MARKS", "problem_of_name"]
+__all__ = ["FREE_NAME", "MARKS", "problem_of_name"]
+
+FREE_NAME = "run it again after qcgpj_manager.remove([name])"
+"""What to do about a name that is taken, in error messages."""
 
 MARKS = "-_./@+=,#~"
 """What a name may have beside letters, digits, and what can be printed beyond ASCII."""

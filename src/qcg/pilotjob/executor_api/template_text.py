@@ -14,6 +14,7 @@ from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple, Union
 
 from qcg.pilotjob.executor_api.errors import TemplateError
 from qcg.pilotjob.executor_api.template_reading import error_at, parsed
+from qcg.pilotjob.executor_api.text_advice import instead_of
 
 __all__ = [
     "CLOSE",
@@ -92,8 +93,17 @@ class Template:
         return structure
 
     def _text_does_not_fit(self, filling: List[Any], error: TemplateError) -> TemplateError:
-        given = {self.holes[number].name: value for number, value in enumerate(filling) if isinstance(value, Piece)}
-        texts = ", ".join(f"{name}={str(value)[:50]!r}" for name, value in given.items())
+        given = {number: value for number, value in enumerate(filling) if isinstance(value, Piece)}
+        unreadable = [number for number, value in given.items() if not _is_readable(value)]
+        if self.structure is not None and len(unreadable) == 1:
+            number = unreadable[0]
+            name, text = self.holes[number].name, str(given[number])
+            advice = instead_of(name, text, _key_of(number, self.structure))
+            if advice:
+                problem = f"{name}={text[:50]!r} is text where the job takes none; {advice}"
+                before = self.source().partition(f"\\ud800{number}\\ud801")[0]
+                return TemplateError(f"{problem} (line {before.count(chr(10)) + 1} of the template)", problem)
+        texts = ", ".join(f"{self.holes[number].name}={str(value)[:50]!r}" for number, value in given.items())
         why = f"{texts}: text, where the placeholder has no quotes, is a piece of the template"
         return TemplateError(f"{why}; give a list, a number or a dictionary. {error}", f"{why}. {error.problem}")
 
@@ -135,6 +145,26 @@ def hole_in(value: Any) -> Optional[int]:
     """Return the number of the placeholder that is all of `value`; None when it is something else."""
     mark = MARK.fullmatch(value) if isinstance(value, str) else None
     return int(mark.group(1)) if mark and mark.group(1).isdigit() else None
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        parsed(text)
+    except TemplateError:
+        return False
+    return True
+
+
+def _key_of(number: int, structure: Any) -> Any:
+    """Return the key whose value is the hole of that number; None when it is something else."""
+    items = structure.items() if isinstance(structure, dict) else enumerate(structure)
+    for key, value in items:
+        if hole_in(value) == number:
+            return key
+        found = _key_of(number, value) if isinstance(value, (dict, list, tuple)) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _refuse_late_schema(text: str, template: Template, structure: Any) -> None:

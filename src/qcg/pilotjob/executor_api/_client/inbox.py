@@ -14,6 +14,7 @@ from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple, U
 
 from qcg.pilotjob.executor_api._client.calls import Follow, Question, Unit
 from qcg.pilotjob.executor_api._client.channel import Alarm
+from qcg.pilotjob.executor_api._names import FREE_NAME
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed
 
 __all__ = ["Inbox", "Leaving", "own"]
@@ -69,7 +70,10 @@ class Inbox:
 
     def _refuse_twice(self, names: List[str]) -> None:
         twice = next(name for place, name in enumerate(names) if name in self._names or names.index(name) < place)
-        raise DuplicateJobName(f"a job named {twice!r} was submitted before; give each job its own name")
+        raise DuplicateJobName(
+            f"a job named {twice!r} was submitted before; give each job its own name, or, when it has ended, "
+            f"{FREE_NAME}"
+        )
 
     def put(self, item: Union[Follow, Question]) -> None:
         """Queue a question, or tell it that there will be no answer."""

@@ -74,7 +74,16 @@ def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:
             arguments.append(flag)
     if options["wrapper_rt_stats"] is not None:
         arguments += ["--wrapper-rt-stats", _wrapper(options["wrapper_rt_stats"])]
+    if extra and not str(extra[0]).startswith("-"):
+        raise InvalidOption(_unnamed(extra[0]))
     return arguments + [_extra(argument) for argument in extra if argument != "--net"]
+
+
+def _unnamed(argument: Any) -> str:
+    """Return what to say of a first argument that is no option of the manager."""
+    if re.fullmatch(r"[\w.-]+:\d+(,[\w.-]+:\d+)*|\d+", str(argument)):
+        return f"QCGPJExecutor({argument!r}) names no option; for that many cores write resources={argument!r}"
+    return f"QCGPJExecutor({argument!r}) names no option; write resources= for cores, wd= for the directory of the jobs"
 
 
 def cores_of_allocation(resources: Union[int, str, None]) -> Optional[int]:

@@ -17,7 +17,7 @@ from qcg.pilotjob.executor_api._client.wire import DETACH, FINISH_RUNNING
 from qcg.pilotjob.executor_api._manager.arrays import make_job
 from qcg.pilotjob.executor_api._manager.records import numbered, submission_of
 from qcg.pilotjob.executor_api._manager.variables import replaced
-from qcg.pilotjob.executor_api._names import problem_of_name
+from qcg.pilotjob.executor_api._names import FREE_NAME, problem_of_name
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.circles import circle_in
 
@@ -53,7 +53,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
                     job.execution.env = {name: str(value) for name, value in job.execution.env.items()}
             self._manager.add(jobs)
         except JobAlreadyExist as error:
-            return Response.error(f"{error}; attach() follows it")
+            return Response.error(f"{error}; attach() follows it, and when it has ended, {FREE_NAME}")
         except InvalidRequest as error:
             return Response.error(str(error))
         except Exception as error:

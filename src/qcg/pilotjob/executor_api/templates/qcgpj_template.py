@@ -29,6 +29,8 @@ class HasTemplate(Protocol):
         """Return the text of a description, or the text and defaults."""
 
 
+_FOR_FUNCTIONS = "to call a function with its arguments, use executor.functions().submit(...)"
+
 TemplateLike = Union[Callable[[], TemplateResult], HasTemplate]
 
 
@@ -44,11 +46,16 @@ def read(template: Any) -> Tuple[str, Dict[str, Any]]:
             f"submit() takes a template, that is a callable that returns the text of a job description, or an object "
             f"with such a 'template' function; got {template!r}"
         )
-    result = function()
+    try:
+        result = function()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # it is the template's own
+        raise TypeError(f"a template is called without arguments: {error}; {_FOR_FUNCTIONS}") from None
     text, defaults = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     if not isinstance(text, str) or not (defaults is None or isinstance(defaults, dict)):
         raise TypeError(
             f"the template {template!r} returned {type(result).__name__}; it must return the text of a job "
-            "description, or (text, dictionary of defaults)"
+            f"description, or (text, dictionary of defaults); {_FOR_FUNCTIONS}"
         )
     return text, defaults or {}
