@@ -188,6 +188,7 @@ GOOD = {
     "model": ('{"execution": {"exec": "e", "model": "${kind}mpi"}}', "parameters: kind"),
     "range": ("{" + RUNS + ', "resources": {"numCores": {"min": 8, "max": ${n}}}}', "parameters: n"),
     "stop": ("{" + RUNS + ', "iteration": {"start": 8, "stop": ${n}}}', "parameters: n"),
+    "stop-far-away": ("{" + RUNS + ', "iteration": {"start": 5000000, "stop": ${n}}}', "parameters: n"),
     "whole": ('[{"name": "a", "execution": ${e}, "resources": ${r}}, ${job}]', "parameters: e, r, job"),
     "variables": ('{"name": "a", "execution": {"exec": "e", "args": ["${it} $$HOME ${jname}"]}}', "no parameters"),
     "escapes": (

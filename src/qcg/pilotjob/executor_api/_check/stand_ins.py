@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple, Union
 
 from qcg.pilotjob.executor_api._check.places import Path
+from qcg.pilotjob.executor_api.limits import MOST_ITERATIONS
 from qcg.pilotjob.executor_api.quoted_values import ANY, NO_TEXT
 from qcg.pilotjob.executor_api.template_text import MARK, Hole, Template, hole_in
 
@@ -42,7 +43,7 @@ GOOD: Dict[Union[str, int], Any] = {
     "script": "x",
     "srun_args": [],
     "start": 0,
-    "stop": _MANY,
+    "stop": MOST_ITERATIONS,
     "values": ["x"],
     "wt": "1h",
 }
@@ -73,6 +74,8 @@ def stand_ins(template: Template, job: Any, values: Mapping[str, Any]) -> Dict[i
         hole = template.holes[number]
         is_another = path[:2] == ("dependencies", "after") and (own is None or template.holes[own].name != hole.name)
         chosen[number] = NO_NAME if is_another and hole.quoted else _good_at(path, hole)
+        if path == ("iteration", "stop") and isinstance(job["iteration"].get("start"), int):
+            chosen[number] = job["iteration"]["start"] + 1
     return chosen
 
 
