@@ -108,6 +108,13 @@ def test_a_failure_is_in_the_exit_code_and_in_the_table(command, tmp_path):
     assert _results(tmp_path / "results.csv")[1]["message"]
 
 
+def test_the_results_quote_no_lines_from_a_file_that_jobs_share(command, tmp_path):
+    _write(tmp_path, "echo bad ${T} >&2; exit ${T}")
+    (tmp_path / "t.json").write_text((tmp_path / "t.json").read_text().replace("${name}.err", "stderr"))
+    command("t.json", "--grid", "T=1,2", code=1)
+    assert [(row["exit_code"], row["message"]) for row in _results(tmp_path / "results.csv")] == [("1", ""), ("2", "")]
+
+
 def test_what_failed_is_run_again_and_nothing_else(command, tmp_path):
     script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; [ -e {tmp_path}/go ] || [ ${{T}} = 1 ]"
     _write(tmp_path, script)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, JobFailed, QCGPJExecutor, QCGPJFuture, ScriptTemplate
+from qcg.pilotjob.executor_api._client.failure import is_named_after
 
 
 def start_sleeping(executor, name="sleeper", **parameters):
@@ -288,6 +289,52 @@ def test_raise_for_status_says_all_that_is_known(executor, tmp_path):
     for piece in ("'bad' FAILED with exit code 3", str(tmp_path / "bad.err"), "| two", "next:"):
         assert piece in str(error)
     assert isinstance(error, RuntimeError)
+
+
+def failed_job_sharing_a_file(executor, **options):
+    """Return the failure of a job whose last line is of another job that was given the same files."""
+    futures = [
+        executor.submit(BasicTemplate, name=name, exec="ls", args=[f"/missing-{name}"], **options) for name in "xy"
+    ]
+    concurrent.futures.wait(futures, 20)
+    with pytest.raises(JobFailed) as caught:
+        futures[0].raise_for_status(20)
+    return caught.value
+
+
+def test_lines_of_a_file_that_jobs_share_are_not_said_to_be_the_job_s(executor):
+    error = failed_job_sharing_a_file(executor)
+    assert error.may_be_others
+    label, *quoted = str(error).partition("stderr:  ")[2].splitlines()[1:-1]
+    assert "these lines may be theirs" in label
+    assert quoted
+    assert all(line.startswith("    | ") for line in quoted)
+
+
+def test_lines_of_a_file_that_is_named_after_the_job_are_its_own(executor):
+    error = failed_job_sharing_a_file(executor, stdout="${jname}.out", stderr="${jname}.err")
+    assert not error.may_be_others
+    assert "/missing-x" in error.stderr_tail
+    assert "may be theirs" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "iteration", "path", "is_own"),
+    [
+        ("x", None, "wd/x.err", True),
+        ("x", None, "wd/stderr", False),
+        ("stderr", None, "wd/stderr", False),
+        ("x", None, "wd/x1.err", False),
+        ("x.y", None, "wd/xzy.err", False),
+        ("group/x", None, "wd/group/x.err", True),
+        ("x", 3, "wd/x.3.err", True),
+        ("x", 3, "wd/x.13.err", False),
+        ("x", 3, "wd/x.err", False),
+        ("x3", 3, "wd/x3.err", False),
+    ],
+)
+def test_which_files_are_named_after_a_job(name, iteration, path, is_own):
+    assert is_named_after(name, iteration, Path(path)) is is_own
 
 
 def test_a_signal_is_called_by_its_name(executor):

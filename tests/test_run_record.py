@@ -57,6 +57,18 @@ def ended(tmp_path):
     return tmp_path
 
 
+def test_a_summary_quotes_no_lines_from_a_file_that_jobs_share(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=1) as executor:
+        jobs = [
+            executor.submit(BasicTemplate, name=name, exec="ls", args=[f"/missing-{name}"], stderr=stderr)
+            for name, stderr in (("x", "stderr"), ("y", "stderr"), ("z", "z.err"))
+        ]
+        wait(jobs, 20)
+    lines = [failure.last_line for failure in RunRecord.of(tmp_path).summary().failed]
+    assert lines[:2] == ["", ""]
+    assert "/missing-z" in lines[2]
+
+
 def test_streams_that_are_no_files_are_not_read(ended):
     (ended / "bad.err").unlink()
     os.mkfifo(ended / "bad.err")

@@ -29,7 +29,7 @@ import concurrent.futures
 import re
 import signal
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, Optional, Tuple, Union
+from typing import TYPE_CHECKING, List, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +175,8 @@ class JobFailed(QCGPJError, RuntimeError):
         stderr: the file that holds the job's standard error, None when it was not kept.
         stderr_tail: the last lines of that file, an empty string when there are none.
         stdout_tail: the last lines of standard output when standard error has none, else an empty string.
+        may_be_others: whether those lines may be another job's: the file's name does not begin with the job's, or lacks
+            the iteration's number, so other jobs may have been given the same file.
     """
 
     def __init__(
@@ -188,6 +190,7 @@ class JobFailed(QCGPJError, RuntimeError):
         stderr: Optional[Path] = None,
         stderr_tail: str = "",
         stdout_tail: str = "",
+        may_be_others: bool = False,
     ) -> None:
         super().__init__(name, status)
         self.name = name
@@ -198,6 +201,7 @@ class JobFailed(QCGPJError, RuntimeError):
         self.stderr = stderr
         self.stderr_tail = stderr_tail
         self.stdout_tail = stdout_tail
+        self.may_be_others = may_be_others
 
     def __str__(self) -> str:
         lines = [f"job {self.name!r} {self.status}{_ending(self.exit_code)}"]
@@ -205,12 +209,16 @@ class JobFailed(QCGPJError, RuntimeError):
             lines.append(f"  message: {self.message}")
         if self.stdout:
             lines.append(f"  stdout:  {self.stdout}")
-        lines.extend(f"    | {line}" for line in self.stdout_tail.splitlines())
+        lines.extend(self._quoted(self.stdout_tail))
         if self.stderr:
             lines.append(f"  stderr:  {self.stderr}")
-        lines.extend(f"    | {line}" for line in self.stderr_tail.splitlines())
+        lines.extend(self._quoted(self.stderr_tail))
         lines.append(f"  next:    {self._advice()}")
         return "\n".join(lines)
+
+    def _quoted(self, tail: str) -> List[str]:
+        lines = [f"    | {line}" for line in tail.splitlines()]
+        return [_MAY_BE_OTHERS, *lines] if lines and self.may_be_others else lines
 
     def _advice(self) -> str:
         if self.status == "OMITTED":
@@ -224,11 +232,12 @@ class JobFailed(QCGPJError, RuntimeError):
             return _ADVICE_ON_CODES[self.exit_code]
         if self.stderr is None and not self.stdout_tail:
             return "give the job an 'stderr' file to see what it says"
-        said = self.stderr_tail or self.stdout_tail
+        said = "" if self.may_be_others else self.stderr_tail or self.stdout_tail
         told = (advice for words, advice in _ADVICE_ON_OUTPUT if words in said)
         return next(told, f"read what the job wrote, mend the cause and {_AGAIN}")
 
 
+_MAY_BE_OTHERS = "    other jobs may use this file too, and these lines may be theirs; give each job its own file:"
 _AGAIN = "submit it again, in this program under a new name"
 
 _ADVICE_ON_MESSAGES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -10,7 +11,7 @@ from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api.errors import JobFailed
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, IterationInfo, JobInfo
 
-__all__ = ["failure_of", "iterations_of"]
+__all__ = ["failure_of", "is_named_after", "iterations_of"]
 
 _TAIL_LINES = 10
 _MOST_ITERATIONS = 10
@@ -27,6 +28,8 @@ def failure_of(name: str, state: str, info: Optional[JobInfo]) -> JobFailed:
         message = "\n".join(text for text in (message, _which_failed(failures)) if text)
     stdout, stderr = _path(runtime, "stdout"), _path(runtime, "stderr")
     stderr_tail = tail(stderr, _TAIL_LINES) if stderr else ""
+    quoted = stderr if stderr_tail else stdout
+    iteration = failures[0]["iteration"] if failures else None
     return JobFailed(
         name,
         state,
@@ -36,7 +39,17 @@ def failure_of(name: str, state: str, info: Optional[JobInfo]) -> JobFailed:
         stderr=stderr,
         stderr_tail=stderr_tail,
         stdout_tail=tail(stdout, _TAIL_LINES) if stdout and not stderr_tail else "",
+        may_be_others=quoted is not None and not is_named_after(name, iteration, quoted),
     )
+
+
+def is_named_after(name: str, iteration: Optional[int], path: Path) -> bool:
+    """Return whether a file's name begins with that of a job, and has the number of the iteration in it.
+
+    What is said in a file with another name may be said by another job that was given the same file.
+    """
+    named = re.match(re.escape(name.rpartition("/")[2]) + r"[^A-Za-z0-9](.*)", path.name, re.DOTALL)
+    return named is not None and (iteration is None or re.search(rf"(?<!\d){iteration}(?!\d)", named[1]) is not None)
 
 
 def iterations_of(info: JobInfo) -> List[IterationInfo]:

@@ -31,7 +31,7 @@ def _end_of(future: QCGPJFuture) -> Dict[str, Any]:
     except CancelledError:
         return {**end, "state": "CANCELED"}
     except JobFailed as failure:
-        tail = failure.stderr_tail.splitlines()
+        tail = [] if failure.may_be_others else failure.stderr_tail.splitlines()
         end.update(state=failure.status, exit_code=failure.exit_code, message=failure.message or "".join(tail[-1:]))
     except QCGPJError as error:
         return {**end, "state": type(error).__name__, "message": str(error).partition("\n")[0]}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client.directories import tail
+from qcg.pilotjob.executor_api._client.failure import is_named_after
 from qcg.pilotjob.executor_api._record.rows import RunRow, spent
 from qcg.pilotjob.executor_api._record.runs import Run
 from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
@@ -34,9 +36,12 @@ class RunFailure:
     def last_line(self) -> str:
         """The last line of its standard error that is not blank; empty when there is none, or no file any more.
 
-        It is read when it is asked for.
+        It is read when it is asked for, and only from a file that is named after the job: any other file may hold lines
+        of other jobs.
         """
-        lines = tail(self.row["stderr"], 20).splitlines() if self.row["stderr"] else []
+        path = self.row["stderr"]
+        is_own = path is not None and is_named_after(self.row["name"], self.row["iteration"], Path(path))
+        lines = tail(path, 20).splitlines() if path and is_own else []
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return "".join(character if character.isprintable() else " " for character in last)
 
