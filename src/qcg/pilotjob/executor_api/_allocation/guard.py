@@ -26,6 +26,7 @@ import selectors
 import shutil
 import signal
 import time
+import traceback
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -85,8 +86,13 @@ def main(orders: Dict[str, Any]) -> None:
     except _Detached:
         guard.tell(over="it was detached")
         os._exit(0)  # psij's threads would be waited for
-    guard.give_back()
-    guard.clean_up()
+    except BaseException as error:  # noqa: BLE001  # whatever it is: nobody else gives the allocation back
+        traceback.print_exc()
+        guard.tell(over=f"the process that looked after it failed ({error!r}), and gave it back")
+    try:
+        guard.give_back()
+    finally:
+        guard.clean_up()
     os._exit(0)
 
 
@@ -157,7 +163,7 @@ class _Guard:
         limit = self._wanted["queue_timeout"]
         deadline = time.monotonic() + limit if limit is not None else float("inf")
         looks, begin = 0, time.monotonic()
-        while self._scheduler.waits and not self._said.exists():
+        while self._scheduler.waits and not _is_there(self._said, unknown=False):
             if time.monotonic() - begin > _FIRST_LOOKS.get(looks, looks * _QUEUE_SECONDS):
                 looks += 1
                 place, expected, why = self._scheduler.place_in_queue(self._wanted["queue"])
@@ -199,7 +205,7 @@ class _Guard:
         """Yield what the pilot says, and None whenever it has said nothing more."""
         read, unread = 0, b""
         while True:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # not there yet, or not to be read just now; `start_timeout` ends it
                 os.listdir(self._directory)  # a network file system looks anew then
                 with self._said.open("rb") as file:
                     file.seek(read)
@@ -213,7 +219,7 @@ class _Guard:
     def _await_end(self) -> str:
         """Return why the allocation, or the manager in it, has ended."""
         presence, begin = self._directory / PRESENCE, time.monotonic()
-        while not self._scheduler.has_ended() and presence.exists():
+        while not self._scheduler.has_ended() and _is_there(presence, unknown=True):
             self._listen(since=begin)
         if not self._scheduler.has_ended():  # the manager has ended by itself; the scheduler may know why
             deadline = time.monotonic() + _VERDICT_SECONDS + self._wanted["poll"]
@@ -298,7 +304,7 @@ class _Guard:
     def _await_farewell(self) -> None:
         """Wait until the manager, which was told to end, has gone; jobs may take as long as they like."""
         presence = self._directory / PRESENCE
-        while presence.exists() and not self._scheduler.has_ended():
+        while _is_there(presence, unknown=True) and not self._scheduler.has_ended():
             if self._selector.select(_LOOK_SECONDS) and not os.read(0, 4096):
                 return
 
@@ -323,8 +329,19 @@ class _Guard:
                     process.kill()
 
 
+def _is_there(path: Path, *, unknown: bool) -> bool:
+    """Return whether a file exists; `unknown` when a shared file system cannot tell at the moment."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return unknown
+    return True
+
+
 def _lines(path: Path) -> List[Dict[str, Any]]:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     return []
 

@@ -1,0 +1,79 @@
+"""What goes wrong around allocations that an executor gets by itself, on psij's local executor."""
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import processes
+import psutil
+import pytest
+
+from qcg.pilotjob.executor_api import Allocation, AllocationEnded, AllocationFailed, BasicTemplate, QCGPJExecutor
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make executors with an allocation of this machine; no process of one is left after the test."""
+    made = []
+
+    def make(**options):
+        allocation = Allocation(**{"scheduler": "local", "cores_per_node": 1, "poll": 1.0, **options})
+        executor = QCGPJExecutor(wd=tmp_path / "wd", allocation=allocation)
+        made.append(executor)
+        return executor
+
+    yield make
+    (tmp_path / "wd" / "gate").touch()
+    for executor in made:
+        executor.__exit__(KeyboardInterrupt, None, None)
+    _assert_no_pilot(tmp_path)
+
+
+def _pilots(directory):
+    return [each for each in processes.living() if any(str(directory) in word for word in processes.words(each))]
+
+
+def _assert_no_pilot(directory):
+    end = time.monotonic() + 40
+    while _pilots(directory) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert list(map(processes.words, _pilots(directory))) == []
+
+
+def _run_of(executor):
+    return Path(executor._connection.dispatcher.link.process.directories.aux)
+
+
+def _end_manager(executor):
+    psutil.Process(json.loads((_run_of(executor) / "manager.json").read_text())["pid"]).terminate()
+
+
+def _in_the_way(then):
+    """Return a setup that keeps the guard from reading what the pilot says."""
+    return f"for run in .qcgpjm-service-*; do mkdir $run/pilot.1.jsonl; done; {then}"
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_ends_nothing(make):
+    executor = make(setup=_in_the_way("sleep 1; rmdir $run/pilot.1.jsonl"))
+    assert executor.submit(BasicTemplate, name="a", exec="true").result(60) == {"a": "SUCCEED"}
+
+
+def test_a_file_that_can_never_be_read_costs_no_allocation(make, tmp_path):
+    executor = make(setup=_in_the_way("exec sleep 1000"), start_timeout=5.0)
+    future = executor.submit(BasicTemplate, name="a", exec="true")
+    with pytest.raises(AllocationFailed, match="start_timeout"):
+        future.result(60)
+    _assert_no_pilot(tmp_path)
+
+
+def test_whatever_ends_the_guard_is_told(make, wait_until):
+    executor = make(renew=1)
+    executor.submit(BasicTemplate, name="a", exec="true").result(60)
+    (_run_of(executor) / "pilot.2.json").mkdir()
+    _end_manager(executor)
+    wait_until(lambda: executor.allocations[0].state == "LAPSED")
+    with pytest.raises(AllocationEnded, match=r"failed \(IsADirectoryError"):
+        executor.submit(BasicTemplate, name="b", exec="true").result(60)
