@@ -10,8 +10,11 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import Allocation, AllocationEnded, AllocationFailed, BasicTemplate, QCGPJExecutor
+from qcg.pilotjob.executor_api._client import absence, wire
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
+
+_OPENED = "until [ -e gate ]; do sleep 0.05; done"
 
 
 @pytest.fixture
@@ -77,3 +80,22 @@ def test_whatever_ends_the_guard_is_told(make, wait_until):
     wait_until(lambda: executor.allocations[0].state == "LAPSED")
     with pytest.raises(AllocationEnded, match=r"failed \(IsADirectoryError"):
         executor.submit(BasicTemplate, name="b", exec="true").result(60)
+
+
+def test_a_question_that_waits_for_a_manager_costs_no_cpu(make, monkeypatch, tmp_path, wait_until):
+    rounds, answer = [], absence.answer
+
+    def counted(*arguments):
+        rounds.append(1)
+        answer(*arguments)
+
+    monkeypatch.setattr(absence, "answer", counted)
+    executor = make(setup=_OPENED)
+    question = executor._connection.dispatcher.ask(wire.request("resourcesInfo"))
+    wait_until(lambda: rounds)
+    before = len(rounds)
+    with pytest.raises(TimeoutError):
+        question.reply.result(1.0)
+    assert len(rounds) - before < 200
+    (tmp_path / "wd" / "gate").touch()
+    assert question.reply.result(60)["code"] == 0

@@ -30,7 +30,7 @@ def answer(inbox: Inbox, pending: Pending) -> None:
         ):
             question.answered({"code": 0, "data": {"jobs": {name: {"data": _queued(name)} for name in names}}})
         else:
-            inbox.put(question)
+            inbox.keep(question)
 
 
 def _queued(name: str) -> Dict[str, Any]:

@@ -179,6 +179,14 @@ class Inbox:
                 self._items.remove(question)
         return questions
 
+    def keep(self, question: Question) -> None:
+        """Put back a question that cannot be answered yet, for the next time that the thread wakes up.
+
+        There is no alarm: the thread would wake up at once, find no answer, and put the question back, for ever.
+        """
+        with self._lock:
+            self._items.append(question)
+
     def has_unsent(self, name: str) -> bool:
         """Whether a job waits to be sent."""
         with self._lock:
