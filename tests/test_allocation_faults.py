@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import Allocation, AllocationEnded, AllocationFailed, BasicTemplate, QCGPJExecutor
+from qcg.pilotjob.executor_api._allocation import spread
 from qcg.pilotjob.executor_api._client import absence, wire
+from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
 _OPENED = "until [ -e gate ]; do sleep 0.05; done"
+_LIVES = ("STARTING", "RUNNING")
 
 
 @pytest.fixture
@@ -99,3 +103,30 @@ def test_a_question_that_waits_for_a_manager_costs_no_cpu(make, monkeypatch, tmp
     assert len(rounds) - before < 200
     (tmp_path / "wd" / "gate").touch()
     assert question.reply.result(60)["code"] == 0
+
+
+class _EndsAtOnce(RemoteDispatcher):
+    """A dispatcher whose constructor returns when its allocation has ended, or its pilot runs."""
+
+    def __init__(self, link, owner):
+        super().__init__(link, owner)
+        (Path(link.keeper.directories.aux).parent / "gate").touch()
+        end = time.monotonic() + 60
+        while self._inbox._broken is None and link.keeper.status.state not in _LIVES and time.monotonic() < end:
+            if link.keeper.status.state == "ENDED":  # its thread tells that to its owner now, which is not made yet
+                end = min(end, time.monotonic() + 1.0)
+            threading.Event().wait(0.01)
+
+
+def test_an_allocation_that_ends_while_the_next_is_connected_breaks_nothing_else(make, monkeypatch):
+    monkeypatch.setattr(spread, "RemoteDispatcher", _EndsAtOnce)
+    executor = make(count=2, setup=f"{_OPENED}; if mkdir first; then exit 1; fi")
+    assert executor.submit(BasicTemplate, name="a", exec="true").result(60) == {"a": "SUCCEED"}
+
+
+def test_when_all_allocations_end_at_the_start_nothing_waits(make, monkeypatch, wait_until):
+    monkeypatch.setattr(spread, "RemoteDispatcher", _EndsAtOnce)
+    executor = make(count=2, setup=f"{_OPENED}; exit 1")
+    wait_until(lambda: executor._connection.dispatcher.has_ended)
+    with pytest.raises(AllocationFailed):
+        executor.submit(BasicTemplate, name="a", exec="true")

@@ -80,9 +80,10 @@ class Spread:
         self._broken: Optional[BaseException] = None
         self.at_end: Callable[[], None] = lambda: None
         self._members: List[_Member] = []
-        for keeper in keepers:
-            keeper.on_change = lambda _: self._deal()
-            self._members.append(_Member(RemoteDispatcher(Link.to_allocation(keeper), owner=self), keeper))
+        with self._lock:  # the thread of a dispatcher may have to tell at once that its allocation has ended
+            for keeper in keepers:
+                keeper.on_change = lambda _: self._deal()
+                self._members.append(_Member(RemoteDispatcher(Link.to_allocation(keeper), owner=self), keeper))
 
     # ---- as a dispatcher's
 
