@@ -130,3 +130,14 @@ def test_when_all_allocations_end_at_the_start_nothing_waits(make, monkeypatch, 
     wait_until(lambda: executor._connection.dispatcher.has_ended)
     with pytest.raises(AllocationFailed):
         executor.submit(BasicTemplate, name="a", exec="true")
+
+
+def test_what_is_detached_between_two_allocations_is_not_lost(make, wait_until):
+    executor = make(renew=1, idle=3.0)
+    executor.submit(BasicTemplate, name="a", exec="true").result(60)
+    _end_manager(executor)
+    wait_until(lambda: executor.allocations[0].state == "LAPSED")
+    executor.submit(BasicTemplate, name="late", exec="true")
+    handle = executor.detach()
+    with QCGPJExecutor(manager=handle) as follower:
+        assert follower.attach("late").result(60) == {"late": "SUCCEED"}

@@ -100,6 +100,8 @@ class RemoteDispatcher(Dispatcher):
         keeper = self.link.keeper
         if keeper is None or not self._inbox.detaching or self._call is not None:
             return False
+        if self._detached is None and keeper.status.state == "LAPSED" and (self._pending or self._inbox.has_units):
+            return False  # `_needs_no_manager` has the guard ask for the allocation that takes them; then it may go
         if self._detached is None and channel.greeted:
             if not self._inbox.has_units:  # all that was submitted has arrived
                 self._detached = Question(wire.request("control", command=wire.DETACH))
