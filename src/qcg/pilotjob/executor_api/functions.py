@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FunctionFuture", "FunctionPool"]
 
-_TEMPLATE = '{"name": "${name}", "execution": ${execution}, "resources": ${resources}}'
+_TEMPLATE = '{"name": "${name}", "execution": ${execution}, "resources": ${resources}, "attributes": ${attributes}}'
 _hubs: "weakref.WeakSet[Hub]" = weakref.WeakSet()
 
 
@@ -218,6 +218,8 @@ def make_pool(
     hub = Hub(partial(_submit, executor._connection), make_place, needs)
     _hubs.add(hub)
     executor._pools.add(hub)
+    for dispatcher in executor._connection.dispatchers:
+        dispatcher.tell_who_waits(hub)
     return FunctionPool(executor, hub, shares_memory=link.is_local, shares_path=python is None and venv is None)
 
 

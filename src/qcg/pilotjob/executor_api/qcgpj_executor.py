@@ -295,7 +295,7 @@ class QCGPJExecutor(Executor):
             python: their interpreter, with the same needs; by default that of this program, with its ``sys.path``.
             fresh: start a process for each call instead of keeping workers; by default for MPI only.
             all_ranks: return a list with the values of all ranks, not that of the first one.
-            idle_seconds: after which a worker without a call gives its cores back.
+            idle_seconds: after which a worker without a call gives its cores back; at once when a job waits for some.
             retries: how often a call is made again whose worker has died.
 
         Raises:

@@ -73,6 +73,7 @@ class Channel:
         self.awaits_reply = False
         self.greeted = False
         self.lost = False
+        self._longest_waiting = ""
         with ExitStack() as stack:
             self._context = stack.enter_context(zmq.Context())
             self._context.setsockopt(zmq.LINGER, 0)
@@ -142,10 +143,21 @@ class Channel:
             topic, content = wire.event(message)
             if topic == wire.HELLO:
                 self.greeted = True
+            elif topic == wire.WAITING:
+                self._longest_waiting = content["job"]
             else:
                 state = sys.intern(content["state"])  # a few states, in very many futures
                 ended.append((content["job"], state, content.get(SUBMISSION, 1)))
         return ended
+
+    def listen(self) -> None:
+        """Take the news of jobs that wait for cores from now on."""
+        self._events.setsockopt_string(zmq.SUBSCRIBE, wire.WAITING)
+
+    def longest_waiting(self) -> str:
+        """Return which job has waited longest, when there was such news; otherwise an empty string."""
+        name, self._longest_waiting = self._longest_waiting, ""
+        return name
 
     def has_missed(self) -> bool:
         """Return False: on one machine no event is lost."""

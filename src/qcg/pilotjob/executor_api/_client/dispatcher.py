@@ -40,6 +40,7 @@ from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Questio
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.link import Link, Wire
 from qcg.pilotjob.executor_api._client.pending import Pending
+from qcg.pilotjob.executor_api._client.queue_news import Listener, Listeners
 from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
@@ -76,6 +77,7 @@ class Dispatcher:
         self._acted_on = Leaving.NOT
         self._said_goodbye = False
         self._kill_at: Optional[float] = None
+        self._listeners = Listeners()
         self._thread = ResolvingThread(target=self._run, name="qcgpj-dispatcher")
         try:
             endings.register(self)
@@ -142,6 +144,11 @@ class Dispatcher:
         follow = Follow(future, self._found, self._refuse)
         self._inbox.put(follow)
         return follow.known
+
+    def tell_who_waits(self, listener: Listener) -> None:
+        """Tell `listener`, in this thread, which job has waited longest for cores, as long as one does."""
+        self._listeners.add(listener)
+        self._inbox.alarm.set()
 
     def flush(self) -> None:
         """Wait until the manager has taken or refused all that was submitted; at once in a callback."""
@@ -225,6 +232,7 @@ class Dispatcher:
             manager_ended = channel.wait(self._pause())
             for name, state, submission in channel.finished_jobs():
                 self._heard(name, state, submission)
+            self._listeners.hear(channel)
             reply = channel.reply()
             if reply is not None and self._call is not None:
                 self._urgent.extendleft(reversed(self._call.answered(reply)))

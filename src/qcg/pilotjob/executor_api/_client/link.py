@@ -97,6 +97,12 @@ class Wire(Protocol):
     def has_missed(self) -> bool:
         """Return whether events may have been missed."""
 
+    def listen(self) -> None:
+        """Take the news of jobs that wait for cores from now on."""
+
+    def longest_waiting(self) -> str:
+        """Return which job has waited longest, when there was such news; otherwise an empty string."""
+
 
 @dataclass(frozen=True)
 class Link:

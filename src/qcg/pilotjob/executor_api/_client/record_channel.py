@@ -74,3 +74,10 @@ class RecordChannel:
     def has_missed(self) -> bool:
         """Return False: there are no events."""
         return False
+
+    def listen(self) -> None:
+        """Do nothing: no job waits."""
+
+    def longest_waiting(self) -> str:
+        """Return nothing."""
+        return ""

@@ -83,6 +83,8 @@ class RemoteChannel:
         self._said_at = 0.0
         self._was_sent = False
         self._has_missed = False
+        self._longest_waiting = ""
+        self._topics: Tuple[str, ...] = (wire.JOB_FINISHED, wire.HELLO)
         self.awaits_reply = False
         self.greeted = False
         self.lost = False
@@ -136,9 +138,22 @@ class RemoteChannel:
             topic, content = wire.event(self._events.recv())
             if topic == wire.HELLO:
                 self.greeted = self._has_missed = True
+            elif topic == wire.WAITING:
+                self._longest_waiting = content["job"]
             else:
                 ended.append((content["job"], sys.intern(content["state"]), content.get(SUBMISSION, 1)))
         return ended
+
+    def listen(self) -> None:
+        """Take the news of jobs that wait for cores from now on."""
+        self._topics = (*self._topics, wire.WAITING)
+        if self._events is not None:
+            self._events.setsockopt_string(zmq.SUBSCRIBE, wire.WAITING)
+
+    def longest_waiting(self) -> str:
+        """Return which job has waited longest, when there was such news; otherwise an empty string."""
+        name, self._longest_waiting = self._longest_waiting, ""
+        return name
 
     def has_missed(self) -> bool:
         """Return whether events may have been missed since this was asked last."""
@@ -173,7 +188,7 @@ class RemoteChannel:
             connected.setsockopt(option, value)
         if kind == zmq.SUB:
             connected.setsockopt(zmq.RCVHWM, 0)
-            for topic in (wire.JOB_FINISHED, wire.HELLO):
+            for topic in self._topics:
                 connected.setsockopt_string(zmq.SUBSCRIBE, topic)
         connected.connect(self._peer.endpoint(what, host))
         return connected

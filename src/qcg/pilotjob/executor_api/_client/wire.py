@@ -14,6 +14,8 @@ __all__ = [
     "INTERRUPTED",
     "ITERATION_FINISHED",
     "JOB_FINISHED",
+    "RETURNS",
+    "WAITING",
     "details",
     "event",
     "request",
@@ -27,6 +29,8 @@ ITERATION_FINISHED = "IFI"
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone
 DETACH = "detach"  # the same: it goes on without a client
 INTERRUPTED = "interrupted"  # the mark in the "runtime" on record of what the manager's own end has ended
+WAITING = "WFC"  # our manager's event as long as a job waits for cores, with the one that has waited longest
+RETURNS = "qcgpj_returns"  # the attribute of a worker's job whose cores another one had meanwhile: it is the next one
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 
 _decode = json.JSONDecoder().raw_decode  # json.loads looks for blanks around it, which is a third of its time

@@ -15,5 +15,5 @@
 
 A call is sent to a worker when that has nothing else to do, so what has not been sent can be cancelled. A worker that
 dies takes its call with it, and the hub hears of it as of the end of any job. One that has had nothing to do for a
-while is told to end, which gives its cores back.
+while, or when a job waits for cores, is told to end, which gives its cores back.
 """

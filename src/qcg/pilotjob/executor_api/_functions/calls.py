@@ -66,6 +66,8 @@ class Worker:
     paths: Tuple[str, str] = ("", "")
     is_ending: bool = False
     is_asked: bool = False  # for calls that have not begun
+    serves_since: float = 0.0
+    gives_way: bool = False  # to another job, when its call has ended
     look_at: Optional[float] = None  # when what has not begun is to be asked for
     end_at: Optional[float] = None  # when what it does, or does not, has to be over
 

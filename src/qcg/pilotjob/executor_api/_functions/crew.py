@@ -11,6 +11,7 @@ from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.answers import death_of
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
 from qcg.pilotjob.executor_api._functions.place import Place
+from qcg.pilotjob.executor_api._functions.turns import Turns
 from qcg.pilotjob.executor_api._functions.waiting import Waiting
 from qcg.pilotjob.executor_api.call_errors import CallTimeout, WorkerDied
 from qcg.pilotjob.executor_api.errors import QCGPJError
@@ -55,6 +56,7 @@ class Crew:
         self._last_number = 0
         self._has_served = False
         self._unusable: Optional[BaseException] = None
+        self._turns = Turns(place.name)
 
     # ---- how they come
 
@@ -63,6 +65,8 @@ class Crew:
         busy = sum(bool(worker.calls) for worker in self.workers.values())
         ending = sum(worker.is_ending for worker in self.workers.values())
         wanted = min(self._needs.most, busy + len(self._waiting)) - (len(self.workers) - ending)
+        if self._turns.another_is_next():
+            return
         for _ in range(wanted):
             if self._unusable is not None:
                 self._give_up(self._unusable)
@@ -76,7 +80,10 @@ class Crew:
         execution = {**self._needs.job.get("execution", {}), **described["execution"]}
         worker.paths = execution["stdout"], execution["stderr"]
         try:
-            worker.job = self._submit({**self._needs.job, **described, "execution": execution})
+            attributes = self._turns.attributes()
+            worker.job = self._submit(
+                {**self._needs.job, **described, "execution": execution, "attributes": attributes}
+            )
         except QCGPJError as error:
             self._give_up(error)
             return
@@ -101,7 +108,7 @@ class Crew:
         worker.ranks[rank] = sender
         self._place.send(sender, messages.WELCOME)
         if len(worker.ranks) == self._needs.ranks:
-            self._has_served = True
+            self._has_served, worker.serves_since = True, time.monotonic()
             self._rest(worker)
         return True
 
@@ -134,7 +141,7 @@ class Crew:
             return
         if worker.calls:
             self._begin(worker)
-        elif self._needs.fresh:
+        elif self._needs.fresh or self._turns.is_over(worker):
             self.end(worker)
         else:
             self._rest(worker)
@@ -200,6 +207,7 @@ class Crew:
     def patience(self) -> Optional[int]:
         """Milliseconds until one of them has to be looked at, None when that is not so; for poll(), so not too many."""
         times = [moment for worker in self.workers.values() for moment in (worker.end_at, worker.look_at)]
+        times.append(self._turns.start_at)
         ends = [moment for moment in times if moment is not None]
         seconds = min(min(ends) - time.monotonic(), _LONGEST_SECONDS) if ends else None
         return None if seconds is None else max(0, int(1000 * seconds) + 1)
@@ -244,6 +252,22 @@ class Crew:
         if worker.sent <= 1:
             return True
         return self._place.holds_at(worker.number, worker.messages, worker.sent - len(worker.calls) + 1)
+
+    def others_wait(self, name: str) -> None:
+        """Give cores back for a job that has waited longest: those of idle workers at once, of others in their turn."""
+        if self._turns.is_ours(name):
+            self._dismiss(self.workers.get(int(name.rpartition(".")[2])))
+        elif self._waiting:
+            self._turns.hear(name, self.workers.values())
+        else:
+            for worker in list(self.idle.values()):
+                self.end(worker)
+
+    def _dismiss(self, worker: Optional[Worker]) -> None:
+        """End a worker that waits for cores, when there is no call for it: jobs behind it could have them."""
+        if worker is not None and not worker.ranks and not worker.is_ending and not self._waiting:
+            worker.is_ending = True
+            worker.job.cancel()
 
     def _time_is_over(self, worker: Worker) -> None:
         if not self.holds_at_first(worker):

@@ -100,6 +100,11 @@ class Hub:
                 return
         what()
 
+    def others_wait(self, name: str) -> None:
+        """Give cores back, perhaps, to a job that has waited longest for some."""
+        if self._thread is not None and not self._is_over:
+            self._do(lambda: self._crew.others_wait(name))
+
     def forget_in_child(self) -> None:
         """Be closed in a forked child, which has not the thread, nor whoever may hold the lock."""
         self._waiting = Waiting()

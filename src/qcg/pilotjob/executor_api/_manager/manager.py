@@ -26,6 +26,7 @@ from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
 from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.placing import Algorithm, place
 from qcg.pilotjob.executor_api._manager.processes import Child
+from qcg.pilotjob.executor_api._manager.queue_news import QueueNews, is_next
 from qcg.pilotjob.executor_api._manager.records import submission_of
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
 from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart
@@ -73,8 +74,11 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._scheduler._scheduler_alg = Algorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         self._ahead = Ahead(self._waiting, self._make_ready)
+        self._news: Optional[QueueNews] = None
+        self._restoring: Optional["asyncio.Future[None]"] = None
         self._knows_one_node = self.local and self.resources.total_nodes == 1
         if self.status_publisher is not None:
+            self._news = QueueNews(self.status_publisher, self._waiting, self._ahead)
             self.status_publisher.may_gather = lambda: self._waiting.for_cores or bool(self._ahead)
         # the handler refuses what can never run, and says why
         self.resources.check_min_job_requirements = lambda _: True
@@ -226,8 +230,16 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             raise
         for waiting in queued:
             self._begin_anew(waiting.job)
-            self._waiting.add(waiting)
+            self._waiting.add(waiting, first=is_next(waiting.job))
+        if self._ahead and any(map(is_next, jobs)):  # what is ready would start before it
+            self._restoring = asyncio.ensure_future(self._restore_order())
         self.call_scheduler()
+
+    async def _restore_order(self) -> None:
+        try:
+            await self._take_back()
+        except Exception as error:  # noqa: BLE001  # as where jobs are started
+            self.on_failure(error)
 
     def _begin_anew(self, job: Job) -> None:
         """Give a job its number, where an earlier one had its name."""
@@ -302,6 +314,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
                 self.call_scheduler()
             elif self._knows_one_node and not self.closing and self.tracer.reruns:  # each start is on record first
                 self._ahead.fill(self._executor._not_finished.values())
+            if self._news is not None:
+                self._news.look()
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing would ever start again, silently
             self.on_failure(error)
         self._changed.set()

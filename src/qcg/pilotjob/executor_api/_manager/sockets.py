@@ -14,7 +14,7 @@ from qcg.pilotjob.response import Response
 from qcg.pilotjob.zmqinterface import ZMQInterface
 from zmq.asyncio import Context
 
-from qcg.pilotjob.executor_api._client.wire import HELLO
+from qcg.pilotjob.executor_api._client.wire import HELLO, WAITING
 from qcg.pilotjob.executor_api._overriding import override
 
 _logger = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
 
     directory: Path
     may_gather: Callable[[], bool] = staticmethod(lambda: False)
+    on_listener: Callable[[], None] = staticmethod(lambda: None)
 
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
@@ -166,6 +167,19 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
                 self._subscribed += (topic,)
             if topic == HELLO:
                 to.send(f"{HELLO} {{}}".encode())
+            if topic == WAITING:
+                self.on_listener()
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether somebody wants to know which job waits."""
+        return WAITING in self._subscribed
+
+    def tell_who_waits(self, name: str) -> None:
+        """Publish which job, or iteration of one, has waited longest for cores."""
+        message = f"{WAITING} {json.dumps({'job': name})}".encode()
+        for publishing in self._sockets:
+            publishing.send(message)
 
     @override
     def publish(self, topic: EventTopic, data: Dict[str, Any]) -> None:

@@ -164,9 +164,9 @@ class WaitingJobs:
         """Whether a job waits for nothing else."""
         return bool(self._sizes)
 
-    def add(self, waiting: Any) -> None:
-        """Put a job behind all others."""
-        waiting.number = next(self._last)
+    def add(self, waiting: Any, *, first: bool = False) -> None:
+        """Put a job behind all others, or before them."""
+        waiting.number = next(self._before_all if first else self._last)
         self._waiting[waiting.job.name] = waiting
         for name in waiting.waits_for:
             self._dependents.setdefault(name.replace("${it}", _ANY), []).append(waiting)
