@@ -42,7 +42,7 @@ class Report:
         self.path = path
         self._counts_interrupted = interrupted
         self._resumed_at = resumed_at
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._read = 0
         self._places: Dict[str, _Place] = {}
         self._interruptions: Dict[str, _Place] = {}
@@ -52,7 +52,7 @@ class Report:
 
     def state(self, name: str) -> str:
         """Return the state in which a job or iteration has ended, an empty string when it is not on record."""
-        line = self._line(name, only_ends=True)
+        line = self._for_this_thread()._line(name, only_ends=True)
         return str(line["state"]) if line else ""
 
     def submission(self, name: str) -> int:
@@ -64,6 +64,9 @@ class Report:
 
         `submission` tells which one of that name.
         """
+        return self._for_this_thread()._info(name, submission)
+
+    def _info(self, name: str, submission: int) -> Optional[JobInfo]:
         line = self._line(name)  # which reads what is new, too
         last = self._submissions.get(name, 1)
         job = self._job(name) if submission == last else self._earlier.get((name, submission))
@@ -78,6 +81,16 @@ class Report:
             failed = sum(child["state"] != "SUCCEED" for child in children)
             info["iterations"] = {"total": len(children), "finished": len(children), "failed": failed}
         return info
+
+    def _for_this_thread(self) -> Report:
+        """Return this report; while this thread reads it already, one that reads the file for itself.
+
+        That is so in a signal handler and in a finalizer. Whoever it has interrupted has read a part of what is new,
+        and goes on with that afterwards.
+        """
+        if not self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition does
+            return self
+        return Report(self.path, self._resumed_at, interrupted=self._counts_interrupted)
 
     def _job(self, name: str) -> _Job:
         """Return where the lines of the last submission of a job are."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Protocol, Sequence
 
 from qcg.pilotjob.executor_api._client import wire
-from qcg.pilotjob.executor_api.errors import JobUnknown, QCGPJError
+from qcg.pilotjob.executor_api.errors import JobTimeout, JobUnknown, QCGPJError
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, JobInfo
 
 if TYPE_CHECKING:
@@ -100,7 +101,10 @@ class ExecutorSource:
     def _answer(self, message: bytes) -> Dict[str, Any]:
         if self._dispatcher.is_current_thread:
             raise QCGPJError("the manager cannot be asked about unfinished jobs in a done-callback: it would hang")
-        reply = self._dispatcher.ask(message).reply.result(_ANSWER_SECONDS)
+        try:
+            reply = self._dispatcher.ask(message).reply.result(_ANSWER_SECONDS)
+        except FutureTimeoutError:
+            raise JobTimeout(f"the manager has not answered for {_ANSWER_SECONDS:g} s; the jobs go on") from None
         if reply["code"] != 0:
             raise JobUnknown(str(reply.get("message")))
         return reply
