@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qcg.pilotjob.executor_api import BasicTemplate
+from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
 
 
 def test_little_stands_before_the_start_of_the_manager_process(run_script):
@@ -39,3 +39,12 @@ def test_the_manager_loads_what_is_rarely_needed_when_it_is(executor, wait_until
     assert sleeper.cancel()
     assert "_psutil" in libraries()
     assert "_ssl" not in libraries()
+
+
+def test_a_manager_on_this_machine_does_without_what_clients_elsewhere_need(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    with QCGPJExecutor(wd=tmp_path) as executor:
+        output = executor._connection.dispatcher.link.process.directories.output
+    imported = {line.rpartition("|")[2].strip() for line in Path(output).read_text().splitlines()}
+    assert "zmq.asyncio" in imported
+    assert not {name for name in imported if name.startswith("zmq.auth")}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
-from qcg.pilotjob.executor_api._manager.remote import Remote
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api._manager.remote import Remote
 
 __all__ = ["Leash"]
 

@@ -13,7 +13,7 @@ import threading
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 import qcg.pilotjob.environment
 import qcg.pilotjob.executionjob
@@ -45,7 +45,6 @@ from qcg.pilotjob.executor_api._manager.presence import Presence, refuse_other_u
 from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
-from qcg.pilotjob.executor_api._manager.remote import Remote
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._manager.slurm import in_allocation, resources_of_allocation
@@ -53,6 +52,9 @@ from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPu
 from qcg.pilotjob.executor_api._manager.starter import SOCKETS, Frames
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api._ownership import NotOwned, read_owned
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api._manager.remote import Remote
 
 _logger = logging.getLogger(__name__)
 _own_logger = logging.getLogger("qcg.pilotjob.executor_api")
@@ -201,6 +203,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         if self._remote_orders is not None:
+            from qcg.pilotjob.executor_api._manager.remote import Remote  # and zmq.auth, for clients elsewhere only
+
             self._remote = Remote(self._remote_orders["keys"])
             self._remote.publish_by(self._manager.status_publisher)
             self._ifaces.append(self._remote.interface)
