@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.directories import private
@@ -28,7 +28,7 @@ class Companion:
 
         What it prints goes to the file `output`, except that it `shows` what goes to standard output.
         """
-        read_end, write_end = os.pipe()
+        read_end, write_end = _pipe()
         try:
             self._process = self._spawn(command, write_end, output, shows)
         except BaseException:
@@ -88,3 +88,25 @@ class Companion:
             end_fd, self.end_fd = self.end_fd, -1  # a child that is forked meanwhile must not close it again
             os.close(end_fd)
         self.leave()
+
+
+def _pipe() -> Tuple[int, int]:
+    """Return a pipe whose descriptors are not 0 to 2, also in a program that has closed some of those.
+
+    In the process that is started those numbers are its standard streams, in place of what was inherited.
+    """
+    read_end, write_end = os.pipe()
+    if min(read_end, write_end) > 2:
+        return read_end, write_end
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    try:
+        above = fcntl(read_end, F_DUPFD_CLOEXEC, 3)
+        try:
+            return above, fcntl(write_end, F_DUPFD_CLOEXEC, 3)
+        except BaseException:
+            os.close(above)
+            raise
+    finally:
+        os.close(read_end)
+        os.close(write_end)
