@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from qcg.pilotjob.executor_api._buffered_map import buffered_map
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
@@ -197,7 +198,7 @@ def make_pool(
         most = min(most, checked_count("max_workers", max_workers, 1))
     needs = Needs(
         job={"execution": execution, "resources": size},
-        python=python or ("python" if venv else sys.executable),
+        python=python or ("python" if venv else boot.interpreter()),
         most=most,
         ranks=processes,
         fresh=processes > 1 if fresh is None else fresh,

@@ -144,7 +144,7 @@ class QCGPJExecutor(Executor):
             "cores": cores_of_allocation(resources),
         }
         signals = checked_signals(stop_on)
-        endings.refuse_at_exit()  # before a process is started
+        endings.refuse_start()  # before a process is started
         bar_class = _bar_class() if progress else None
         self._connection = _connection(arguments, manager, allocation, start_timeout, orders)
         self._pools: weakref.WeakSet[Hub] = weakref.WeakSet()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import sys
 from dataclasses import fields
 from typing import Any, Dict, Optional
 
+from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api.allocation import Allocation
 from qcg.pilotjob.executor_api.errors import InvalidOption
 from qcg.pilotjob.executor_api.walltimes import seconds_in
@@ -52,7 +52,7 @@ def wanted(allocation: Allocation) -> Dict[str, Any]:
         "scheduler": scheduler,
         "walltime": str(allocation.walltime),
         "options": dict(allocation.options),
-        "python": allocation.python or sys.executable,
+        "python": allocation.python or boot.interpreter(),
         "seconds": seconds,
     }
 

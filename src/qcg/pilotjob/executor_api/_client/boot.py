@@ -11,7 +11,9 @@ import os
 import sys
 from typing import Any, Dict, List
 
-__all__ = ["PROTECT_IMPORTS", "READ_ORDERS", "command", "protected_path", "with_path"]
+from qcg.pilotjob.executor_api.errors import ManagerStartError
+
+__all__ = ["PROTECT_IMPORTS", "READ_ORDERS", "command", "interpreter", "protected_path", "with_path"]
 
 # what `os` and `sys` are is settled when this runs: Python has imported both at its start
 PROTECT_IMPORTS = (
@@ -43,7 +45,26 @@ def command(module: str, *arguments: str) -> List[str]:
 
     `arguments` are for whoever looks at a list of processes.
     """
-    return [sys.executable, "-c", _BOOT.format(module=module), *arguments]
+    return [interpreter(), "-c", _BOOT.format(module=module), *arguments]
+
+
+def interpreter() -> str:
+    """Return the Python that runs processes of ours: this program's, or the one that was set for ``multiprocessing``.
+
+    Raises:
+        ManagerStartError: the program is frozen, or embeds Python, and no interpreter was set.
+    """
+    if sys.executable and not getattr(sys, "frozen", False):
+        return sys.executable
+    from multiprocessing import spawn
+
+    chosen = os.fsdecode(spawn.get_executable() or "")
+    if not chosen or chosen == sys.executable:  # a frozen program would start itself, again and again
+        raise ManagerStartError(
+            "this program is no Python interpreter, and the manager needs one\n"
+            "  next: multiprocessing.set_executable(path), to a Python of this version that has this package"
+        )
+    return chosen
 
 
 def with_path(orders: Dict[str, Any]) -> Dict[str, Any]:

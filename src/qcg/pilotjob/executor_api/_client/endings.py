@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import weakref
 from typing import Any
 
-from qcg.pilotjob.executor_api.errors import ExecutorClosed
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, ManagerStartError
 
-__all__ = ["refuse_at_exit", "register", "unregister"]
+__all__ = ["refuse_start", "register", "unregister"]
 
 _lock = threading.Lock()
 _exiting = False
 _dispatchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
-def refuse_at_exit() -> None:
-    """Raise ExecutorClosed when the interpreter is shutting down."""
+def refuse_start() -> None:
+    """Raise when no executor can be started.
+
+    Raises:
+        ExecutorClosed: the interpreter is shutting down.
+        ManagerStartError: gevent or eventlet has replaced threads by its own, of which one would hold up all others.
+    """
     if _exiting:
         raise ExecutorClosed("the interpreter is shutting down: no executor can be started any more")
+    library = str(_thread.start_new_thread.__module__).partition(".")[0]
+    if library in ("gevent", "eventlet"):
+        raise ManagerStartError(
+            f"{library} has replaced this program's threads, and an executor needs real ones\n"
+            "  next: use the executor in a process in which nothing was patched"
+        )
 
 
 def register(dispatcher: Any) -> None:
@@ -29,7 +41,7 @@ def register(dispatcher: Any) -> None:
         ExecutorClosed: the interpreter is shutting down.
     """
     with _lock:
-        refuse_at_exit()
+        refuse_start()
         _dispatchers.add(dispatcher)
 
 

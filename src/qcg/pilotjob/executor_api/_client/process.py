@@ -39,6 +39,7 @@ class ManagerProcess:
             ManagerStartError: it cannot be started.
             OSError: the working directory cannot be made.
         """
+        boot.interpreter()  # where there is none, no directory is made
         arguments = list(arguments)
         limit_agents(arguments, timeout)
         self._deadline = time.monotonic() + timeout
