@@ -253,7 +253,7 @@ def test_exceptions_and_streams_that_raise(pool):
         {"nodes": "1"},
         {"walltime": -1},
         {"walltime": "0s"},
-        {"walltime": 1.5},
+        {"walltime": "10:30"},
         {"env": "A=1"},
         {"model": 5},
         {"wd": 5},

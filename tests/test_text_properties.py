@@ -194,6 +194,9 @@ def expected_of(values, cores):
     }
 
 
+NAMES = string.ascii_letters + string.digits + "-_.@+"
+
+
 @settings(deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(QUOTED_PARAMETERS, texts)), st.integers())
 def test_every_text_is_in_its_place_and_nowhere_else(values, cores):
@@ -231,7 +234,7 @@ def test_no_text_ends_its_quotes(quotes, text):
 
 
 @settings(deadline=None)
-@given(texts, st.text(string.ascii_letters + string.digits + "-_./@+", min_size=1))
+@given(texts, st.lists(st.text(NAMES, min_size=1).filter(lambda part: part.strip(".")), min_size=1).map("/".join))
 def test_what_is_sent_survives_the_manager_replacing_variables_twice(text, name):
     # as the manager does it: on arrival in the whole description, at the start in its execution
     template = (
