@@ -9,6 +9,7 @@ from pathlib import Path
 import processes
 import psutil
 import pytest
+from qcg.pilotjob.api.errors import TimeoutElapsed
 
 from qcg.pilotjob.executor_api import Allocation, AllocationEnded, AllocationFailed, BasicTemplate, QCGPJExecutor
 from qcg.pilotjob.executor_api._allocation import spread
@@ -103,6 +104,16 @@ def test_a_question_that_waits_for_a_manager_costs_no_cpu(make, monkeypatch, tmp
     assert len(rounds) - before < 200
     (tmp_path / "wd" / "gate").touch()
     assert question.reply.result(60)["code"] == 0
+
+
+def test_a_wait_for_a_job_keeps_its_timeout_while_there_is_no_manager(make, tmp_path):
+    executor = make(setup=_OPENED)
+    job = executor.submit(BasicTemplate, name="a", exec="true")
+    for _ in range(2):  # the second one asks for nothing that was submitted since
+        with pytest.raises(TimeoutElapsed):
+            executor.qcgpj_manager.wait4("a", timeout=0.2)
+    (tmp_path / "wd" / "gate").touch()
+    assert executor.qcgpj_manager.wait4("a", timeout=60) == job.result(60) == {"a": "SUCCEED"}
 
 
 class _EndsAtOnce(RemoteDispatcher):

@@ -117,15 +117,19 @@ class Connection:
             self._progress.tally.add(future)
         return future
 
-    def attach(self, names: Sequence[str]) -> QCGPJFuture:
-        """Follow jobs that the manager has; see ``QCGPJExecutor.attach``."""
+    def attach(self, names: Sequence[str], timeout: Optional[float] = None) -> QCGPJFuture:
+        """Follow jobs that the manager has; see ``QCGPJExecutor.attach``.
+
+        Raises:
+            concurrent.futures.TimeoutError: the manager has not told after `timeout` seconds that it has them.
+        """
         self._refuse_when_closed()
         future = QCGPJFuture(_job_names(names), self._source)
         known = self.dispatcher.follow(future)
         if self._progress is not None:
             self._progress.tally.add(future, attached=True)
         if not self.dispatcher.is_current_thread:
-            known.result()
+            known.result(timeout)
         return future
 
     def manager(self) -> Any:

@@ -33,6 +33,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client import endings, wire
@@ -150,10 +151,18 @@ class Dispatcher:
         self._listeners.add(listener)
         self._inbox.alarm.set()
 
-    def flush(self) -> None:
-        """Wait until the manager has taken or refused all that was submitted; at once in a callback."""
+    def flush(self, timeout: Optional[float] = None) -> None:
+        """Wait until the manager has taken or refused all that was submitted; at once in a callback.
+
+        Raises:
+            concurrent.futures.TimeoutError: it has not after `timeout` seconds.
+        """
         if self._inbox.take_unflushed() and not self.is_current_thread:
-            self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception()
+            try:
+                self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception(timeout)
+            except FutureTimeoutError:
+                self._inbox.is_unflushed()
+                raise
 
     def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
         """Let names be used again; `removed` has the numbers of the submissions that were removed."""

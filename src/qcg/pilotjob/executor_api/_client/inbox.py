@@ -99,6 +99,11 @@ class Inbox:
             unflushed, self._unflushed = self._unflushed, False
         return unflushed
 
+    def is_unflushed(self) -> None:
+        """Take note that what was submitted may not have arrived yet."""
+        with self._lock:
+            self._unflushed = True
+
     def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
         """Let names be used again; `removed` has the numbers of the submissions that were removed."""
         with self._lock:

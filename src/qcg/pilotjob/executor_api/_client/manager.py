@@ -39,7 +39,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     deletes ``<wd>/api.log``, and shares one global logger). Can go when the core does.
     """
 
-    def __init__(self, dispatcher: Dispatcher, attach: Callable[[Sequence[str]], QCGPJFuture]) -> None:
+    def __init__(self, dispatcher: Dispatcher, attach: Callable[[Sequence[str], Optional[float]], QCGPJFuture]) -> None:
         self._lock = threading.RLock()
         self._dispatcher = dispatcher
         self._attach = attach
@@ -101,10 +101,10 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     def _await_jobs(self, names: List[str], deadline: Optional[float]) -> Dict[str, str]:
         if not names:
             return {}
-        self._dispatcher.flush()
         try:
-            future = self._attach(names)
-            return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            self._dispatcher.flush(_seconds_until(deadline))
+            future = self._attach(names, _seconds_until(deadline))
+            return future.result(_seconds_until(deadline))
         except CancelledError:
             return future.status()
         except FutureTimeoutError as error:
@@ -179,6 +179,10 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
         with self._lock:
             self._connected = False
             self._zmq_ctx.destroy(linger=0)
+
+
+def _seconds_until(deadline: Optional[float]) -> Optional[float]:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _removed(reply: Any) -> Dict[str, Any]:
