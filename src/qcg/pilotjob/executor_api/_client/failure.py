@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from qcg.pilotjob.executor_api._client.directories import tail
+from qcg.pilotjob.executor_api._client.node_cores import by_node
 from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api.errors import JobFailed
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, IterationInfo, JobInfo
@@ -67,15 +68,9 @@ def _iteration(child: Dict[str, Any]) -> IterationInfo:
         message=child.get("messages", ""),
         started=times.get("EXECUTING"),
         ended=times.get(child["state"]) if child["state"] in FINAL_STATES else None,
-        cores=_by_node(runtime.get("allocation", "")),
-        gpus=_by_node(runtime.get("gpus", "")),
+        cores=by_node(runtime.get("allocation", "")),
+        gpus=by_node(runtime.get("gpus", "")),
     )
-
-
-def _by_node(allocation: str) -> Dict[str, List[str]]:
-    """Read the core's ``node[core:core],node[core]``; GPUs are written in the same way."""
-    nodes = (part.rstrip("]").partition("[") for part in allocation.split(",") if part)
-    return {name: cores.split(":") for name, _, cores in nodes}
 
 
 def _path(runtime: Dict[str, Any], stream: str) -> Optional[Path]:

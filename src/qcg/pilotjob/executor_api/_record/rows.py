@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
+from qcg.pilotjob.executor_api._client.node_cores import by_node
 from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
@@ -75,7 +76,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
     started = times.get("EXECUTING")
     ended = times.get(state) if state in FINAL_STATES else None
     seconds = (ended - started).total_seconds() if started and ended else None
-    placed = _by_node(str(runtime.get("allocation", "")))
+    placed = by_node(str(runtime.get("allocation", "")))
     cores = sum(map(len, placed.values()))
     return RunRow(
         name=task[0],
@@ -89,7 +90,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
         nodes=list(placed),
         cores=cores,
         core_numbers=placed,
-        gpus=_by_node(str(runtime.get("gpus", ""))),
+        gpus=by_node(str(runtime.get("gpus", ""))),
         core_seconds=None if seconds is None else seconds * cores,
         stdout=runtime.get("stdout"),
         stderr=runtime.get("stderr"),
@@ -122,9 +123,3 @@ def spent(row: RunRow, now: datetime) -> float:
     if row["started"] is None or row["state"] != "EXECUTING":
         return 0.0
     return max(0.0, (now - row["started"]).total_seconds()) * row["cores"]
-
-
-def _by_node(allocation: str) -> Dict[str, List[str]]:
-    """Read the core's ``node[core:core],node[core]``; GPUs are written in the same way."""
-    nodes = (part.rstrip("]").partition("[") for part in allocation.split(",") if part)
-    return {name: cores.split(":") if cores else [] for name, _, cores in nodes}
