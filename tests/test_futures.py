@@ -481,3 +481,13 @@ def test_a_program_that_complains_on_standard_output_is_heard_too(executor):
     future = executor.submit(ScriptTemplate, name="bad", script="echo ERROR: no such atom; exit 1")
     with pytest.raises(JobFailed, match=r"\| ERROR: no such atom"):
         future.raise_for_status(20)
+
+
+def test_what_a_failed_job_wrote_moves_no_cursor(executor):
+    script = r"printf 'first\033[2J\033]0;title\007\rlast\n' >&2; exit 1"
+    job = executor.submit(ScriptTemplate, name="a", script=script)
+    with pytest.raises(JobFailed) as failed:
+        job.raise_for_status(20)
+    assert "    | first [2J ]0;title" in str(failed.value)
+    assert all(line.isprintable() for line in str(failed.value).splitlines())
+    assert "\x1b" in failed.value.stderr_tail  # as it was written

@@ -472,6 +472,10 @@ class TestReading:
             ('{"request": "cancelJob"}', "is a 'cancelJob' request; only 'submit' can be submitted"),
             ("[]", "gives no job description; it must be one dictionary or a list of them"),
             ('{"request": "submit"}', "gives no job description"),
+            (
+                '[{"request": "submit", "jobs": [{"name": "a"}]}]',
+                "is a list of requests; give the jobs of its 'submit'",
+            ),
             ('["a"]', "gives no job description"),
             ("1", "gives no job description"),
             ("", "neither JSON .* nor a Python literal"),

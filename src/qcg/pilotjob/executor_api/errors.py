@@ -31,6 +31,8 @@ import signal
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, List, Optional, Tuple, Union
 
+from qcg.pilotjob.executor_api.spelling import printable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -217,7 +219,7 @@ class JobFailed(QCGPJError, RuntimeError):
         return "\n".join(lines)
 
     def _quoted(self, tail: str) -> List[str]:
-        lines = [f"    | {line}" for line in tail.splitlines()]
+        lines = [f"    | {printable(line)}" for line in tail.splitlines()]
         return [_MAY_BE_OTHERS, *lines] if lines and self.may_be_others else lines
 
     def _advice(self) -> str:

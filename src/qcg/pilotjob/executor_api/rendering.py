@@ -341,6 +341,10 @@ def _jobs_of(filled: Any) -> List[Dict[str, Any]]:
             raise TemplateError(f"the template is a {filled['request']!r} request; only 'submit' can be submitted")
         filled = filled.get("jobs")
     jobs = filled if isinstance(filled, list) else [filled]
+    if any(isinstance(job, dict) and "request" in job for job in jobs):
+        raise TemplateError(
+            "the template is a list of requests; give the jobs of its 'submit' request, or that request"
+        )
     if not jobs or not all(isinstance(job, dict) for job in jobs):
         raise TemplateError("the template gives no job description; it must be one dictionary or a list of them")
     return jobs

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["spelled"]
+__all__ = ["printable", "spelled"]
+
+
+def printable(line: str) -> str:
+    """Return what a job has written as it may be shown: what would move a terminal's cursor, say, becomes a blank."""
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def spelled(value: Any) -> str:

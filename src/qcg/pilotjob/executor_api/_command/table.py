@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Sequence
 from qcg.pilotjob.executor_api._record.live import rows_of
 from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.spelling import printable
 
 __all__ = ["COLUMNS", "ended", "summary", "write"]
 
@@ -32,7 +33,9 @@ def _end_of(future: QCGPJFuture) -> Dict[str, Any]:
         return {**end, "state": "CANCELED"}
     except JobFailed as failure:
         tail = [] if failure.may_be_others else failure.stderr_tail.splitlines()
-        end.update(state=failure.status, exit_code=failure.exit_code, message=failure.message or "".join(tail[-1:]))
+        end.update(
+            state=failure.status, exit_code=failure.exit_code, message=printable(failure.message or "".join(tail[-1:]))
+        )
     except QCGPJError as error:
         return {**end, "state": type(error).__name__, "message": str(error).partition("\n")[0]}
     else:
