@@ -1,5 +1,6 @@
 """What is told to somebody who gives the right thing in the wrong way: their own argument, and what to write."""
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from qcg.pilotjob.executor_api import (
     DuplicateJobName,
     InvalidOption,
     IterationTemplate,
+    JobFailed,
     ParallelTemplate,
     QCGPJExecutor,
     ScriptTemplate,
@@ -83,3 +85,32 @@ def test_an_argument_that_is_no_option(argument, said):
 def test_text_where_the_job_takes_none(executor, template, given, said):
     with pytest.raises(TemplateError, match=re.escape(said)):
         executor.submit(template, {"name": "a", "exec": "echo", "script": "echo"}, **given)
+
+
+@pytest.mark.parametrize(
+    ("execution", "message", "advice"),
+    [
+        ({"exec": "./no-first-line"}, "Exec format error", "let its first line name an interpreter"),
+        ({"exec": "./directory"}, "it is a directory", "name a program in it"),
+        ({"exec": "./not-executable"}, "Permission denied", r"chmod \+x"),
+        ({"exec": "cat", "stdin": "nothing"}, "cannot open stdin", "has to be there when the job starts"),
+        ({"exec": "true", "stdout": "directory"}, "Is a directory", "name a file in it"),
+        ({"exec": "true", "stdout": "nothing/out"}, "No such file", "make the directory of that file first"),
+        ({"exec": "true", "wd": "not-executable/x"}, "the working directory cannot be made", "give a 'wd' in which"),
+        (
+            {"exec": "true", "model": "srunmpi"},
+            "needs a Slurm allocation",
+            "use another model, or start the program in",
+        ),
+    ],
+)
+def test_what_comes_next_when_a_job_cannot_start(tmp_path, execution, message, advice):
+    (tmp_path / "directory").mkdir()
+    for name, mode in (("no-first-line", 0o755), ("not-executable", 0o644)):
+        (tmp_path / name).write_text("text\n")
+        (tmp_path / name).chmod(mode)
+    text = json.dumps({"execution": execution, "resources": {"numCores": 2}})
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        job = executor.submit(lambda: text)
+        with pytest.raises(JobFailed, match=rf"message: .*{message}.*\n(.*\n)*  next: .*{advice}"):
+            job.raise_for_status(20)

@@ -248,6 +248,15 @@ _ADVICE_ON_MESSAGES = (
     ("no program '[^']* [^']*'", "arguments go into 'args', a list; 'exec' is the program alone"),
     ("no program '.*' in '", "a path is below the directory in which the job runs; give the program's full path"),
     ("no program ", "no directory of PATH has it; check PATH, modules and venv, or give its full path"),
+    ("cannot start '.*': it is a directory", "name a program in it"),
+    (
+        "cannot start '.*': Exec format",
+        "let its first line name an interpreter, as #!/bin/sh does, or give that as 'exec'",
+    ),
+    ("the working directory cannot be made", "give a 'wd' in which you may make directories"),
+    ("the model 'srunmpi' needs ", "use another model, or start the program in an allocation of Slurm"),
+    ("cannot open stdin ", "that file has to be there when the job starts; the job that makes it goes into 'after'"),
+    ("cannot open std.*: Is a directory", "name a file in it"),
     ("cannot start '.*': Permission denied", "make it executable (chmod +x), or give its interpreter as 'exec'"),
     ("cannot open std", "make the directory of that file first, or name another one"),
 )

@@ -148,6 +148,13 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         return Order(command, self.wd_path, self.env, self._files(), makes_cwd=True), self._child
 
     @override
+    def preprocess(self) -> None:
+        # not the core's, which makes the directory here, where a hung file system would hold up all jobs
+        self.setup_sandbox()
+        self._schema.preprocess(self)
+        super(LocalSchemaExecutionJob, self).preprocess()
+
+    @override
     def setup_sandbox(self) -> None:
         wd, base = self.job_execution.wd, self._executor.base_wd
         self.wd_path = base if wd is None else os.path.join(base, wd)  # it is made when the job starts

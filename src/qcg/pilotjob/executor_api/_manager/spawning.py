@@ -128,7 +128,9 @@ class Spawner:
                 missing = _missing(str(error.filename), order.cwd)
                 raise CannotStart(f"cannot start: no {missing}", NOT_FOUND) from error
             except OSError as error:
-                reason = f"cannot start {order.command[0]!r}: {error.strerror}"
+                is_directory = os.path.isdir(os.path.join(order.cwd, order.command[0]))
+                why = "it is a directory" if is_directory else error.strerror
+                reason = f"cannot start {order.command[0]!r}: {why}"
                 raise _cannot(reason, error) from error
             except ValueError as error:
                 raise CannotStart(f"cannot start {order.command[0]!r}: {error}") from error
