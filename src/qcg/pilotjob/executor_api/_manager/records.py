@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Dict, Optional
 
@@ -201,8 +202,15 @@ class Record(JsonFileReport):  # type: ignore[misc]  # the core is untyped
 
 
 def _step(state: str, moment: datetime) -> str:
-    date = moment.astimezone().replace(tzinfo=None).isoformat()  # as tools of the core read it
-    return f'{{"state": "{state}","date": "{date}","time": {moment.timestamp():.6f}}}'
+    when = moment.timestamp()
+    fraction = f".{moment.microsecond:06}" if moment.microsecond else ""
+    date = f"{_local_second(when // 1)}{fraction}"  # without a zone, as tools of the core read it
+    return f'{{"state": "{state}","date": "{date}","time": {when:.6f}}}'
+
+
+@lru_cache(maxsize=16)  # the steps of many jobs are in the same second
+def _local_second(when: float) -> str:
+    return datetime.fromtimestamp(when).isoformat()
 
 
 def submission_of(job: Job) -> int:
