@@ -153,7 +153,8 @@ def test_a_manager_that_ends_before_the_second_client_has_connected(executor, tm
 
     def channel_too_late(link, alarm, channel=Link.channel):
         if link.process is None:
-            executor.shutdown()
+            executor.shutdown()  # it does not wait in the thread of a dispatcher
+            assert executor._connection.dispatcher.join(20)
             submitted.wait(20)  # once the loss is noticed, submit() itself raises
         return channel(link, alarm)
 
