@@ -37,18 +37,7 @@ def make(tmp_path):
     (tmp_path / "wd" / "gate").touch()
     for executor in made:
         executor.__exit__(KeyboardInterrupt, None, None)
-    _assert_no_pilot(tmp_path)
-
-
-def _pilots(directory):
-    return [each for each in processes.living() if any(str(directory) in word for word in processes.words(each))]
-
-
-def _assert_no_pilot(directory):
-    end = time.monotonic() + 40
-    while _pilots(directory) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert list(map(processes.words, _pilots(directory))) == []
+    processes.assert_none_left(tmp_path)
 
 
 def _run_of(executor):
@@ -74,7 +63,7 @@ def test_a_file_that_can_never_be_read_costs_no_allocation(make, tmp_path):
     future = executor.submit(BasicTemplate, name="a", exec="true")
     with pytest.raises(AllocationFailed, match="start_timeout"):
         future.result(60)
-    _assert_no_pilot(tmp_path)
+    processes.assert_none_left(tmp_path)
 
 
 def test_whatever_ends_the_guard_is_told(make, wait_until):

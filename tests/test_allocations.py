@@ -75,22 +75,11 @@ def make(tmp_path):
     yield make
     for executor in made:
         executor.__exit__(KeyboardInterrupt, None, None)
-    _assert_no_pilot(tmp_path)
+    processes.assert_none_left(tmp_path)
 
 
 def _has_text(path):
     return path.exists() and path.read_text() != ""
-
-
-def _pilots(directory):
-    return [each for each in processes.living() if any(str(directory) in word for word in processes.words(each))]
-
-
-def _assert_no_pilot(directory):
-    end = time.monotonic() + 40
-    while _pilots(directory) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert list(map(processes.words, _pilots(directory))) == []
 
 
 @pytest.fixture
@@ -373,7 +362,7 @@ def test_a_detached_run_is_followed_by_another_program(make, tmp_path, run_scrip
     printed = run_script(source).stdout.split("\n")
     assert printed[0].startswith("{'done': 'SUCCEED'} {'waits': '")
     assert printed[1] == "{'waits': 'SUCCEED', 'after': 'SUCCEED'}"
-    _assert_no_pilot(tmp_path)  # it gives the allocation back when nothing is left to do
+    processes.assert_none_left(tmp_path)  # it gives the allocation back when nothing is left to do
     with QCGPJExecutor(manager=handle) as later:  # the next day
         assert later.attach("waits", "after").result(10) == {"waits": "SUCCEED", "after": "SUCCEED"}
         with pytest.raises(JobUnknown, match="resume="):
@@ -470,7 +459,7 @@ def test_what_is_detached_at_once_is_not_lost(make, tmp_path, wait_until):
         names = [f"n{number}" for number in range(5)]
         assert set(other.attach(*names).result(30).values()) == {"SUCCEED"}
     assert {path.read_text() for path in tmp_path.glob("ran.*")} == {"x\n"}
-    _assert_no_pilot(tmp_path)
+    processes.assert_none_left(tmp_path)
 
 
 def test_only_what_was_detached_outlives_the_program(tmp_path, wait_until):
@@ -483,7 +472,7 @@ executor.submit(BasicTemplate, name="a", exec="sleep", args=["1000"]).result()
     wait_until(lambda: list(tmp_path.glob(".qcgpjm-service-*/manager.json")))
     program.send_signal(signal.SIGKILL)
     program.wait()
-    _assert_no_pilot(tmp_path)
+    processes.assert_none_left(tmp_path)
 
 
 def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):

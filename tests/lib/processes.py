@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 import psutil
 
 __all__ = [
     "agents",
+    "assert_none_left",
     "children",
     "directory",
     "environment",
@@ -88,6 +90,18 @@ def living(**variables):
         return all(found.get(key) == value for key, value in variables.items()) and lives(process)
 
     return [process for process in psutil.process_iter() if wanted(process)]
+
+
+def assert_none_left(directory):
+    """Wait for the ends of all processes that have a path in this directory in their command; fail after 40 s."""
+
+    def left():
+        return [process for process in living() if any(str(directory) in word for word in words(process))]
+
+    end = time.monotonic() + 40
+    while left() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert list(map(words, left())) == []
 
 
 def agents(node, **variables):

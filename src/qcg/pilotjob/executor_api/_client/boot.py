@@ -28,7 +28,7 @@ READ_ORDERS = (
     "os.fstat(_file).st_uid in (int(sys.argv[2]), os.geteuid()) or sys.exit(sys.argv[1] + ' belongs to another user'); "
     "orders = json.load(open(_file)); "
 )
-"""What follows it where the orders are in a file: its path is the first argument, the second one is whose it was.
+"""Code behind that, which reads the orders from a file: the first argument is its path, the second one its owner.
 
 The file may be read hours after it was written, and elsewhere. On some file systems its owner is not who has made it,
 so that is told. The orders say what code is run, so they are not read from what another user has put in their place.

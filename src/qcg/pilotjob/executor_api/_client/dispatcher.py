@@ -161,7 +161,7 @@ class Dispatcher:
             try:
                 self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception(timeout)
             except FutureTimeoutError:
-                self._inbox.is_unflushed()
+                self._inbox.note_unflushed()
                 raise
 
     def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:

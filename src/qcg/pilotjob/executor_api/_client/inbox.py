@@ -99,7 +99,7 @@ class Inbox:
             unflushed, self._unflushed = self._unflushed, False
         return unflushed
 
-    def is_unflushed(self) -> None:
+    def note_unflushed(self) -> None:
         """Take note that what was submitted may not have arrived yet."""
         with self._lock:
             self._unflushed = True

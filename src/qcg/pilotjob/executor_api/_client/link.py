@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol,
 
 from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
 from qcg.pilotjob.executor_api._client.directories import KEYS, PRESENCE, Directories, find_run, is_lived_in
+from qcg.pilotjob.executor_api._client.queue_news import News
 from qcg.pilotjob.executor_api._client.report import Report
 from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, read_owned, refuse_foreign
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
@@ -61,7 +62,7 @@ class Owned(Protocol):
         """Return the exception that tells how it has ended."""
 
 
-class Wire(Protocol):
+class Wire(News, Protocol):
     """What the dispatcher talks to a manager through: a `Channel`, or what stands for one."""
 
     lost: bool
@@ -96,12 +97,6 @@ class Wire(Protocol):
 
     def has_missed(self) -> bool:
         """Return whether events may have been missed."""
-
-    def listen(self) -> None:
-        """Take the news of jobs that wait for cores from now on."""
-
-    def longest_waiting(self) -> str:
-        """Return which job has waited longest, when there was such news; otherwise an empty string."""
 
 
 @dataclass(frozen=True)

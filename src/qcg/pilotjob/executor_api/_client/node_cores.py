@@ -1,4 +1,4 @@
-"""Where jobs ran, as the manager writes it."""
+"""Reads the nodes and cores on which a job ran, as the manager writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told that a job waits for cores. The manager's end is _manager/queue_news.py."""
+"""Tells those that have cores to give back that a job waits for some. The manager's end is _manager/queue_news.py."""
 
 from __future__ import annotations
 

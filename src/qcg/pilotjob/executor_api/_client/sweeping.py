@@ -131,14 +131,14 @@ def _kill_if(is_meant: Callable[[int], bool], pid: int) -> bool:
 
 
 def _is_marked(pid: int, marks: List[bytes]) -> bool:
-    """Whether a process has one of the marks in its environment, or will only have an environment in a moment."""
+    """Return whether a process has one of the marks in its environment, or has no environment yet."""
     with open(f"/proc/{pid}/environ", "rb") as file:
         environment = file.read()
     return any(mark in environment for mark in marks) or (not environment and has_no_environment_yet(pid))
 
 
 def _has_open(pid: int, name: str) -> bool:
-    """Whether a process has the file of that name in memory open."""
+    """Return whether a process has the file of that name in memory open."""
     directory = f"/proc/{pid}/fd"
     for number in os.listdir(directory):
         with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile

@@ -22,7 +22,7 @@ _HOLD_SECONDS = 3.0  # in which what was given way to has to begin
 
 
 class Turns:
-    """What a pool knows of other jobs. Belongs to the pool's thread."""
+    """Holds what a pool knows of other jobs, for the pool's thread."""
 
     def __init__(self, ours: str) -> None:
         """`ours` is how the names of the pool's workers begin."""
@@ -67,7 +67,7 @@ class Turns:
 
     @property
     def start_at(self) -> Optional[float]:
-        """When the pool may start workers again, None when it may now."""
+        """The moment from which on the pool may start workers again, None when it may now."""
         return min(self._held_until, self._heard_at + _SILENCE_SECONDS) if self.another_is_next() else None
 
     def attributes(self) -> Optional[Dict[str, Any]]:

@@ -30,7 +30,7 @@ class RecordTime(datetime):
     @classmethod
     @contextmanager
     def set_to(cls, moment: Optional[datetime]) -> Iterator[None]:
-        """Let the time be `moment` meanwhile, at which what is put on record has happened; None for the true one."""
+        """Put `moment` on record for all that happens meanwhile; the true time when it is None."""
         before, cls._told = cls._told, moment
         try:
             yield
