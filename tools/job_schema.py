@@ -36,7 +36,7 @@ DOLLARS = rf"\$\$|\$\{{{NAME}\}}|\$(?![{{$])"
 TEXT = rf"^(?:[^$\u0000]|{DOLLARS})*$"
 NUMBER = r"\d+(?:\.\d+)?"
 IN_UNITS = "".join(f"(?:{NUMBER}{unit})?" for unit in "dhms")
-CLOCK = rf"(?:\d+(?:-| days?, )(?:1?\d|2[0-3]|0\d)|\d+):[0-5]\d:[0-5]{NUMBER}"
+CLOCK = r"(?:\d+(?:-| days?, )(?:1?\d|2[0-3]|0\d)|\d+):[0-5]\d:[0-5]\d(?:\.\d+)?"
 WALLTIME = rf"^(?:(?=.*[1-9])(?=\d)(?:{NUMBER}|{IN_UNITS}|{CLOCK}))?$"
 VARIABLE = rf"^(?:[A-Za-z_]|{PLACEHOLDER})(?:[A-Za-z0-9_]|{PLACEHOLDER})*$"
 NOT_IN_NAMES = r"\u0000-\u0022$-*:-<>?\[-\^`{-}\u007f-\u00a0\u00ad\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"

@@ -18,7 +18,7 @@ _OF_THE_MANAGER = re.compile(r"(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+s)?", re.ASCII)
 _IN_UNITS = re.compile("(?=[0-9])" + "".join(f"(?:({_NUMBER}){unit})?" for unit in _UNITS), re.ASCII)
 _SECONDS = re.compile(_NUMBER, re.ASCII)
 # as Slurm has it, and as Python writes a timedelta
-_CLOCK = re.compile(rf"(?:(\d+)(?:-| days?, ))?(\d+):([0-5]\d):([0-5]{_NUMBER})", re.ASCII)
+_CLOCK = re.compile(r"(?:(\d+)(?:-| days?, ))?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)", re.ASCII)
 _HALF_A_CLOCK = re.compile(r"(\d+):(\d+)", re.ASCII)
 _MOST_SECONDS = 10**10  # 317 years: what clocks and timers take
 _INSTEAD = "write seconds, like 90, or '1h30m', '01:30:00', '1-00:00:00' with the days before it"
