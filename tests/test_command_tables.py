@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from qcg.pilotjob.executor_api._command.parameters import read_rows
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="typer is not installed")
 
 _TEMPLATE = {
@@ -126,6 +128,17 @@ def test_a_torn_line_is_that_of_a_row_that_nothing_is_known_of(command, tmp_path
     command("--grid", "T=1", "--wd", "w", "--resume")
 
 
+@pytest.mark.parametrize(
+    "line", ['{"row": []}', '{"row": "run0", "parameters": 3}', '{"row": "run0", "jobs": 5}', "[" * 100_000, "\xff\0"]
+)
+def test_a_line_that_this_command_did_not_write_is_passed_over(command, tmp_path, line):
+    command("--grid", "T=1", "--wd", "w")
+    (study,) = tmp_path.glob("w/.qcgpjm-service-*/study.jsonl")
+    study.write_bytes(study.read_bytes() + line.encode("latin-1") + b"\n")
+    command("--grid", "T=1", "--wd", "w", "--resume")
+    assert _ran(tmp_path / "w") == {"run0": ["1 0"]}
+
+
 def test_jobs_of_one_name_are_refused_before_any_runs(command, tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({**_TEMPLATE, "name": "same"}))
     assert "two jobs would be named 'same'" in command("--grid", "T=1,2", "--wd", "w", code=2).stderr
@@ -144,12 +157,22 @@ def test_jobs_of_one_name_are_refused_before_any_runs(command, tmp_path):
         ("", "there are no rows"),
         ("T\n", "there are no rows"),
         ("\n\n", "there are no rows"),
-        ("T;rho\n1;2\n", "separated by semicolons; separate them by commas"),
-        ("T\trho\n1\t2\n", "separated by tabs"),
+        ("T;rho\tmu\n1;2\t3\n", "line 1: there are semicolons and tabs between the names of the columns"),
+        ("T;rho\n1;0\n2;0,75\n", "line 3: rho is '0,75', a number with a decimal comma"),
+        ("T\trho\n-1.000,5e3\t0\n", "line 2: T is '-1.000,5e3', a number with a decimal comma"),
+        ("T\n0,7\n", "line 2: the row has 2 values, and the header 1 names (T); write numbers with a point"),
+        ("T,rho\n1,2\n,\n", "line 3: all values of the row are empty"),
+        ("T;rho\n1;2\n ; \n", "line 3: all values of the row are empty"),
+        ("T,rho\n1,a\0b\n", "line 2: there is a NUL character"),
         ('T,rho\n1,"2\n2,3\n3,4\n', "p.csv, line 2"),
         ('T,rho\n1,"2\n2,3\n3,4"\n5,6\n', "line 2: a value goes on over 3 lines that look like rows"),
         ('T,rho\n1,"2\n2,"3"\n', "p.csv, line 2"),
-        ("T,rho\n1,2\n3\n", "p.csv, line 3: the row has 1 values, and the first line 2 names"),
+        ("T,rho\n1,2\n3\n", "p.csv, line 3: the row has 1 values, and the header 2 names"),
+        ("T,rho\n\n1,2\n3,4,5\n", "p.csv, line 4: the row has 3 values"),
+        ('T,rho\n"1,2\n2,3\n3",4\n5,6\n', "line 2: a value goes on over 3 lines that look like rows"),
+        ('T;rho\n1;"2\n2;3\n3;4"\n', "line 2: a value goes on over 3 lines that look like rows"),
+        ('T\n"1\n2\n3"\n4\n', "line 2: a value goes on over 3 lines that look like rows"),
+        ('T,rho\n1,5" pipe\n2,"5" pipe"\n', "line 3: ',' expected after '\"'; is a quote not closed there?"),
     ],
 )
 def test_a_table_that_is_not_what_it_seems_is_refused(command, tmp_path, table, said):
@@ -175,11 +198,41 @@ def test_lines_of_json_are_refused_likewise(command, tmp_path, lines, said):
     assert said in command("p.jsonl", code=2).stderr
 
 
-def test_a_table_in_another_encoding_is_refused_with_its_line(command, tmp_path):
-    (tmp_path / "p.csv").write_bytes("T,rho\n1,2\nä,3\n".encode("latin-1"))
-    said = command("p.csv", code=2).stderr
-    assert "p.csv, line 3: this is no UTF-8" in said
-    assert "iconv" in said
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("T,rho\n1,2\nä,3\n".encode("latin-1"), "line 3: byte 0xe4 is no UTF-8; save the file as UTF-8, or convert it"),
+        ("T,rho\n1,2\n".encode("utf-16-le"), "line 1: there is a NUL character"),
+        ("T,rho\n1,2\n".encode("utf-16")[:-1], "line 2: byte 0x0a is no UTF-16"),
+    ],
+)
+def test_a_table_in_another_encoding_is_refused_with_its_line(command, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    assert f"{name}, {said}" in command(name, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "T;rho\n1;2.5\na b;x,y\n",
+        "sep=;\nT;rho\n1;2.5\na b;x,y\n",
+        "T\trho\r\n1\t2.5\r\na b\tx,y\r\n",
+        "T|rho\n\n1|2.5\n   \na b|x,y\n",
+        'T,rho\r\n1,2.5\r\na b,"x,y"\r\n',
+        'T,rho\r1,2.5\ra b,"x,y"\r',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_table_as_spreadsheets_write_it_is_read(tmp_path, table, encoding):
+    (tmp_path / "p.csv").write_bytes(table.encode(encoding))
+    assert read_rows(tmp_path / "p.csv") == [{"T": "1", "rho": "2.5"}, {"T": "a b", "rho": "x,y"}]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcffb"])
+def test_text_that_no_job_can_be_given_is_refused(command, tmp_path, text):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"T": "1"}) + "\n" + json.dumps({"T": "1", "_note": text}) + "\n")
+    assert f"p.jsonl, line 2: '_note' is {text!r}, with a character" in command("p.jsonl", code=2).stderr
 
 
 @pytest.mark.parametrize(

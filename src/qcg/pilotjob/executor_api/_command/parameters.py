@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
 import json
+import re
+import shlex
 from collections import Counter
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -17,32 +20,56 @@ from qcg.pilotjob.executor_api.errors import InvalidOption
 __all__ = ["combined", "grid", "read_rows", "settings"]
 
 _MOST_POINTS = 10_000_000
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_DECIMAL_COMMA = re.compile(r"[+-]?[\d.]*\d,\d+([eE][+-]?\d+)?")
+_MARKS = (  # that of UTF-32 begins with the one of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def read_rows(path: Path) -> List[Dict[str, Any]]:
-    """Return the rows of a file: CSV with a header, or JSON lines.
+    """Return the rows of a file: a table with a header, or JSON lines.
 
-    Values of CSV stay the text that they are; in a template a placeholder outside quotes makes a number of it.
+    Values of a table stay the text that they are; in a template a placeholder outside quotes makes a number of it.
 
     Raises:
         InvalidOption: the file cannot be read, has no rows, or is not what it seems; the message has the line.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            text = file.read()
-    except OSError as error:
-        raise InvalidOption(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InvalidOption(
-            f"{path}, line {line}: this is no UTF-8; save the file as UTF-8, or convert it: "
-            f"iconv -f latin1 -t utf-8 {path}"
-        ) from error
+    text = _text_of(path)
     rows = list(_json_lines(path, text) if path.suffix in (".jsonl", ".ndjson", ".json") else _csv_rows(path, text))
     if not rows:
         raise InvalidOption(f"{path}: there are no rows, so there is nothing to run")
     return rows
+
+
+def _text_of(path: Path) -> str:
+    """Read a file in UTF-8, or in what its byte order mark says, as programs for spreadsheets write it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidOption(f"{path}: {error.strerror}") from error
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].decode(encoding, "replace").count("\n") + 1
+        found = content[error.start : error.start + 1].hex()
+        raise InvalidOption(
+            f"{path}, line {line}: byte 0x{found} is no {encoding.upper()}; save the file as UTF-8, or convert it, "
+            "say from Latin-1 or Windows-1252: "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} > new{path.suffix}"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InvalidOption(
+            f"{path}, line {line}: there is a NUL character, which no job can be given; if the file is in UTF-16, "
+            "save it as UTF-8"
+        )
+    return text
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Dict[str, Any]]:
@@ -56,7 +83,14 @@ def _json_lines(path: Path, text: str) -> Iterator[Dict[str, Any]]:
         if not isinstance(row, dict):
             raise InvalidOption(f'{path}, line {number}: {line.strip()[:50]} is no JSON object; write {{"T": 0.7}}')
         _refuse_names(f"{path}, line {number}", list(row))
+        _refuse_characters(f"{path}, line {number}", row)
         yield row
+
+
+def _refuse_characters(where: str, row: Dict[str, Any]) -> None:
+    for name, value in row.items():
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            raise InvalidOption(f"{where}: {name!r} is {value!r}, with a character that stands for no text")
 
 
 def _without_doubles(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
@@ -67,44 +101,91 @@ def _without_doubles(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Dict[str, Any]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = list(io.StringIO(text, newline=""))
+    separator, skipped = _separator(path, lines)
+    reader = csv.reader(lines[skipped:], delimiter=separator, strict=True)
     names: List[str] = []
-    begins = 1
+    line = skipped + 1
     try:
         for values in reader:
-            line, begins = begins, reader.line_num + 1
-            if not values:
+            begins, line = line, reader.line_num + skipped + 1
+            if len(values) <= 1 and not "".join(lines[begins - 1 : line - 1]).strip():
                 continue  # a blank line
             if not names:
                 names = values
                 _refuse_header(path, names)
                 continue
-            if len(values) != len(names):
-                raise InvalidOption(
-                    f"{path}, line {line}: the row has {len(values)} values, and the first line {len(names)} names "
-                    f"({', '.join(names)})"
-                )
-            _refuse_swallowed_rows(path, line, values, len(names))
+            row = _Row(f"{path}, line {begins}", lines[begins - 1 : line - 1], separator)
+            row.refuse_other_length(values, names)
+            row.refuse_swallowed_rows(len(names))
+            row.refuse_empty(values)
+            row.refuse_decimal_commas(names, values)
             yield dict(zip(names, values))
     except csv.Error as error:
-        raise InvalidOption(f"{path}, line {begins}: {error}; is a quote not closed there?") from error
+        raise InvalidOption(
+            f"{path}, line {line}: {error}; is a quote not closed there? Quotes around a value are closed before the "
+            'next separator, and a quote in it is written twice: "5"" pipe"'
+        ) from error
 
 
-def _refuse_swallowed_rows(path: Path, line: int, values: Sequence[str], columns: int) -> None:
-    """Refuse a value that is rows of the table itself, which a quote has swallowed that is closed in a later row."""
-    for value in values:
-        swallowed = value.splitlines()[1:]
-        if columns > 1 and swallowed and all(part.count(",") == columns - 1 for part in swallowed):
+def _separator(path: Path, lines: Sequence[str]) -> Tuple[str, int]:
+    """Return what separates the columns, and how many lines come before the header.
+
+    No name of a column has a separator in it, so the header tells. Excel's line ``sep=;`` may stand before it.
+    """
+    number, head = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (1, ""))
+    told = re.fullmatch(r"sep=(.)\s*", head)
+    if told:
+        return told[1], number
+    found = [separator for separator in _SEPARATORS if separator in head.strip("\r\n")]
+    if len(found) > 1:
+        raise InvalidOption(
+            f"{path}, line {number}: there are {' and '.join(_SEPARATORS[one] for one in found)} between the names of "
+            "the columns; separate all of them by commas"
+        )
+    return (found or [","])[0], 0
+
+
+class _Row:
+    """A row of a table: where it is, its lines as they were written, and what separates its values."""
+
+    def __init__(self, where: str, lines: Sequence[str], separator: str) -> None:
+        self._where = where
+        self._lines = lines
+        self._separator = separator
+
+    def refuse_other_length(self, values: Sequence[str], names: Sequence[str]) -> None:
+        if len(values) == len(names):
+            return
+        comma = self._separator == "," and _DECIMAL_COMMA.search(self._lines[0])
+        raise InvalidOption(
+            f"{self._where}: the row has {len(values)} values, and the header {len(names)} names ({', '.join(names)})"
+            + ("; write numbers with a point, 0.7, not with a comma" if comma else "")
+        )
+
+    def refuse_swallowed_rows(self, columns: int) -> None:
+        """Refuse a value that goes on over lines that look like rows, as after a quote that a later row has closed."""
+        if any(line.count(self._separator) == columns - 1 for line in self._lines[1:]):
             raise InvalidOption(
-                f"{path}, line {line}: a value goes on over {len(swallowed) + 1} lines that look like rows; is a quote "
-                "not closed there? If it is meant so, give the parameters as JSON lines (.jsonl)"
+                f"{self._where}: a value goes on over {len(self._lines)} lines that look like rows; is a quote not "
+                "closed there? If it is meant so, give the parameters as JSON lines (.jsonl)"
             )
+
+    def refuse_empty(self, values: Sequence[str]) -> None:
+        if len(values) > 1 and not any(value.strip() for value in values):
+            raise InvalidOption(f"{self._where}: all values of the row are empty; delete the line")
+
+    def refuse_decimal_commas(self, names: Sequence[str], values: Sequence[str]) -> None:
+        """Refuse numbers with a decimal comma, which programs with such a comma write into tables with semicolons."""
+        for name, value in zip(names, values):
+            if self._separator != "," and not name.startswith("_") and _DECIMAL_COMMA.fullmatch(value.strip()):
+                raise InvalidOption(
+                    f"{self._where}: {name} is {value!r}, a number with a decimal comma; write it with a point. "
+                    "If it is meant as text, give the parameters as JSON lines (.jsonl)"
+                )
 
 
 def _refuse_header(path: Path, names: Sequence[str]) -> None:
-    for separator, called in _SEPARATORS.items():
-        if len(names) == 1 and separator in names[0]:
-            raise InvalidOption(f"{path}: the columns are separated by {called}; separate them by commas")
     for name, count in Counter(names).items():
         if count > 1:
             raise InvalidOption(f"{path}: {count} columns are named {name!r}; each needs a name of its own")

@@ -108,7 +108,7 @@ class Submitted:
 
     def _mentions(self, kept: Sequence[str], rows: Mapping[str, Any], template: str) -> List[str]:
         remarks = []
-        earlier = [name for name in kept if self._rows[name]["template"] != template]
+        earlier = [name for name in kept if self._rows[name].get("template") != template]
         if earlier:
             remarks.append(
                 f"the template was another one when these jobs were submitted, which is kept: {_shown(earlier)}"
@@ -139,9 +139,15 @@ def _canonical(parameters: Mapping[str, Any]) -> str:
 def _parsed(line: bytes) -> Dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}  # one that was torn, before the next one was written; its row is one that nothing is known of
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and _is_ours(content) else {}
+
+
+def _is_ours(line: Dict[str, Any]) -> bool:
+    """Return whether the values of a line have the types that `Submitted` gives them."""
+    kinds = {"row": str, "parameters": dict, "template": str, "jobs": list}
+    return all(isinstance(line[key], kind) for key, kind in kinds.items() if key in line)
 
 
 def _ends_with_a_line(file: Any) -> bool:
