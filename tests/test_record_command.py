@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import wait
@@ -129,6 +130,19 @@ def test_while_it_goes_on_and_of_several_directories(command, ended, tmp_path, w
     assert {name: states(rows)[name] for name in ("good", "done", "runs")} == {
         "good": "SUCCEED", "done": "SUCCEED", "runs": "UNFINISHED",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ["table", "csv", "jsonl"])
+def test_rows_of_names_that_cannot_be_shown(command, tmp_path, rows):
+    for wd in (b"w\xff",) if rows == "csv" else (b"w\xff", b"v\x1b"):  # paths in CSV are as they are
+        directory = tmp_path / os.fsdecode(wd)
+        directory.mkdir()
+        entry = {"name": "a\udcff\x1b", "state": "FAILED", "messages": "\x9b\udcfe", "runtime": {"stderr": "e\udcff"}}
+        (directory / "jobs.report").write_text(json.dumps(entry) + "\n")
+    said = command("--rows", rows, *tmp_path.glob("*")).stdout
+    assert said.replace("\n", "").isprintable()
+    name = json.loads(said.split("\n")[0])["name"] if rows == "jsonl" else said
+    assert "a\\udcff\\x1b" in name
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")

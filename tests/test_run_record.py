@@ -451,3 +451,69 @@ def test_nodes_and_cores_are_read_as_the_core_writes_them(tmp_path):
     assert (row["nodes"], row["cores"], row["core_seconds"]) == (["n1", "n10"], 3, 180.0)
     assert row["core_numbers"] == {"n1": ["0", "2&3"], "n10": ["1"]}
     assert row["submitted"] is None
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A run as an earlier release recorded it, with names that cannot be shown or encoded; returns its directory."""
+    directory = tmp_path / os.fsdecode(b"w\xff\x1bd")
+    directory.mkdir()
+    (directory / "\x1b.err").write_text("a\x1b[31mb\n")
+    times = {"QUEUED": "2026-01-01T00:00:00", "EXECUTING": "2026-01-01T00:00:01", "FAILED": "2026-01-01T00:01:00"}
+    lines = [
+        {
+            "name": name,
+            "state": "FAILED",
+            "history": [{"state": state, "date": date} for state, date in times.items()],
+            "runtime": {
+                "allocation": f"n{name}[{core}]",
+                "gpus": f"n{name}[0]",
+                "exit_code": "-11",
+                "stderr": str(directory / f"{name}.err"),
+            },
+            "messages": f"cannot start '{name}'\nand more",
+        }
+        for core, name in enumerate(["\udcff", "\x1b", "\u202e", "<&\x00]]>", "\ud83d", "é", "$x$"])
+    ]
+    (directory / "jobs.report").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return directory
+
+
+_SHOWN = ["\\udcff", "\\x1b", "\\u202e", "<&\\x00]]>", "\\ud83d", "é", "$x$"]
+
+
+def test_names_that_cannot_be_shown_are_written_as_in_python(odd):
+    record = RunRecord.of(odd)
+    assert [row["name"] for row in record] == _SHOWN
+    assert [row["message"] for row in record] == [f"cannot start '{name}'\nand more" for name in _SHOWN]
+    assert [row["nodes"] for row in record] == [[f"n{name}"] for name in _SHOWN]
+    assert record.rows[0]["stderr"] == str(odd / "\udcff.err")  # it is the path of a file
+    summary = str(record.summary())
+    summary.encode()
+    assert all(line.isprintable() for line in summary.split("\n"))
+    assert "\\x1b: " in summary
+    assert "a [31mb" in summary
+
+
+def test_a_frame_of_names_that_cannot_be_shown(odd):
+    pytest.importorskip("pandas")
+    frame = RunRecord.of(odd).frame()
+    assert list(frame.name) == _SHOWN
+    assert frame.stderr[0].endswith("w\\udcff\\x1bd/\\udcff.err")
+
+
+@pictures
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from:UserWarning")
+@pytest.mark.parametrize("picture", ["timeline", "utilisation"])
+def test_pictures_of_names_that_cannot_be_shown(odd, picture):
+    pytest.importorskip("matplotlib")
+    from xml.etree import ElementTree
+
+    draw = getattr(RunRecord.of(odd), picture)
+    for kind in (".png", ".pdf"):
+        assert draw(odd / f"p{kind}").stat().st_size > 1000
+    ElementTree.parse(draw(odd / "p.svg"))
+    _, data = parts_of(draw(odd / "p.html"))
+    if picture == "timeline":
+        assert sorted(tip.partition("   FAILED")[0] for tip in data["tips"]) == sorted(_SHOWN)
+        assert "n\\x1b:1" in data["lanes"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Union
 
 from qcg.pilotjob.executor_api._client.times import now
 from qcg.pilotjob.executor_api._record.merging import drop_what_ran_elsewhere
@@ -13,6 +13,7 @@ from qcg.pilotjob.executor_api._record.runs import Run, find_reports, read_run
 from qcg.pilotjob.executor_api._record.summary import RunFailure, RunSummary, summarize
 from qcg.pilotjob.executor_api._record.whose import tell_of_others
 from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.spelling import visible
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._record.moments import Moments
@@ -90,7 +91,7 @@ class RunRecord:
             import pandas
         except ImportError as error:
             raise ImportError("frame() needs pandas: pip install pandas") from error
-        frame = pandas.DataFrame(self.rows, columns=list(RunRow.__annotations__))
+        frame = pandas.DataFrame(map(_visible_paths, self.rows), columns=list(RunRow.__annotations__))
         for name in ("submitted", "started", "ended"):
             frame[name] = pandas.to_datetime(frame[name], utc=True)
         kinds = {"iteration": "Int64", "exit_code": "Int64", "seconds": "float64", "core_seconds": "float64"}
@@ -146,3 +147,8 @@ class RunRecord:
     def _title(self) -> str:
         more = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
         return f"{self.runs[0]}{more}" if self.runs else ""
+
+
+def _visible_paths(row: RunRow) -> Dict[str, Any]:
+    """Return a row with paths that are text: pandas takes no surrogates, which stand for bytes in a file's name."""
+    return {name: visible(value) if isinstance(value, str) else value for name, value in row.items()}

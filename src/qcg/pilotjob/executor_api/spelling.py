@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["printable", "spelled"]
+__all__ = ["printable", "spelled", "visible"]
 
 
 def printable(line: str) -> str:
     """Return what a job has written as it may be shown: what would move a terminal's cursor, say, becomes a blank."""
     return "".join(character if character.isprintable() else " " for character in line)
+
+
+def visible(text: str) -> str:
+    """Return text that can be printed, drawn and encoded; the rest is written as Python writes it, with a backslash."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
 
 
 def spelled(value: Any) -> str:

@@ -177,6 +177,6 @@ def tail(path: Union[str, "os.PathLike[str]"], lines: int, since: int = 0) -> st
             file.seek(0, os.SEEK_END)
             file.seek(max(since, file.tell() - 16384))
             text = file.read().decode("utf-8", "backslashreplace")
-    except OSError:
+    except (OSError, ValueError):  # a record may have NUL in a path
         return ""
     return "\n".join(text.splitlines()[-lines:])

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Sequence
 
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.summary import RunFailure, label
+from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["print_csv", "print_jsonl", "print_table"]
 
@@ -21,7 +22,7 @@ def print_table(rows: Sequence[RunRow]) -> None:
     """Print what people look for, in columns; the run only where there are several."""
     table = [list(_HEAD), *map(_cells, rows)]
     if len({row["run"] for row in rows}) > 1:
-        for line, run in zip(table, ["RUN", *(os.path.relpath(row["run"]) for row in rows)]):
+        for line, run in zip(table, ["RUN", *(visible(os.path.relpath(row["run"])) for row in rows)]):
             line.insert(-1, run)
     widths = [max(map(len, column)) for column in zip(*table)]
     for line in table:

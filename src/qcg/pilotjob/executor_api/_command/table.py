@@ -56,7 +56,7 @@ def _times_of(future: QCGPJFuture) -> Dict[str, Any]:
 def write(path: Path, table: Sequence[Dict[str, Any]]) -> None:
     """Write the table as CSV."""
     names = list(dict.fromkeys(name for row in table for name in row if name not in COLUMNS))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:  # a --set may be no text
         writer = csv.DictWriter(file, [*names, *COLUMNS])
         writer.writeheader()
         writer.writerows(table)

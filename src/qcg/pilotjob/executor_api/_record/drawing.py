@@ -17,6 +17,7 @@ from qcg.pilotjob.executor_api._record.summary import label
 from qcg.pilotjob.executor_api._record.tips import tips_of_lanes, tips_of_steps
 from qcg.pilotjob.executor_api._record.use import Steps, cores_there, cores_used
 from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["draw_timeline", "draw_utilisation"]
 
@@ -107,7 +108,7 @@ class _Picture:
 
     def finish(self, title: str, handles: List[Any]) -> None:
         """Write what stands around the picture; a `$` in a name is no formula."""
-        self._title = title.encode("utf-8", "backslashreplace").decode()  # a directory may be called anything
+        self._title = visible(title)  # a directory may be called anything
         for side in ("top", "right"):
             self.axes.spines[side].set_visible(False)
         self._figure.suptitle(self._title, x=0.01, ha="left", fontsize=9, parse_math=False)
@@ -214,7 +215,7 @@ def _label_lanes(axes: Any, lanes: Sequence[Lane], several: bool) -> None:
 
 
 def _name(lane: Lane, several: bool) -> str:
-    run = os.path.basename(lane.run).rpartition("-")[2]
+    run = visible(os.path.basename(lane.run).rpartition("-")[2])
     return f"{run} {lane.node}:{lane.core}" if several else f"{lane.node}:{lane.core}"
 
 

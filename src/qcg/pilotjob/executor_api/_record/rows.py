@@ -9,6 +9,7 @@ from qcg.pilotjob.executor_api._client.node_cores import by_node
 from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
+from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["UNFINISHED", "RunRow", "Task", "make_row", "spent", "split_task", "task_of", "unfinished_row"]
 
@@ -23,6 +24,8 @@ class RunRow(TypedDict):
 
     Times are local, with the zone of where the record is read. Records of release 0.15 and of the bare core have no
     zones: their times are taken for local ones.
+
+    Characters of names and messages that cannot be shown, such as halves of surrogate pairs, are written as in Python.
 
     Attributes:
         name: of the job; for an iteration that of its array.
@@ -76,7 +79,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
     started = times.get("EXECUTING")
     ended = times.get(state) if state in FINAL_STATES else None
     seconds = (ended - started).total_seconds() if started and ended else None
-    placed = by_node(str(runtime.get("allocation", "")))
+    placed = by_node(visible(str(runtime.get("allocation", ""))))
     cores = sum(map(len, placed.values()))
     return RunRow(
         name=task[0],
@@ -90,11 +93,11 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
         nodes=list(placed),
         cores=cores,
         core_numbers=placed,
-        gpus=by_node(str(runtime.get("gpus", ""))),
+        gpus=by_node(visible(str(runtime.get("gpus", "")))),
         core_seconds=None if seconds is None else seconds * cores,
         stdout=runtime.get("stdout"),
         stderr=runtime.get("stderr"),
-        message=str(entry.get("messages") or ""),
+        message=visible(str(entry.get("messages") or "")),
         interrupted=INTERRUPTED in runtime,
         run=run,
     )

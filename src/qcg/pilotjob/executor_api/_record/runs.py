@@ -18,6 +18,7 @@ from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
 from qcg.pilotjob.executor_api._record.whose import found_runs, open_of_run, owner_of_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["Era", "Run", "find_reports", "read_run"]
 
@@ -205,6 +206,7 @@ def _lines(path: Path, owner: int) -> Iterator[Dict[str, Any]]:
                 raise InvalidOption(f"line {number} of {path} is not JSON, as a manager writes it by default") from None
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise InvalidOption(f"line {number} of {path} is no record of a job: it has no name")
+            entry["name"] = visible(entry["name"])  # up to release 0.15 a name could be any text
             yield entry
 
 

@@ -13,7 +13,7 @@ from qcg.pilotjob.executor_api._client.failure import is_named_after
 from qcg.pilotjob.executor_api._record.rows import RunRow, spent
 from qcg.pilotjob.executor_api._record.runs import Run
 from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
-from qcg.pilotjob.executor_api.spelling import printable
+from qcg.pilotjob.executor_api.spelling import printable, visible
 
 __all__ = ["RunFailure", "RunSummary", "duration", "label", "summarize"]
 
@@ -41,7 +41,7 @@ class RunFailure:
         of other jobs.
         """
         path = self.row["stderr"]
-        is_own = path is not None and is_named_after(self.row["name"], self.row["iteration"], Path(path))
+        is_own = path is not None and is_named_after(self.row["name"], self.row["iteration"], Path(visible(path)))
         lines = tail(path, 20).splitlines() if path and is_own else []
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return printable(last)
