@@ -3,8 +3,11 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import json
 import os
+import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -342,6 +345,42 @@ def test_a_signal_is_called_by_its_name(executor):
     with pytest.raises(JobFailed, match="ended by SIGSEGV") as caught:
         future.raise_for_status(20)
     assert caught.value.exit_code == -signal.SIGSEGV
+
+
+_SEGV = "kill -SEGV $$"
+_BY_SHELL = "FAILED with exit code 139 (128 + SIGSEGV)"
+
+
+def python(code):
+    return {"exec": sys.executable, "args": ["-Sc", f"import os; {code}"]}
+
+
+@pytest.mark.parametrize(
+    ("execution", "said", "exit_code", "name"),
+    [
+        (python("os.kill(os.getpid(), 11)"), "FAILED, ended by SIGSEGV", -11, "SIGSEGV"),
+        (python("os.kill(os.getpid(), 40)"), "FAILED, ended by signal 40", -40, "signal 40"),
+        (python("os._exit(139)"), "FAILED with exit code 139", 139, None),
+        ({"script": f"sh -c '{_SEGV}'; exit"}, _BY_SHELL, 139, "SIGSEGV"),
+        ({"exec": "sh", "args": ["-c", f"sh -c '{_SEGV}'; exit"]}, _BY_SHELL, 139, "SIGSEGV"),
+        ({"script": _SEGV, "login": True}, _BY_SHELL, 139, "SIGSEGV"),
+        ({"script": "exit 250"}, "FAILED with exit code 250", 250, None),
+    ],
+)
+def test_an_end_by_a_signal_is_named_everywhere(executor, execution, said, exit_code, name):
+    job = {"name": "job", "execution": {**execution, "stderr": "job.err"}}
+    text = json.dumps(job).replace("$", "$$")
+    with pytest.raises(JobFailed) as caught:
+        executor.submit(lambda: text).raise_for_status(20)
+    assert str(caught.value).splitlines()[0] == f"job 'job' {said}"
+    assert (caught.value.exit_code, caught.value.signal) == (exit_code, name)
+    (row,) = executor.record()
+    assert (row["exit_code"], row["signal"]) == (exit_code, name)
+    assert f"  job: {said.partition('with ')[2] or said.partition(', ')[2]}" in str(executor.record().summary())
+    with pytest.raises(JobFailed, match=re.escape(f"iteration 0 {said}")):
+        executor.submit(
+            lambda: text.replace('"job"', '"array"').replace("{", '{"iteration": {"stop": 1}, ', 1)
+        ).raise_for_status(20)
 
 
 def test_a_program_that_is_not_there(executor):

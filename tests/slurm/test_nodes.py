@@ -552,7 +552,7 @@ def test_agents_can_be_started_by_ssh(in_allocation, tmp_path):
         )
     )
     assert found[0] == [{f"j{n}": "SUCCEED"} for n in range(5)]
-    assert "node n2 is lost: its agent ended with exit code -9" in found[1]
+    assert "node n2 is lost: its agent was ended by SIGKILL" in found[1]
 
 
 def test_enough_agents_are_enough(in_allocation, tmp_path):

@@ -27,10 +27,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
-import signal
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple, Union
 
+from qcg.pilotjob.executor_api.exit_codes import signal_of, state_text
 from qcg.pilotjob.executor_api.spelling import printable
 
 if TYPE_CHECKING:
@@ -172,6 +172,8 @@ class JobFailed(QCGPJError, RuntimeError):
         status: ``FAILED`` or ``OMITTED``.
         exit_code: the exit code; negative for the number of the signal that ended the process, None when the
             job never ran or the manager does not know.
+        signal: the name of the signal that ended the process, like ``SIGSEGV``, also where the shell that ran it says
+            so by an exit code above 128; None when there was none.
         message: what the manager says of the failure, or an empty string.
         stdout: the file that holds the job's standard output, None when it was not kept.
         stderr: the file that holds the job's standard error, None when it was not kept.
@@ -187,6 +189,7 @@ class JobFailed(QCGPJError, RuntimeError):
         status: str,
         *,
         exit_code: Optional[int] = None,
+        signal: Optional[str] = None,
         message: str = "",
         stdout: Optional[Path] = None,
         stderr: Optional[Path] = None,
@@ -198,6 +201,7 @@ class JobFailed(QCGPJError, RuntimeError):
         self.name = name
         self.status = status
         self.exit_code = exit_code
+        self.signal = signal or signal_of(exit_code)
         self.message = message
         self.stdout = stdout
         self.stderr = stderr
@@ -206,7 +210,7 @@ class JobFailed(QCGPJError, RuntimeError):
         self.may_be_others = may_be_others
 
     def __str__(self) -> str:
-        lines = [f"job {self.name!r} {self.status}{_ending(self.exit_code)}"]
+        lines = [f"job {self.name!r} {state_text(self.status, self.exit_code, self.signal)}"]
         if self.message:
             lines.append(f"  message: {self.message}")
         if self.stdout:
@@ -230,8 +234,8 @@ class JobFailed(QCGPJError, RuntimeError):
             return said
         if self.exit_code is None and self.message:
             return f"mend what the message names, as far as it is yours, and {_AGAIN}"
-        if self.exit_code in _ADVICE_ON_CODES:
-            return _ADVICE_ON_CODES[self.exit_code]
+        if (self.signal or self.exit_code) in _ADVICE_ON_ENDS:
+            return _ADVICE_ON_ENDS[self.signal or self.exit_code]
         if self.stderr is None and not self.stdout_tail:
             return "give the job an 'stderr' file to see what it says"
         said = "" if self.may_be_others else self.stderr_tail or self.stdout_tail
@@ -261,9 +265,9 @@ _ADVICE_ON_MESSAGES = (
     ("cannot open std", "make the directory of that file first, or name another one"),
 )
 
-_ADVICE_ON_CODES = {
+_ADVICE_ON_ENDS: Dict[Union[int, str, None], str] = {
     127: "exit code 127 of a shell means that a command was not found; check PATH, modules and venv",
-    -signal.SIGKILL: "something else killed it, the kernel if memory was short; fewer jobs at a time have more each",
+    "SIGKILL": "something else killed it, the kernel if memory was short; fewer jobs at a time have more each",
 }
 
 _NOT_INTELS = "this mpirun is not Intel MPI's; load its module, or use the model 'openmpi'"
@@ -280,14 +284,3 @@ _ADVICE_ON_OUTPUT = (  # for what MPI says of a model that is not the right one 
         "with the model 'srunmpi' give model_opts={'srun_args': ['--mpi=pmix']}; 'srun --mpi=list' has the kinds",
     ),
 )
-
-
-def _ending(exit_code: Optional[int]) -> str:
-    if exit_code is None:
-        return ""
-    if exit_code >= 0:
-        return f" with exit code {exit_code}"
-    try:
-        return f", ended by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f", ended by signal {-exit_code}"

@@ -23,6 +23,7 @@ from qcg.pilotjob.executor_api._client.process import directories_of, limit_agen
 from qcg.pilotjob.executor_api._ownership import read_owned
 from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
 from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
+from qcg.pilotjob.executor_api.exit_codes import end_text
 from qcg.pilotjob.executor_api.jobs import Capacity
 
 __all__ = ["Keeper", "make_keepers"]
@@ -221,7 +222,7 @@ class Keeper:
         why = f"{self._why}; jobs that had not ended were ended with it"
         if not self._why:
             why = (
-                f"the process that looked after it ended with code {code}; jobs that had not ended go on there for "
+                f"the process that looked after it {end_text(code)}; jobs that had not ended go on there for "
                 f"{self._allocation.silence:g} s, and are ended then{quoted(tail(self.directories.output, 15))}"
             )
         return AllocationEnded(

@@ -17,6 +17,7 @@ from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
 from psij.resource_spec import ResourceSpecV1
 
 from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.exit_codes import code_text, end_text, signal_named_by_shell
 
 __all__ = ["Scheduler", "SubmitException"]
 
@@ -37,7 +38,7 @@ class _Slurm(SlurmJobExecutor):
     @override
     def parse_status_output(self, exit_code: int, out: str) -> Dict[str, psij.JobStatus]:
         if exit_code != 0:
-            raise RuntimeError(f"squeue ended with exit code {exit_code}: {out.strip()}")
+            raise RuntimeError(f"squeue {end_text(exit_code)}: {out.strip()}")
         found = {}
         for line in out.splitlines()[1:]:
             number, state, *reason = line.split(None, 2)
@@ -148,7 +149,8 @@ class Scheduler:
         """What the scheduler says about the end."""
         status = self.job.status
         said = (status.message or "").strip()
-        code = f", exit code {status.exit_code}" if status.exit_code else ""
+        by = signal_named_by_shell(status.exit_code or 0)  # psij's script, which is a shell's, has noted the code
+        code = f", {code_text(status.exit_code, by)}" if status.exit_code else ""
         return f"{status.state.name}{f' ({said})' if said else ''}{code}"
 
     def look(self) -> None:

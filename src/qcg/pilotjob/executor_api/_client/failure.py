@@ -10,6 +10,7 @@ from qcg.pilotjob.executor_api._client.directories import tail
 from qcg.pilotjob.executor_api._client.node_cores import by_node
 from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api.errors import JobFailed
+from qcg.pilotjob.executor_api.exit_codes import state_text
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES, IterationInfo, JobInfo
 
 __all__ = ["failure_of", "is_named_after", "iterations_of"]
@@ -35,6 +36,7 @@ def failure_of(name: str, state: str, info: Optional[JobInfo]) -> JobFailed:
         name,
         state,
         exit_code=int(runtime["exit_code"]) if "exit_code" in runtime else None,
+        signal=runtime.get("signal"),
         message=message,
         stdout=stdout,
         stderr=stderr,
@@ -77,10 +79,13 @@ def _path(runtime: Dict[str, Any], stream: str) -> Optional[Path]:
     return Path(runtime[stream]) if stream in runtime else None
 
 
+def _state(state: str, runtime: Dict[str, Any]) -> str:
+    return state_text(state, int(runtime["exit_code"]) if "exit_code" in runtime else None, runtime.get("signal"))
+
+
 def _which_failed(failures: List[Dict[str, Any]]) -> str:
     shown = [
-        f"iteration {child['iteration']} {child['state']}"
-        + (f" with exit code {child['runtime']['exit_code']}" if "exit_code" in child.get("runtime", {}) else "")
+        f"iteration {child['iteration']} {_state(child['state'], child.get('runtime', {}))}"
         + (f": {child['messages']}" if child.get("messages") else "")
         for child in failures[:_MOST_ITERATIONS]
     ]

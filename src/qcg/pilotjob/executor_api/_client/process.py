@@ -21,6 +21,7 @@ from qcg.pilotjob.executor_api._client.directories import Directories, make_dire
 from qcg.pilotjob.executor_api._client.options import value_of, working_directory
 from qcg.pilotjob.executor_api._client.sweeping import STARTER, kill_jobs_of, lives
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
+from qcg.pilotjob.executor_api.exit_codes import end_text
 
 __all__ = ["ManagerProcess", "directories_of", "limit_agents"]
 
@@ -127,9 +128,8 @@ class ManagerProcess:
     def obituary(self) -> ManagerDied:
         """Return the exception that tells how the process ended, once it is collected."""
         code = self._companion.exit_code()
-        ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return ManagerDied(
-            f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
+            f"the manager process {self.pid} {end_text(code)}; jobs that had not ended were ended with it\n"
             f"  log:  {self.directories.log}\n"
             f"  next: read its end; jobs that have ended are in {self.directories.report}; an executor with "
             f"resume={self.directories.aux!r} runs the others"

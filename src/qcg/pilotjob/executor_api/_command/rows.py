@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Sequence
 
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.summary import RunFailure, label
+from qcg.pilotjob.executor_api.exit_codes import code_text
 from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["print_csv", "print_jsonl", "print_table"]
@@ -35,7 +36,7 @@ def _cells(row: RunRow) -> List[str]:
     cells = [
         label(row),
         row["state"],
-        "" if row["exit_code"] is None else str(row["exit_code"]),
+        code_text(row["exit_code"], row["signal"]).replace("exit code ", "").replace("ended by ", ""),
         f"{started:%Y-%m-%dT%H:%M:%S}" if started else "",
         "" if seconds is None else f"{seconds:.3f}",
         str(row["cores"]),

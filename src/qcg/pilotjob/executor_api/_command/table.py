@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Sequence
 
 from qcg.pilotjob.executor_api._record.live import rows_of
 from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
+from qcg.pilotjob.executor_api.exit_codes import code_text
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.spelling import printable
 
@@ -34,13 +35,19 @@ def _end_of(future: QCGPJFuture) -> Dict[str, Any]:
     except JobFailed as failure:
         tail = [] if failure.may_be_others else failure.stderr_tail.splitlines()
         end.update(
-            state=failure.status, exit_code=failure.exit_code, message=printable(failure.message or "".join(tail[-1:]))
+            state=failure.status,
+            exit_code=failure.exit_code,
+            message=printable(failure.message or "".join(tail[-1:]) or _by_signal(failure)),
         )
     except QCGPJError as error:
         return {**end, "state": type(error).__name__, "message": str(error).partition("\n")[0]}
     else:
         end.update(state="SUCCEED", exit_code=0)
     return {**end, **_times_of(future)}
+
+
+def _by_signal(failure: JobFailed) -> str:
+    return code_text(failure.exit_code, failure.signal) if failure.signal else ""
 
 
 def _times_of(future: QCGPJFuture) -> Dict[str, Any]:

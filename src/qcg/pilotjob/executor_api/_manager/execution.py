@@ -20,10 +20,12 @@ from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, STREAMS,
 from qcg.pilotjob.executor_api._manager.variables import replaced
 from qcg.pilotjob.executor_api._manager.waiting import kind_of
 from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api.exit_codes import end_text, signal_named_by_shell
 from qcg.pilotjob.executor_api.limits import in_pieces
 
 _logger = logging.getLogger(__name__)
 
+_SHELLS = ("bash", "sh", "dash", "ksh", "zsh", "csh", "tcsh", "fish")
 _SCRIPT = "QCG_PM_SCRIPT"  # the variable that holds it, which its processes do not inherit
 _LOGIN_SHELL = """\
 bash -l -c "read -r -u 9 _; exec 9<&-; $1"
@@ -54,6 +56,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     _walltime_timer: Optional[asyncio.TimerHandle] = None
     _over_walltime = False
+    _is_shell = False  # what runs it tells of a signal by an exit code of its own
     _child: Optional[Child] = None
 
     def __init__(self, executor: Any, envs: Any, allocation: Any, job_iteration: Any, schema: Any) -> None:
@@ -111,7 +114,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     @override
     def postprocess(self, exit_code: int, error_message: Optional[str] = None) -> None:
-        self._log(f"ended with exit code {exit_code} {error_message or ''}")
+        self._log(f"{end_text(exit_code)} {error_message or ''}")
         super().postprocess(exit_code, error_message)
 
     @override
@@ -209,6 +212,9 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         if self._walltime_timer is not None:
             self._walltime_timer.cancel()
         child, self._child = self._child, None  # it holds this one
+        by = signal_named_by_shell(exit_code) if self._is_shell else None
+        if by is not None:
+            self._note({"signal": by})
         if self.run_times is not None and child is not None and child.started and child.ended:
             self.run_times.ended(self.job_iteration.name, child.started, child.ended)
         if self._over_walltime and not self.canceled:
@@ -229,6 +235,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         preparation = [f"module load {shlex.quote(name)} || exit" for name in execution.modules or []]
         if execution.venv:
             preparation.append(f"source {shlex.quote(os.path.join(execution.venv, 'bin', 'activate'))} || exit")
+        self._is_shell = os.path.basename((command or _SHELLS)[0]) in _SHELLS or self._is_for_login
         if execution.script and command:
             command += self._shell_for(execution.script, of_rank=True)
         if execution.script and not command:

@@ -25,6 +25,7 @@ from qcg.pilotjob.executor_api._manager.slurm import AllocationResources, Wanted
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._manager.spawning import OWN_GROUP
 from qcg.pilotjob.executor_api._manager.steps import make_srun
+from qcg.pilotjob.executor_api.exit_codes import end_text
 
 _logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class NodeLink:
 
     def _process_ended(self, code: int) -> None:
         self._process = None
-        self._cause = self._cause or self.last_words() or f"its agent ended with exit code {code}"
+        self._cause = self._cause or self.last_words() or f"its agent {end_text(code)}"
         self._is_lost()
         self._launcher.has_changed()
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple, TypedDict
 from qcg.pilotjob.executor_api._client.node_cores import by_node
 from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
+from qcg.pilotjob.executor_api.exit_codes import signal_of
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.spelling import visible
 
@@ -32,6 +33,7 @@ class RunRow(TypedDict):
         iteration: its number, None for a job.
         state: as of a job, or ``UNFINISHED``: submitted, and the record has no end of it.
         exit_code: negative for the number of a signal; None when it has not ended or never ran.
+        signal: the name of the signal that ended it, also where its shell says so by an exit code above 128; else None.
         submitted: when the manager took it, in a resumed run the manager that ran it; None when it is not known.
         started: when its process was started, the last time; None when it was not.
         ended: when it reached its final state; None when it has not.
@@ -52,6 +54,7 @@ class RunRow(TypedDict):
     iteration: Optional[int]
     state: str
     exit_code: Optional[int]
+    signal: Optional[str]
     submitted: Optional[datetime]
     started: Optional[datetime]
     ended: Optional[datetime]
@@ -81,11 +84,13 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
     seconds = (ended - started).total_seconds() if started and ended else None
     placed = by_node(visible(str(runtime.get("allocation", ""))))
     cores = sum(map(len, placed.values()))
+    exit_code = int(runtime["exit_code"]) if "exit_code" in runtime else None
     return RunRow(
         name=task[0],
         iteration=task[1],
         state=state,
-        exit_code=int(runtime["exit_code"]) if "exit_code" in runtime else None,
+        exit_code=exit_code,
+        signal=visible(str(runtime["signal"])) if "signal" in runtime else signal_of(exit_code),
         submitted=times.get("QUEUED", submitted),
         started=started,
         ended=ended,

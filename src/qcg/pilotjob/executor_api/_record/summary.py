@@ -13,6 +13,7 @@ from qcg.pilotjob.executor_api._client.failure import is_named_after
 from qcg.pilotjob.executor_api._record.rows import RunRow, spent
 from qcg.pilotjob.executor_api._record.runs import Run
 from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
+from qcg.pilotjob.executor_api.exit_codes import code_text
 from qcg.pilotjob.executor_api.spelling import printable, visible
 
 __all__ = ["RunFailure", "RunSummary", "duration", "label", "summarize"]
@@ -47,8 +48,8 @@ class RunFailure:
         return printable(last)
 
     def __str__(self) -> str:
-        code = self.row["exit_code"]
-        parts = ["" if code is None else f"exit code {code}", self.row["message"], self.last_line[:_WIDEST_LINE]]
+        code = code_text(self.row["exit_code"], self.row["signal"])
+        parts = [code, self.row["message"], self.last_line[:_WIDEST_LINE]]
         return f"{label(self.row)}: " + ("; ".join(part for part in parts if part) or "nothing is known of the reason")
 
 

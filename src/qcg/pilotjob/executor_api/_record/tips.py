@@ -10,6 +10,7 @@ from qcg.pilotjob.executor_api._record.page import Tips
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.summary import RunFailure, duration, label
 from qcg.pilotjob.executor_api._record.use import Steps
+from qcg.pilotjob.executor_api.exit_codes import code_text
 
 __all__ = ["tips_of_lanes", "tips_of_steps"]
 
@@ -49,7 +50,7 @@ def _told(row: RunRow, seconds: float) -> str:
     places = (f"{node}: {', '.join(numbers)}" for node, numbers in row["core_numbers"].items())
     lines = [
         f"{label(row)}   {row['state']}" + (", interrupted" if row["interrupted"] else ""),
-        "" if row["exit_code"] is None else f"exit code {row['exit_code']}",
+        code_text(row["exit_code"], row["signal"]),
         f"started {row['started']:%Y-%m-%d %H:%M:%S}, {duration(seconds)}",
         "   ".join([cores, *places]),
         row["message"],
