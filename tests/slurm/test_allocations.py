@@ -187,6 +187,15 @@ def test_a_program_on_a_login_node_uses_all_nodes_and_gives_them_back(make, tmp_
     given_back()
 
 
+def test_options_get_to_slurm_with_and_without_values(make, slurm):
+    options = {"no-kill": True, "slurm.requeue": None, "contiguous": "", "slurm.comment": "a | b's", "slurm.nice": 7}
+    with make(options={**options, "pbs.l": "ncpus=1"}) as executor:
+        executor.submit(BasicTemplate, name="a", exec="true").raise_for_status(60)
+        shown = slurm("scontrol", "show", "job", executor.allocations[0].id)
+    for piece in ("Requeue=1", "Contiguous=1", "Comment=a | b's", "Nice=7", "JobName=qcgpj\n"):
+        assert piece in shown
+
+
 @pytest.mark.usefixtures("may_run_mpi")
 @pytest.mark.parametrize(
     "parameters",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.walltimes import Walltime
@@ -29,7 +29,8 @@ class Allocation:
         scheduler: ``slurm``, ``pbs``, ``pbs_classic``, ``lsf``, or ``local`` (processes of this machine); by default
             the one whose command for submissions is found here.
         reservation: of the scheduler's.
-        options: more for the scheduler, by psij's names: ``{"slurm.qos": "debug"}``.
+        options: more for the scheduler, by psij's names: ``{"slurm.qos": "debug"}``; with Slurm also without a value:
+            ``{"slurm.requeue": True}``. Those of other schedulers have no effect.
         setup: lines of shell that are run on the first node before Python is started there, like ``module load``.
         python: the interpreter on the nodes, with this package in it; by default the one that runs this program, and
             what can be imported here can be there.
@@ -56,7 +57,7 @@ class Allocation:
     cores_per_node: Optional[int] = None
     scheduler: Optional[str] = None
     reservation: Optional[str] = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Union[str, float, bool, None]] = field(default_factory=dict)
     setup: str = ""
     python: Optional[str] = None
     renew: int = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from dataclasses import fields
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api.allocation import Allocation
@@ -16,6 +17,8 @@ __all__ = ["wanted"]
 
 SCHEDULERS = ("slurm", "pbs", "pbs_classic", "lsf", "local")  # psij's for Flux and Cobalt lose what is asked for
 
+_PREFIXES = ("slurm", "pbs", "lsf")
+_OPTION = re.compile(rf"(?:({'|'.join(_PREFIXES)})\.)?([A-Za-z][A-Za-z0-9_-]*)")
 _COMMANDS = {"sbatch": "slurm", "bsub": "lsf", "qsub": "pbs"}
 
 
@@ -51,7 +54,7 @@ def wanted(allocation: Allocation) -> Dict[str, Any]:
         **asked_for,
         "scheduler": scheduler,
         "walltime": str(allocation.walltime),
-        "options": dict(allocation.options),
+        "options": _options(allocation.options, scheduler),
         "python": allocation.python or boot.interpreter(),
         "seconds": seconds,
     }
@@ -69,6 +72,40 @@ def _check_seconds(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
         raise InvalidOption(f"Allocation's {name} is {value!r}; give seconds")
+
+
+def _options(given: Any, scheduler: str) -> Dict[str, str]:
+    """Return the options as text, by psij's names; an option without a value has empty text."""
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"Allocation's options is {given!r}; give a dictionary like {{'slurm.qos': 'debug'}}")
+    options = {}
+    for name, value in given.items():
+        found = _OPTION.fullmatch(name) if isinstance(name, str) else None
+        if not found:
+            raise InvalidOption(
+                f"Allocation's options have {name!r}; write the scheduler and the option's name without '-' before it, "
+                f"like 'slurm.qos': one of {', '.join(_PREFIXES)}"
+            )
+        prefix = found[1] or scheduler.partition("_")[0]
+        options[f"{prefix}.{found[2]}"] = _option(name, value, prefix)
+    return options
+
+
+def _option(name: str, value: Any, prefix: str) -> str:
+    text = "" if value is None or value is True else str(value)
+    if value is False or not isinstance(value, (str, int, float, type(None))):
+        raise InvalidOption(
+            f"Allocation's option {name!r} is {value!r}; give text or a number, or True for an option without a value"
+        )
+    if not text and prefix != "slurm":
+        raise InvalidOption(f"Allocation's option {name!r} has no value; psij gives one to every option of {prefix}")
+    refused = r'["\\]' if prefix == "slurm" else r"[^\w@%+=:,./-]"  # psij writes what a shell would take into quotes
+    character = re.search(rf"{refused}|[\x00-\x1f]", text)
+    if character:
+        raise InvalidOption(
+            f"Allocation's option {name!r} is {value!r}, with {character[0]!r}, which cannot be handed to {prefix}"
+        )
+    return text
 
 
 def _scheduler(given: Optional[str]) -> str:

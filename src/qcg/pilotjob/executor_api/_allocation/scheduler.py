@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Collection, Dict, List, Optional, Tuple
+from typing import IO, Any, Collection, Dict, List, Mapping, Optional, Tuple
 
 import psij
 from psij import SubmitException
@@ -22,7 +22,6 @@ from qcg.pilotjob.executor_api.exit_codes import code_text, end_text, signal_nam
 __all__ = ["Scheduler", "SubmitException"]
 
 _NEVER = sys.maxsize
-_NAMES = {"slurm": {"slurm.job-name": "qcgpj"}}  # psij's own way is without effect there
 _QUEUE_SECONDS = 10
 
 
@@ -34,6 +33,7 @@ class _Slurm(SlurmJobExecutor):
     """
 
     _NAME_ = "slurm"  # as psij names those that it makes itself
+    options: Mapping[str, str] = {}
 
     @override
     def parse_status_output(self, exit_code: int, out: str) -> Dict[str, psij.JobStatus]:
@@ -49,15 +49,19 @@ class _Slurm(SlurmJobExecutor):
 
     @override
     def generate_submit_script(self, job: psij.Job, context: Dict[str, object], submit_file: IO[str]) -> None:
-        """Let the script's shells outlive SIGTERM: Slurm kills what is left of a script whose shell has ended.
+        """Write psij's script with two changes.
 
-        Without that the manager, which gets SIGTERM too, would have no time to end jobs in peace.
+        The script's shells outlive SIGTERM: Slurm kills what is left of a script whose shell has ended. Without that
+        the manager, which gets SIGTERM too, would have no time to end jobs in peace. And options are written here: psij
+        gives a value to each, and puts some values into quotes of its own.
         """
         script = io.StringIO()
         super().generate_submit_script(job, context, script)
         head, directive, rest = script.getvalue().rpartition("\n#SBATCH")
         options, _, commands = rest.partition("\n")
-        submit_file.write(f"{head}{directive}{options}\ntrap '' TERM\n{commands}")
+        ours = (f'--{name}="{value}"' if value else f"--{name}" for name, value in self.options.items())
+        own = "".join(f"\n#SBATCH {option}" for option in ours)
+        submit_file.write(f"{head}{own}{directive}{options}\ntrap '' TERM\n{commands}")
 
     @override
     def get_status_command(self, native_ids: Collection[str]) -> List[str]:
@@ -105,6 +109,10 @@ class Scheduler:
         nodes = wanted["nodes"]
         if self._name == "local":
             nodes = cores = 1  # the manager is told how many cores there are; psij would only write a list of nodes
+        options = {"slurm.job-name": "qcgpj", **wanted["options"]}  # psij's own way is without effect there
+        if isinstance(self._executor, _Slurm):
+            self._executor.options = {name[6:]: value for name, value in options.items() if name.startswith("slurm.")}
+            options = {}
         self.job = psij.Job(
             psij.JobSpec(
                 name="qcgpj",
@@ -121,7 +129,7 @@ class Scheduler:
                     queue_name=wanted["queue"],
                     account=wanted["account"],
                     reservation_id=wanted["reservation"],
-                    custom_attributes={**_NAMES.get(self._name, {}), **wanted["options"]},
+                    custom_attributes=options,
                 ),
                 pre_launch=files.get("setup"),
                 launcher="single",
