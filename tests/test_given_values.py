@@ -2,17 +2,22 @@
 
 import enum
 import json
+import re
 
 import pytest
 
 from qcg.pilotjob.executor_api import (
     InvalidJob,
+    InvalidOption,
     IterationTemplate,
     ParallelTemplate,
     QCGPJExecutor,
     ScriptTemplate,
     TemplateError,
 )
+from qcg.pilotjob.executor_api._check.report import checked
+from qcg.pilotjob.executor_api.rendering import rendered
+from qcg.pilotjob.executor_api.validation import validated
 
 
 class Phase(str, enum.Enum):
@@ -98,3 +103,116 @@ def test_an_enumeration_is_text_on_record_too(tmp_path):
         executor.submit(ParallelTemplate, name="a", exec="true", env={"P": Phase.LIQUID}).result()
     (requests,) = tmp_path.glob(".qcgpjm-service-*/track.reqs")
     assert json.loads(requests.read_text())["execution"]["env"]["P"] == "liquid"
+
+
+def nested(levels, begin=list):
+    value = begin()
+    for _ in range(levels):
+        value = [value] if begin is list else {"a": value}
+    return value
+
+
+def holding_itself():
+    value = []
+    value.append(value)
+    return value
+
+
+class Unspeakable:
+    def __str__(self):
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+_ODD = {
+    "deep": nested(10_000),
+    "deep in a dictionary": {"x": [nested(10_000, dict)]},
+    "101 levels": nested(101),
+    "holds itself": holding_itself(),
+    "huge": [10**5000],
+    "set": {1},
+    "bytes": [b"x"],
+    "complex": 1j,
+    "unspeakable": Unspeakable(),
+    "tuple as a key": {(1, 2): 3},
+    "None as a key": [{None: 1}],
+}
+_PLACES = {
+    "attributes": '{"execution": {"exec": "true"}, "attributes": ${v}}',
+    "in attributes": '{"execution": {"exec": "true"}, "attributes": {"v": ${v}}}',
+    "argument": '{"execution": {"exec": "true", "args": [${v}]}}',
+    "env": '{"execution": {"exec": "true", "env": ${v}}}',
+    "cores": '{"execution": {"exec": "true"}, "resources": {"numCores": ${v}}}',
+    "walltime": '{"execution": {"exec": "true"}, "resources": {"wt": ${v}}}',
+    "values": '{"execution": {"exec": "true"}, "iteration": {"values": ${v}}}',
+    "after": '{"execution": {"exec": "true"}, "dependencies": {"after": "${v}"}}',
+    "whole": "${v}",
+}
+
+
+@pytest.mark.parametrize("value", _ODD.values(), ids=_ODD)
+@pytest.mark.parametrize("place", _PLACES.values(), ids=_PLACES)
+def test_a_value_that_cannot_be_sent_is_refused_by_its_name(place, value):
+    with pytest.raises(TemplateError, match=r"parameter 'v' (is|has)"):
+        rendered(place, {"v": value}, {})
+    with pytest.raises(TemplateError, match=r"parameter 'v' (is|has)"):
+        rendered(place, {}, {"v": value})
+
+
+@pytest.mark.parametrize(
+    "value", [nested(10_000), 10**5000, [10**5000], Unspeakable()], ids=["deep", "huge", "list", "class"]
+)
+def test_a_value_that_cannot_be_written_is_refused_by_its_name(value):
+    with pytest.raises(TemplateError, match=r"parameter 'v' is a .* that cannot be written as text"):
+        rendered('{"execution": {"exec": "echo", "args": ["a ${v}"]}}', {"v": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("NaN", "attributes: v is nan; JSON has no such number"),
+        ("[{'a': -Infinity}]", r"attributes: v: \[0\]: a is -inf"),
+        ("{1: 2}", "attributes: v has the key 1; write keys as text"),
+        ("{(1, 2): 2}", r"attributes: v has the key \(1, 2\)"),
+        ("{1, 2}", r"the template has \{1, 2\}, a set"),
+        ("b'x'", "the template has b'x', a bytes"),
+        ("...", "the template has Ellipsis"),
+        ("0x" + "f" * 2000, "the template has a number of 8000 bits"),
+        ("[" * 120 + "]" * 120, "nested deeper than 100 levels"),
+        ("[" * 10_000 + "]" * 10_000, "neither JSON .* nor a Python literal"),
+        ("{${v}: 2}", r"a placeholder that is a key stands for \[1\]; give text"),
+    ],
+)
+def test_what_only_python_has_is_refused_with_its_place(value, said):
+    text = "{'name': 'a', 'execution': {'exec': 'true'}, 'attributes': {'v': " + value + "}}"
+    with pytest.raises((TemplateError, InvalidJob), match=said):
+        validated(rendered(text, {"v": [1]}, {})[0], None)
+    if "${v}" not in value:
+        (finding,) = checked(text).findings
+        assert re.search(said, finding.problem)
+
+
+def test_defaults_that_only_python_has_are_refused():
+    text = "{'execution': {'exec': 'true', 'args': ['${v}']}, 'defaults': {'v': {1}}}"
+    with pytest.raises(TemplateError, match="'defaults' have what JSON has not"):
+        rendered(text, {}, {})
+    assert len(checked(text).findings) == 1
+
+
+def test_deep_and_large_options_of_functions_are_refused(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        for options in (
+            {"env": {"A": nested(10_000)}}, {"modules": [nested(10_000)]}, {"ranks": nested(10_000)},
+            {"cores": 10**5000}, {"walltime": 10**5000}, {"idle_seconds": nested(10_000)},
+        ):  # fmt: skip
+            with pytest.raises((InvalidJob, InvalidOption)), executor.functions(**options):
+                pass
+
+
+def test_as_deep_as_it_may_be_arrives(tmp_path):
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        text = '{"name": "a", "execution": {"exec": "true"}, "attributes": {"v": ${v}}}'
+        assert executor.submit(lambda: text, v=nested(100)).result(20) == {"a": "SUCCEED"}
+    (requests,) = tmp_path.glob(".qcgpjm-service-*/track.reqs")
+    assert json.loads(requests.read_text())["attributes"]["v"] == nested(100)

@@ -19,11 +19,13 @@ import json
 import numbers
 import os
 import re
+import reprlib
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
+from qcg.pilotjob.executor_api.free_values import MOST_LEVELS, is_too_large
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.quoted_values import with_values
@@ -185,38 +187,63 @@ def _value_of(hole: Hole, values: Mapping[str, Any], variables: _Variables) -> A
         if len(names) != 1:
             raise TemplateError(f"{name!r} is a future of {len(names)} jobs inside quotes; leave the quotes out")
         return names[0]
-    return _sound(spelled(value), name)
+    return _sound(_spelled(value, name), name)
 
 
-def _plain(value: Any, name: str) -> Any:  # noqa: PLR0911  # a return a type
+def _spelled(value: Any, name: str) -> str:
+    try:
+        return spelled(value)
+    except Exception as error:  # str() of a user's class may raise anything
+        raise TemplateError(
+            f"parameter {name!r} is a {type(value).__name__} that cannot be written as text: {type(error).__name__}"
+        ) from error
+
+
+def _plain(value: Any, name: str, level: int = 0) -> Any:
     """Return `value` in types that JSON has: numpy's scalars and arrays, paths, tuples and futures are turned."""
     if isinstance(value, (str, timedelta)):
         return _sound(spelled(value), name)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        if is_too_large(value):
+            raise TemplateError(f"parameter {name!r} has a number of {value.bit_length()} bits; give it as text")
         return value
     names = _future_names(value)
     if names is not None:
         return names
+    if level > MOST_LEVELS:
+        raise TemplateError(f"parameter {name!r} is nested deeper than {MOST_LEVELS} levels, or holds itself")
+    return _plain_parts(value, name, level + 1)
+
+
+def _plain_parts(value: Any, name: str, level: int) -> Any:
     if isinstance(value, (list, tuple, range)):
-        return _plain_items(value, name)
+        return _plain_items(value, name, level)
     if isinstance(value, os.PathLike):
         return _sound(os.fsdecode(value), name)
     if isinstance(value, Mapping):
-        return {_sound(spelled(key), name): _plain(item, name) for key, item in value.items()}
+        return {_plain_key(key, name): _plain(item, name, level) for key, item in value.items()}
     if isinstance(value, numbers.Integral):
-        return int(value)
+        return _plain(int(value), name)
     if isinstance(value, numbers.Real):
         return float(value)
     if hasattr(value, "tolist") and hasattr(value, "dtype"):
-        return _plain(value.tolist(), name)
+        return _plain(value.tolist(), name, level)
     raise TemplateError(f"parameter {name!r} is a {type(value).__name__}; give text, a number, a list or a dictionary")
 
 
-def _plain_items(values: Any, name: str) -> List[Any]:
+def _plain_key(key: Any, name: str) -> str:
+    if isinstance(key, bool) or not isinstance(key, (str, numbers.Real)):
+        raise TemplateError(f"parameter {name!r} has a key that is a {type(key).__name__}; write keys as text")
+    return _sound(_spelled(key, name), name)
+
+
+def _plain_items(values: Any, name: str, level: int) -> List[Any]:
     items: List[Any] = []
     for item in values:
         names = _future_names(item)
-        items.extend([_plain(item, name)] if names is None else names)
+        items.extend([_plain(item, name, level)] if names is None else names)
     return items
 
 
@@ -260,23 +287,35 @@ _PREPARED = frozenset({_Hole, _Text, _List, _Dict})  # all else stays what it is
 @lru_cache(maxsize=256)
 def _prepared_template(text: str) -> Tuple[Template, Any]:
     template = with_values(compiled(text))
-    try:
-        return template, None if template.structure is None else _prepared(template.structure)
-    except RecursionError:
-        raise TemplateError("the template is nested too deeply to be read") from None
+    return template, None if template.structure is None else _prepared(template.structure)
 
 
-def _prepared(value: Any) -> Any:
-    """Return `value` in a form that tells what has to be filled in."""
+def _prepared(value: Any, level: int = 0) -> Any:
+    """Return `value` in a form that tells what has to be filled in.
+
+    Raises:
+        TemplateError: it is something of Python's that cannot be sent.
+    """
     if isinstance(value, str):
         number = hole_in(value)
         if number is not None:
             return _Hole(number)
         return _Text(value) if OPEN in value or "$" in value else value
     if isinstance(value, dict):
-        return _Dict((_prepared_key(key), _prepared(item)) for key, item in value.items())
+        if level > MOST_LEVELS:
+            raise TemplateError(f"the template is nested deeper than {MOST_LEVELS} levels")
+        return _Dict((_prepared_key(key), _prepared(item, level + 1)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return _List(map(_prepared, value))
+        if level > MOST_LEVELS:
+            raise TemplateError(f"the template is nested deeper than {MOST_LEVELS} levels")
+        return _List(_prepared(item, level + 1) for item in value)
+    if isinstance(value, int) and is_too_large(value):
+        raise TemplateError(f"the template has a number of {value.bit_length()} bits; write it as text")
+    if value is not None and not isinstance(value, (bool, int, float)):
+        raise TemplateError(
+            f"the template has {reprlib.repr(value)}, a {type(value).__name__}; write text, a number, a list or a "
+            "dictionary"
+        )
     return value
 
 
@@ -294,11 +333,18 @@ def _fill(value: Any, filling: List[Any], variables: _Variables) -> Any:
         for key, item in value:
             given = _fill(item, filling, variables) if type(item) in _PREPARED else item
             if given is not None:
-                filled[_fill(key, filling, variables) if type(key) in _PREPARED else key] = given
+                filled[_filled_key(key, filling, variables) if type(key) in _PREPARED else key] = given
         return filled
     if kind is _List:
         return [_fill(item, filling, variables) for item in value]
     return _fill_text(value, filling, variables) if kind is _Text else value
+
+
+def _filled_key(key: Any, filling: List[Any], variables: _Variables) -> Any:
+    filled = _fill(key, filling, variables)
+    if isinstance(filled, (list, dict)):
+        raise TemplateError(f"a placeholder that is a key stands for {reprlib.repr(filled)}; give text")
+    return filled
 
 
 def _filled(value: Any, variables: _Variables) -> Any:

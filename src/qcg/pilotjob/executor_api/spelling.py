@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["printable", "spelled", "visible"]
+__all__ = ["printable", "shown", "spelled", "visible"]
+
+_MOST_SHOWN = 60
 
 
 def printable(line: str) -> str:
     """Return what a job has written as it may be shown: what would move a terminal's cursor, say, becomes a blank."""
     return "".join(character if character.isprintable() else " " for character in line)
+
+
+def shown(value: Any) -> str:
+    """Return how Python writes `value`, for an error message: shortened, and its type where it cannot be written."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # repr() of a user's class may raise anything
+        return f"something of the type {type(value).__name__}"
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
 def visible(text: str) -> str:

@@ -133,7 +133,13 @@ def compiled(text: str) -> Template:
             raise  # no value can mend it; otherwise a str outside quotes may bring what is missing
     _refuse_late_schema(text, template, structure)
     defaults = _take_defaults(structure)
-    mark = MARK.search(json.dumps(defaults, ensure_ascii=False))
+    try:
+        mark = MARK.search(json.dumps(defaults, ensure_ascii=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = (
+            f"the template's 'defaults' have what JSON has not ({error}); write text, numbers, lists, dictionaries"
+        )
+        raise TemplateError(problem) from None
     if mark:
         problem = "the template's 'defaults' contain a placeholder; write plain values there"
         number = mark.group(1)

@@ -16,9 +16,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, c
 from qcg.pilotjob.executor_api._names import problem_of_name
 from qcg.pilotjob.executor_api.circles import circle_in
 from qcg.pilotjob.executor_api.errors import InvalidJob
+from qcg.pilotjob.executor_api.free_values import is_too_large, refuse_what_is_no_json
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
 from qcg.pilotjob.executor_api.limits import MOST_ITERATIONS, SHORT, problem_of_script, problem_of_text
-from qcg.pilotjob.executor_api.spelling import spelled
+from qcg.pilotjob.executor_api.spelling import shown, spelled
 from qcg.pilotjob.executor_api.walltimes import as_manager_has_it
 
 __all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_what_is_ours", "validated"]
@@ -61,7 +62,8 @@ def validated(description: Any, capacity: Optional[Capacity]) -> Job:
     if "dependencies" in job:
         result["dependencies"] = _dependencies(at / "dependencies", job["dependencies"], name)
     if "attributes" in job:
-        result["attributes"] = (at / "attributes").mapping(job["attributes"])
+        result["attributes"] = job["attributes"]
+        refuse_what_is_no_json(at / "attributes", (at / "attributes").mapping(job["attributes"]))
     return cast("Job", result)
 
 
@@ -121,12 +123,12 @@ class _Where:
 
     def mapping(self, value: Any, keys: Optional[Mapping[str, None]] = None) -> Dict[str, Any]:
         if not isinstance(value, (dict, Mapping)):
-            raise self.error(f"is {_shown(value)}", "write a dictionary {'key': value}")
+            raise self.error(f"is {shown(value)}", "write a dictionary {'key': value}")
         if keys is not None and value.keys() <= keys.keys():
             return dict(value)
         for key in value:
             if not isinstance(key, str):
-                raise self.error(f"has the key {_shown(key)}", "write keys as text", key)
+                raise self.error(f"has the key {shown(key)}", "write keys as text", key)
             if keys is not None and key not in keys:
                 close = difflib.get_close_matches(key, keys, n=1)
                 raise self.error(
@@ -138,14 +140,14 @@ class _Where:
 
     def text(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise self.error(f"is {_shown(value)}", "write text in quotes")
+            raise self.error(f"is {shown(value)}", "write text in quotes")
         if "\0" in value:
             raise self.error("contains a NUL character", "no process can be given one; remove it")
         return spelled(value)
 
     def truth(self, value: Any) -> bool:
         if not isinstance(value, bool):
-            raise self.error(f"is {_shown(value)}", "write true or false")
+            raise self.error(f"is {shown(value)}", "write true or false")
         return value
 
     def path_text(self, value: Any) -> str:
@@ -153,19 +155,14 @@ class _Where:
         return self.text(value if isinstance(value, str) or not isinstance(value, os.PathLike) else os.fspath(value))
 
     def whole(self, value: Any, least: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.error(f"is {_shown(value)}", f"write a whole number, {least} or more")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least or is_too_large(value):
+            raise self.error(f"is {shown(value)}", f"write a whole number, {least} or more")
         return value
 
     def items(self, value: Any) -> List[Any]:
         if not isinstance(value, (list, tuple)):
-            raise self.error(f"is {_shown(value)}", "write a list [...]")
+            raise self.error(f"is {shown(value)}", "write a list [...]")
         return list(value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _name(value: Any) -> str:
@@ -233,7 +230,7 @@ def _refuse(at: _Where, problem: str) -> None:
 
 def _arguments(at: _Where, value: Any) -> List[str]:
     if isinstance(value, str):
-        raise at.error(f"is the text {_shown(value)}", f"write a list: {shlex.split(value)!r}"
+        raise at.error(f"is the text {shown(value)}", f"write a list: {shlex.split(value)!r}"
                        if _splits(value) else "write a list with an item for each argument")  # fmt: skip
     arguments = [
         item if type(item) is str and "\0" not in item else _argument(at / number, item)
@@ -259,14 +256,14 @@ def _splits(text: str) -> bool:
 
 def _scalar(at: _Where, value: Any) -> str:
     if value is None or not isinstance(value, (str, int, float, os.PathLike)):
-        raise at.error(f"is {_shown(value)}", "write text or a number")
+        raise at.error(f"is {shown(value)}", "write text or a number")
     return spelled(value)
 
 
 def _modules(at: _Where, value: Any) -> List[str]:
     names = [value] if isinstance(value, str) else at.items(value)
     if isinstance(value, str) and len(value.split()) > 1:
-        raise at.error(f"is the text {_shown(value)}", f"write a list: {value.split()!r}")
+        raise at.error(f"is the text {shown(value)}", f"write a list: {value.split()!r}")
     return [(at / number).text(name) for number, name in enumerate(names) if name != ""]
 
 
@@ -398,11 +395,10 @@ def _scheduler(at: _Where, size: Dict[str, Any]) -> None:
     scheduler = at.mapping(size["scheduler"], _SCHEDULER_KEYS)
     names = ("maximum-iters", "split-into")
     if scheduler.get("name") not in names:
-        raise at.error(
-            f"has the name {_shown(scheduler.get('name'))}", f"the schedulers are {', '.join(names)}", "name"
-        )
+        raise at.error(f"has the name {shown(scheduler.get('name'))}", f"the schedulers are {', '.join(names)}", "name")
     if "max" in size:
         raise at.error("stands beside 'max'", "leave 'max' out: the scheduler chooses the size")
+    refuse_what_is_no_json(at / "params", (at / "params").mapping(scheduler.get("params", {})))
 
 
 def _walltime(at: _Where, value: Any) -> str:
@@ -537,7 +533,7 @@ def _iteration_values(at: _Where, value: Any) -> List[str]:
         wrong = re.search(r'["\\\x00-\x1f]', text)
         if wrong:
             raise (at / number).error(
-                f"contains {wrong.group()!r} in {_shown(text)}",
+                f"contains {wrong.group()!r} in {shown(text)}",
                 "the manager cannot pass quotes, backslashes and control characters in ${itval}; pass a file's name",
             )
     return values

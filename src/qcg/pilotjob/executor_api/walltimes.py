@@ -8,6 +8,8 @@ from datetime import timedelta
 from numbers import Real
 from typing import Any, Union
 
+from qcg.pilotjob.executor_api.spelling import shown
+
 __all__ = ["Walltime", "as_manager_has_it", "seconds_in"]
 
 Walltime = Union[str, float, timedelta]
@@ -32,9 +34,9 @@ def seconds_in(walltime: Any) -> float:
     """
     seconds = _seconds_in(walltime)
     if seconds <= 0:
-        raise ValueError(f"is {_shown(walltime)}; write more than 0, or leave it out for no limit")
+        raise ValueError(f"is {shown(walltime)}; write more than 0, or leave it out for no limit")
     if seconds > _MOST_SECONDS:
-        raise ValueError(f"is {_shown(walltime)}, which is more than 300 years; leave it out for no limit")
+        raise ValueError(f"is {shown(walltime)}, which is more than 300 years; leave it out for no limit")
     return seconds
 
 
@@ -56,11 +58,15 @@ def _seconds_in(walltime: Any) -> float:
     if isinstance(walltime, timedelta):
         return walltime.total_seconds()
     if isinstance(walltime, Real) and not isinstance(walltime, bool):
-        if not math.isfinite(walltime):
-            raise ValueError(f"is {walltime!r}; leave it out for no limit")
-        return float(walltime)
+        try:
+            seconds = float(walltime)
+        except OverflowError:
+            seconds = math.inf
+        if not math.isfinite(seconds):
+            raise ValueError(f"is {shown(walltime)}; leave it out for no limit")
+        return seconds
     if not isinstance(walltime, str):
-        raise ValueError(f"is {_shown(walltime)}; {_INSTEAD}")  # noqa: TRY004  # as for text
+        raise ValueError(f"is {shown(walltime)}; {_INSTEAD}")  # noqa: TRY004  # as for text
     if _SECONDS.fullmatch(walltime):
         return float(walltime)
     in_units = _IN_UNITS.fullmatch(walltime)
@@ -82,8 +88,3 @@ def _of_clock(text: str) -> float:
             f"write '{half[1]}m{half[2]}s' or '{half[1]}h{half[2]}m'"
         )
     raise ValueError(f"is {text!r}; {_INSTEAD}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

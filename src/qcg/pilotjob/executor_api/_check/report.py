@@ -126,7 +126,7 @@ class _Check:
             around = at(written, problem.path)
             if problem.key is not None and isinstance(around, dict) and problem.key not in around:
                 continue  # the key is a placeholder's
-            if problem.key is not None and not problem.key.strip("_"):
+            if isinstance(problem.key, str) and not problem.key.strip("_"):
                 continue  # blotted out, and told of
             yield self._place(base, written, problem), self._said(written, draft, problem)
 

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.spelling import shown
 
 __all__ = ["checked_count", "checked_seconds"]
 
@@ -17,9 +18,11 @@ def checked_count(name: str, value: Any, least: int) -> int:
         InvalidOption: it is none, or less than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidOption(f"{name} must be a whole number, got {value!r}")
+        raise InvalidOption(f"{name} must be a whole number, got {shown(value)}")
     if value < least:
-        raise InvalidOption(f"{name} must be {'greater than 0' if least == 1 else f'{least} or more'}, got {value!r}")
+        raise InvalidOption(
+            f"{name} must be {'greater than 0' if least == 1 else f'{least} or more'}, got {shown(value)}"
+        )
     return int(value)
 
 
@@ -30,7 +33,7 @@ def checked_seconds(name: str, value: Any) -> float:
         InvalidOption: it is no number, or less than 0.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise InvalidOption(f"{name} must be a number of seconds, or math.inf; got {value!r}")
+        raise InvalidOption(f"{name} must be a number of seconds, or math.inf; got {shown(value)}")
     if not float(value) >= 0:  # as for NaN
-        raise InvalidOption(f"{name} must be 0 or more, got {value!r}")
+        raise InvalidOption(f"{name} must be 0 or more, got {shown(value)}")
     return float(value)
