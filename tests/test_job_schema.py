@@ -80,7 +80,7 @@ GOOD = [
     {"execution": {"script": "echo $$HOME $${ncores}", "args": [], "exec": ""}},
     {"execution": {"script": "${script}", "exec": "${exec}", "args": "${args}"}},
     {**RUNS, "resources": {"numCores": "${cores}", "numNodes": {"min": "${a}", "max": "$b"}, "wt": "${h}h"}},
-    {**RUNS, "resources": {"numCores": {"exact": 4, "min": None}, "nodeCrs": {"gpu": 1, "MEM": "${mem}"}, "wt": ""}},
+    {**RUNS, "resources": {"numCores": {"exact": 4, "min": None}, "nodeCrs": {"GPU": "${gpu}"}, "wt": ""}},
     *({**RUNS, "resources": {"wt": walltime}} for walltime in WALLTIMES),
     {
         **RUNS,
@@ -159,6 +159,8 @@ WRONG = [
     {**RUNS, "resources": {"wt": "1-24:00:00"}},
     {**RUNS, "resources": {"wt": [60]}},
     {**RUNS, "resources": {"nodeCrs": {"tpu": 1}}},
+    {**RUNS, "resources": {"nodeCrs": {"mem": 1}}},
+    {**RUNS, "resources": {"nodeCrs": {"gpu": 1, "Mem": 1}}},
     {**RUNS, "resources": {"nodeCrs": {"gpu": 0}}},
     {**RUNS, "iteration": {}},
     {**RUNS, "iteration": {"start": 1}},
@@ -245,7 +247,7 @@ executions = st.builds(
 )
 # what becomes null drops out, and with it a key that nobody knows; the schema refuses that key all the same
 consumables = st.one_of(
-    st.dictionaries(st.sampled_from(["gpu", "Mem", "${a}"]), numbers, max_size=3), st.just({"x": 1})
+    st.dictionaries(st.sampled_from(["gpu", "Mem", "GPU", "${a}"]), numbers, max_size=3), st.just({"x": 1})
 )
 parts = some_of(
     name=texts,

@@ -220,7 +220,7 @@ QUOTED_VALUES = {
     "cores": 2,
     "least": 1,
     "most": 4,
-    "mem": 100,
+    "gpu": 100,
     "after": [a_future("b", "c"), "d"],
     "attributes": {"a": [1]},
 }
@@ -235,7 +235,7 @@ class TestQuotedValues:
                       "model_opts": {"mpirun_args": "${opts}", "mpirun": "${mpirun}"}},
         "iteration": {"start": "${start}", "stop": '$stop', "values": \'\'\'${values}\'\'\'},
         "resources": {"numCores": "${cores}", "numNodes": {"min": "${least}", "max": "${most}"},
-                      "nodeCrs": {"mem": "${mem}"}},
+                      "nodeCrs": {"gpu": "${gpu}"}},
         "dependencies": {"after": "${after}"},
         "attributes": "${attributes}"
     }"""

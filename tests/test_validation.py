@@ -337,7 +337,9 @@ class TestResources:
     def test_consumables(self):
         assert validated(job(resources={"nodeCrs": {}}), None)["resources"] == {"numCores": {"exact": 1}}
         refused(job(resources={"nodeCrs": {"gpu": 0}}), "nodeCrs: gpu is 0", "whole number, 1 or more")
-        refused(job(resources={"nodeCrs": {"fpga": 1}}), "nodeCrs names 'fpga'", "gpu and mem")
+        refused(job(resources={"nodeCrs": {"fpga": 1}}), "nodeCrs names 'fpga'", "it can have 'gpu' only")
+        for key in ("mem", "MEM"):
+            refused(job(resources={"nodeCrs": {key: 1}}), f"nodeCrs names '{key}'", "no manager counts memory")
         none, one = Capacity(1, 4, ((4, True),), ({},)), Capacity(1, 4, ((4, True),), ({"gpu": 1},))
         wanted = job(resources={"nodeCrs": {"gpu": 1}})
         refused(wanted, "nodeCrs asks for 1 GPU on a node", "no node has more than 0", capacity=none)

@@ -141,8 +141,8 @@ VALUES: Dict[str, Schema] = {
     "Resources.nodeCrs": value(
         {
             "type": "object",
-            "properties": {"gpu": value(number(1)), "mem": value(number(1))},
-            "propertyNames": keys(f"^(?:{any_case('gpu')}|{any_case('mem')})$"),
+            "properties": {"gpu": value(number(1))},
+            "propertyNames": keys(f"^{any_case('gpu')}$"),
             "additionalProperties": value(number(1)),
         }
     ),

@@ -98,7 +98,7 @@ class Resources(TypedDict, total=False):
     gpus: int
     """GPUs: on each node when `numNodes` is given; otherwise the job is on one node."""
     nodeCrs: Dict[str, int]
-    """Consumable resources on each node, in the manager's own words: `gpu`, which `gpus` stands for too, and `mem`."""
+    """`{"gpu": 1}`, in the manager's own words what `gpus` stands for too: GPUs on each node."""
 
 
 class Iteration(TypedDict, total=False):
@@ -186,7 +186,7 @@ class Capacity:
         cores: cores in all that jobs can use; a reserved core is not among them.
         node_cores: for each node the cores that jobs can use and whether that is the whole node; None when the
             manager does not tell.
-        node_resources: for each node how much it has of each consumable resource (``gpu``, ``mem``), in the same order;
+        node_resources: for each node how much it has of each consumable resource (``gpu``), in the same order;
             None when the manager does not tell.
     """
 

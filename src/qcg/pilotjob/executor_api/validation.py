@@ -37,6 +37,7 @@ _EXECUTION_KEYS = dict.fromkeys((
 ))  # fmt: skip
 _MODEL_OPTIONS = dict.fromkeys(("mpirun", "mpirun_args", "srun_args"))
 _RESOURCE_KEYS = dict.fromkeys(("numCores", "numNodes", "ranks", "wt", "gpus", "nodeCrs"))
+_NOT_COUNTED = {"mem": "no manager counts memory; a job that needs a third of a node's takes a third of its cores"}
 _SIZE_KEYS = dict.fromkeys(("exact", "min", "max", "scheduler"))
 _SCHEDULER_KEYS = dict.fromkeys(("name", "params"))
 _ITERATION_KEYS = dict.fromkeys(("start", "stop", "values"))
@@ -416,13 +417,12 @@ def _consumables(at: _Where, resources: Dict[str, Any], capacity: Optional[Capac
     at_each = at / "nodeCrs"
     wanted: Dict[str, int] = {}
     for key, number in at_each.mapping(resources.pop("nodeCrs", {})).items():
-        kind = key.lower()
-        if kind not in ("gpu", "mem"):
-            raise at_each.error(f"names {key!r}", "the consumable resources are gpu and mem", key)
-        if kind in wanted:
-            raise at_each.error(f"names {kind} twice", "keep one of them", key)
-        wanted[kind] = (at_each / key).whole(number, 1)
-        _refuse_too_many(at_each, kind, wanted[kind], capacity)
+        if key.lower() != "gpu":
+            raise at_each.error(f"names {key!r}", _NOT_COUNTED.get(key.lower(), "it can have 'gpu' only"), key)
+        if wanted:
+            raise at_each.error("names gpu twice", "keep one of them", key)
+        wanted["gpu"] = (at_each / key).whole(number, 1)
+        _refuse_too_many(at_each, wanted["gpu"], capacity)
     if "gpus" in resources:
         at_gpus = at / "gpus"
         number = at_gpus.whole(resources.pop("gpus"), 0)
@@ -430,18 +430,14 @@ def _consumables(at: _Where, resources: Dict[str, Any], capacity: Optional[Capac
             raise at.error("has 'gpus' beside 'nodeCrs' with 'gpu'", "keep 'gpus'", "gpus")
         if number:
             wanted["gpu"] = number
-            _refuse_too_many(at_gpus, "gpu", number, capacity)
+            _refuse_too_many(at_gpus, number, capacity)
     return wanted
 
 
-def _refuse_too_many(at: _Where, kind: str, number: int, capacity: Optional[Capacity]) -> None:
-    most = capacity.most(kind) if capacity is not None else None
+def _refuse_too_many(at: _Where, number: int, capacity: Optional[Capacity]) -> None:
+    most = capacity.most("gpu") if capacity is not None else None
     if most is not None and number > most:
-        raise at.error(f"asks for {_amount(kind, number)} on a node", f"no node has more than {most}")
-
-
-def _amount(kind: str, number: int) -> str:
-    return _count(number, "GPU") if kind == "gpu" else f"{number} {kind}"
+        raise at.error(f"asks for {_count(number, 'GPU')} on a node", f"no node has more than {most}")
 
 
 def _keep_on_one_node(at: _Where, resources: Dict[str, Any], capacity: Optional[Capacity], model: str) -> None:
@@ -482,7 +478,7 @@ def _fits(at: _Where, resources: Dict[str, Any], capacity: Capacity, ranks: int)
         )
         raise at.error(f"asks for {_count(cores, 'core')} on one node", instead)
     each = [_count(cores, "core")] if cores is not None else []
-    each += [_amount(kind, number) for kind, number in consumables.items()]
+    each += [_count(number, "GPU") for number in consumables.values()]
     asked = f"asks for {_count(nodes, 'node' if cores is not None else 'whole node')}"
     asked += f" with {' and '.join(each)} each" if each else ""
     raise at.error(asked, f"{_count(suitable, 'node')} here can give that")
