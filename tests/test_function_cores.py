@@ -30,6 +30,25 @@ def names(executor):
     return [row["name"] for row in executor.record()]
 
 
+def test_attributes_of_jobs_do_not_change_their_order(on_cores, tmp_path):
+    executor = on_cores(1)
+    executor.submit(ScriptTemplate, name="holds", script=f"until [ -e {tmp_path}/go ]; do sleep 0.01; done")
+    text = '{"name": "${name}", "execution": {"exec": "true"}, "attributes": {"qcgpj_returns": ${value}}}'
+    ordinary = executor.submit(BasicTemplate, name="first", exec="true")
+    values = [True, "", None, ["x"], "functions."]
+    jobs = [executor.submit(lambda: text, name=f"n{n}", value=[value]) for n, value in enumerate(values)]
+    text = text.replace("${value}", '"${value}"')
+    jobs += [
+        executor.submit(lambda: text, name=f"m{n}", value=value) for n, value in enumerate(["", "x", "functions."])
+    ]
+    text = text.replace('"${value}"', "true")
+    jobs.append(executor.submit(lambda: text, name="last"))
+    assert len(executor.qcgpj_manager.list()) == 11
+    (tmp_path / "go").touch()
+    assert all(job.result(20) for job in (ordinary, *jobs))
+    assert names(executor) == ["holds", "first", *(f"n{n}" for n in range(5)), "m0", "m1", "m2", "last"]
+
+
 # ---- workers without calls
 
 

@@ -30,7 +30,8 @@ FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the co
 DETACH = "detach"  # the same: it goes on without a client
 INTERRUPTED = "interrupted"  # the mark in the "runtime" on record of what the manager's own end has ended
 WAITING = "WFC"  # our manager's event as long as a job waits for cores, with the one that has waited longest
-RETURNS = "qcgpj_returns"  # the attribute of a worker's job whose cores another one had meanwhile: it is the next one
+RETURNS = "qcgpj_returns"  # the attribute of a worker's job whose cores another one had meanwhile: it is the next one.
+# Its value is how the names of the pool's workers begin: on any other job it says nothing.
 HELLO = "HLO"  # our manager's greeting to a new subscriber: from here on it misses nothing
 
 _decode = json.JSONDecoder().raw_decode  # json.loads looks for blanks around it, which is a third of its time

@@ -75,7 +75,7 @@ class Turns:
         if not self._returning:
             return None
         self._returning -= 1
-        return {RETURNS: True}
+        return {RETURNS: self._ours}
 
     @property
     def _is_waited_for(self) -> bool:

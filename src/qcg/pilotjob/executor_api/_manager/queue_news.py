@@ -23,7 +23,8 @@ _PAUSE_SECONDS = 0.1
 
 def is_next(job: Any) -> bool:
     """Return whether a job goes before all others: the worker that follows one that gave its cores to another job."""
-    return RETURNS in (job.attributes or ())
+    pool = (job.attributes or {}).get(RETURNS)
+    return isinstance(pool, str) and pool != "" and bool(job.get_name().startswith(pool))
 
 
 class QueueNews:
