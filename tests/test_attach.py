@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import CancelledError, wait
@@ -131,20 +132,43 @@ def test_an_interrupted_second_client_lets_the_jobs_of_others_go_on(executor, tm
     assert own.result(20) == {"a": "SUCCEED"}
 
 
-def test_the_managers_death_is_news_to_the_second_client_too(executor, second, tmp_path, wait_until):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_managers_death_is_news_to_the_second_client_too(executor, second, tmp_path, wait_until, number):
     executor.submit(BasicTemplate, name="ended", exec="true").result(20)
     executor.submit(ScriptTemplate, name="a", script=UNTIL_GO)
     wait_until((tmp_path / "begun").exists)
     followed = second.attach("a")
     began = time.monotonic()
-    psutil.Process(executor._connection.dispatcher.link.process.pid).kill()
-    assert isinstance(followed.exception(20), ManagerDied)
+    psutil.Process(executor._connection.dispatcher.link.process.pid).send_signal(number)
+    with pytest.raises(ManagerDied, match=r"is lost\n  log: .*service\.log\n(.|\n)*resume="):
+        followed.result(20)
     assert time.monotonic() - began < 15
     with pytest.raises(ManagerDied):
         second.attach("a")
     wait_until(lambda: executor._connection.dispatcher.has_ended)
     with pytest.raises(ManagerDied, match="resume="):
         QCGPJExecutor(manager=tmp_path)
+
+
+def test_the_first_clients_death_is_no_cancel_for_the_second(tmp_path, wait_until):
+    source = f"""
+        from qcg.pilotjob.executor_api import *
+        with QCGPJExecutor(resources=1) as executor:
+            executor.submit(ScriptTemplate, name="runs", script={UNTIL_GO!r})
+            executor.submit(BasicTemplate, name="waits", exec="true").result()
+    """
+    first = subprocess.Popen([sys.executable, "-c", textwrap.dedent(source)], cwd=tmp_path)
+    try:
+        wait_until((tmp_path / "begun").exists)
+        with QCGPJExecutor(manager=tmp_path) as second:
+            futures = [second.attach("runs"), second.submit(BasicTemplate, name="own", exec="true")]
+            assert futures[1].status() == {"own": "QUEUED"}
+            first.kill()
+            for future in futures:
+                assert isinstance(future.exception(20), ManagerDied)
+    finally:
+        first.kill()
+        first.wait()
 
 
 def test_a_manager_that_ends_before_the_second_client_has_connected(executor, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import pickle
+import signal
 import stat
 import sys
 import threading
@@ -683,12 +684,13 @@ def test_children_that_are_forked_while_calls_are_made_end(run_script, way_out):
     assert completed.stdout.split() == [str(expected)]
 
 
-def test_a_dead_manager_fails_the_calls(tmp_path, wait_until):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_manager_fails_the_calls(tmp_path, wait_until, number):
     executor = QCGPJExecutor(wd=tmp_path, resources=1)
     pool = executor.functions()
     futures = [pool.submit(lambda: [(tmp_path / "begun").touch(), time.sleep(1000)]) for _ in range(3)]
     wait_until((tmp_path / "begun").exists)
-    psutil.Process(executor._connection.dispatcher.link.process.pid).kill()
+    psutil.Process(executor._connection.dispatcher.link.process.pid).send_signal(number)
     for future in futures:
         with pytest.raises((WorkerDied, ManagerDied)):
             future.result(30)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from processes import gone
 
-from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, QCGPJExecutor, ScriptTemplate
+from qcg.pilotjob.executor_api import BasicTemplate, IterationTemplate, ManagerDied, QCGPJExecutor, ScriptTemplate
 
 
 def manager_of(executor):
@@ -180,7 +180,7 @@ def test_nothing_starts_at_the_interpreters_end(run_script):
     assert completed.stdout == "ExecutorClosed\nExecutorClosed\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_dead_manager_breaks_what_is_pending(tmp_path, number, wait_until):
     executor = QCGPJExecutor(wd=tmp_path, resources=2)
     ended = executor.submit(BasicTemplate, name="ended", exec="true")
@@ -193,27 +193,57 @@ def test_a_dead_manager_breaks_what_is_pending(tmp_path, number, wait_until):
     jobs = manager.children(recursive=True)
     assert jobs
     manager.send_signal(number)
-    if number == signal.SIGKILL:
-        for future in futures:
-            error = future.exception(20)
-            assert isinstance(error, ManagerDied)
-            assert isinstance(error, BrokenExecutor)
-        for piece in ("SIGKILL", "service.log", str(manager.pid), "jobs.report"):
-            assert piece in str(error)
-        with pytest.raises(ManagerDied):
-            executor.submit(BasicTemplate, name="late", exec="true")
-    else:  # it ends all jobs, says so, and ends itself
-        for future in futures:
-            with pytest.raises(CancelledError):
-                future.result(20)
-        with pytest.raises((ManagerDied, RuntimeError)):
-            executor.submit(BasicTemplate, name="late", exec="true").result(20)
+    for future in futures:
+        error = future.exception(20)
+        assert isinstance(error, ManagerDied)
+        assert isinstance(error, BrokenExecutor)
+        assert not future.cancelled()
+        assert not future.cancel()
+        assert future.status() == {}
+    for piece in (number.name, "service.log", str(manager.pid), "jobs.report", "resume="):
+        assert piece in str(error)
+    with pytest.raises(ManagerDied, match=number.name):
+        executor.submit(BasicTemplate, name="late", exec="true")
     executor.shutdown()
     wait_until(lambda: all(gone(job) for job in jobs))
     assert ended.result() == {"ended": "SUCCEED"}
     assert ended.info()["ended"]["status"] == "SUCCEED"
     with QCGPJExecutor(wd=tmp_path, resources=1) as another:
         assert another.submit(BasicTemplate, name="a", exec="true").result(20) == {"a": "SUCCEED"}
+
+
+def test_a_manager_that_is_ended_tells_the_ends_of_jobs_from_its_own(tmp_path, wait_until):
+    """What it interrupts is lost; what a user had cancelled, or begins to cancel, is cancelled."""
+    stubborn = "trap '' TERM; echo > $QCG_PM_EXEC_API_JOB_ID.begun; sleep 1000; :"
+    executor = QCGPJExecutor(wd=tmp_path, resources=3)
+    failed = executor.submit(BasicTemplate, name="failed", exec="false")
+    assert failed.result(20) == {"failed": "FAILED"}
+    runs, going = [executor.submit(ScriptTemplate, name=name, script=stubborn) for name in ("runs", "going")]
+    script = "[ ${it} = 0 ] || sleep 999"
+    array = executor.submit(IterationTemplate, name="array", exec="sh", args=["-c", script], stop=9)
+    after = executor.submit(BasicTemplate, name="after", exec="true", after=[array])
+    unwanted = executor.submit(BasicTemplate, name="unwanted", exec="true", after=[array])
+    wait_until(lambda: (tmp_path / "runs.begun").exists() and (tmp_path / "going.begun").exists())
+    assert unwanted.cancel()
+    log = next(tmp_path.glob(".qcgpjm-service-*/service.log"))
+    canceller = threading.Thread(target=going.cancel)
+    canceller.start()
+    wait_until(lambda: log.read_text().count("request cancelJob") == 2)
+    manager_of(executor).terminate()
+    for future in (runs, array, after):
+        with pytest.raises(ManagerDied, match="ended because it got SIGTERM"):
+            future.result(20)
+    canceller.join()
+    assert going.cancelled()
+    assert unwanted.cancelled()
+    assert failed.result(0) == {"failed": "FAILED"}
+    executor.shutdown()
+    with QCGPJExecutor(resume=tmp_path, resources=3) as again:
+        assert again.attach("going", "unwanted").status() == {"going": "CANCELED", "unwanted": "CANCELED"}
+        assert again.attach("failed").result(0) == {"failed": "FAILED"}
+        left = again.attach("runs", "array", "after")
+        assert not left.done()
+        left.cancel()
 
 
 def test_what_the_dead_manager_had_on_record_is_true(tmp_path, wait_until):

@@ -40,7 +40,10 @@ class Keeper:
         status: where the allocation stands; any thread may look.
         manager: the description of the manager that takes requests, None when there is none.
         has_lapsed: whether the next allocation is asked for when it is needed.
+        reason: nothing; `obituary` tells it.
     """
+
+    reason = ""
 
     def __init__(
         self, allocation: Allocation, asked_for: Dict[str, Any], arguments: Sequence[str], orders: Mapping[str, Any]

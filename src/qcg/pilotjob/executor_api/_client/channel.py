@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 import zmq
 
@@ -65,9 +64,13 @@ class Alarm:
 class Channel:
     """The connection to a manager. Belongs to the dispatcher's thread alone."""
 
-    def __init__(self, address: str, events: str, alarm: Alarm, end_fd: Optional[int]) -> None:
+    def __init__(
+        self, address: str, events: str, alarm: Alarm, end_fd: Optional[int], hear: Callable[[], bool]
+    ) -> None:
+        """`hear` reads what `end_fd` has to say, and returns False when the manager has ended."""
         self._alarm = alarm
         self._end_fd = end_fd
+        self._hear = hear
         self._ready: Dict[Any, int] = {}
         self.description: Optional[Dict[str, Any]] = None  # what is known of the manager is the link's
         self.awaits_reply = False
@@ -127,7 +130,7 @@ class Channel:
             # the first frame is the event's number, 16 bits, and its value, 32 bits
             number = int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
             self.lost = number != zmq.EVENT_HANDSHAKE_SUCCEEDED
-        return self._end_fd is not None and self._end_fd in ready and not os.read(self._end_fd, 4096)
+        return self._end_fd is not None and self._end_fd in ready and not self._hear()
 
     def reply(self) -> Optional[Dict[str, Any]]:
         """Return the reply, if it was there when `wait` returned."""

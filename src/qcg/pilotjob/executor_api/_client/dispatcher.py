@@ -394,7 +394,7 @@ class Dispatcher:
         now = time.monotonic()
         self._lost_since = (self._lost_since or now) if channel.lost else None
         if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:
-            raise ManagerDied(f"the connection to the manager at {self.link.address} is lost")
+            raise self.link.loss()
         if self._kill_at is None or now < self._kill_at:
             return False
         if self.link.process is not None:

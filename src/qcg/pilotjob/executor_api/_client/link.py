@@ -43,6 +43,13 @@ class Owned(Protocol):
     def description(self) -> Dict[str, Any]:
         """What the manager says of itself, when it is ready."""
 
+    @property
+    def reason(self) -> str:
+        """Why the manager has ended by itself, in its words; an empty string when this client has asked for its end."""
+
+    def hear(self) -> bool:
+        """Take the news that `end_fd` has; return False when there will be none any more."""
+
     def wait(self, timeout: float) -> bool:
         """Wait for the end; return whether it came."""
 
@@ -112,6 +119,7 @@ class Link:
         is_local: its jobs are processes of this machine.
         keeper: the allocation in which the manager is, when that is this executor's; then `process` is the same.
         open: opens the connection, when it is none of sockets on this machine.
+        run: the directory of the manager, when that is another executor's.
     """
 
     address: str
@@ -125,12 +133,14 @@ class Link:
     is_local: bool = False
     keeper: Optional[Keeper] = None
     open: Optional[Callable[[Alarm], Wire]] = None
+    run: str = ""
 
     def channel(self, alarm: Alarm) -> Wire:
         """Return the connection to the manager, to be entered."""
         if self.open is not None:
             return self.open(alarm)
-        return Channel(self.address, self.events, alarm, self.end_fd)
+        hear = self.process.hear if self.process is not None else lambda: True
+        return Channel(self.address, self.events, alarm, self.end_fd, hear)
 
     @property
     def end_fd(self) -> Optional[int]:
@@ -138,8 +148,23 @@ class Link:
         return self.process.end_fd if self.process is not None else None
 
     def recorded_state(self, name: str) -> str:
-        """Return the state in which a job has ended, an empty string when nothing is on record."""
-        return self.report.state(name) if self.report is not None else ""
+        """Return the state in which a job has ended, an empty string when nothing is on record.
+
+        What the manager has interrupted counts when this client had asked the manager to end.
+        """
+        asked = self.process is not None and not self.process.reason
+        return self.report.state(name, interrupted=asked) if self.report is not None else ""
+
+    def loss(self) -> ManagerDied:
+        """Return the exception that tells that a manager cannot be reached any more, which is not this executor's."""
+        told = f"the connection to the manager at {self.address} is lost"
+        if self.run:
+            told += (
+                f"\n  log:  {os.path.join(self.run, 'service.log')}"
+                f"\n  next: read its end, which says why the manager has ended; an executor with "
+                f"resume={self.run!r} runs the jobs that have not"
+            )
+        return ManagerDied(told)
 
     @classmethod
     def to_process(cls, process: Owned) -> Link:
@@ -186,7 +211,7 @@ class Link:
         except (FileNotFoundError, ValueError):
             raise ManagerDied(f"the manager of {run} has ended; resume= takes up what it has left") from None
         _refuse_deaf(run, description)
-        return cls._described(description, None)
+        return replace(cls._described(description, None), run=run)
 
     @classmethod
     def _to_allocation_of(cls, run: str) -> Link:

@@ -55,6 +55,7 @@ class ManagerProcess:
             shows="--show-progress" in arguments,
         )
         self._sockets = ""  # the manager makes it, and tells when it is ready
+        self._said = b""  # and not looked at yet
         self.pid = self._companion.pid
         self.description: Dict[str, Any] = {}
 
@@ -100,17 +101,32 @@ class ManagerProcess:
         raise AssertionError("no end of lines but an answer or an exception")
 
     def _lines(self) -> Iterator[bytes]:
-        unread = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self.end_fd, selectors.EVENT_READ)
             while True:
+                line, newline, rest = self._said.partition(b"\n")
+                if newline:
+                    self._said = rest
+                    yield line
+                    continue
                 if not selector.select(max(0.0, self._deadline - time.monotonic())):
                     raise self._not_started(f"it was not ready within {self._timeout:g} s (start_timeout)")
-                read = os.read(self.end_fd, 65536)
-                if not read:
+                if not self.hear():
                     raise self._not_started("it ended")
-                *lines, unread = (unread + read).split(b"\n")
-                yield from lines
+
+    def hear(self) -> bool:
+        """Read what the process says through `end_fd`; return False when it has ended."""
+        said = os.read(self.end_fd, 65536)
+        self._said += said
+        return bool(said)
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended all jobs and itself, in its words: that of an end for which its client has not asked."""
+        import json
+
+        said = [json.loads(line) for line in self._said.split(b"\n")[:-1]]
+        return next((str(words["ending"]) for words in said if "ending" in words), "")
 
     def _not_started(self, reason: str) -> ManagerStartError:
         said = tail(self.directories.output, 15, since=self._said_before)
@@ -128,8 +144,11 @@ class ManagerProcess:
     def obituary(self) -> ManagerDied:
         """Return the exception that tells how the process ended, once it is collected."""
         code = self._companion.exit_code()
+        ending = end_text(code)
+        if self.reason:
+            ending = f"ended because {self.reason}" if code >= 0 else f"{ending} while it ended because {self.reason}"
         return ManagerDied(
-            f"the manager process {self.pid} {end_text(code)}; jobs that had not ended were ended with it\n"
+            f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
             f"  log:  {self.directories.log}\n"
             f"  next: read its end; jobs that have ended are in {self.directories.report}; an executor with "
             f"resume={self.directories.aux!r} runs the others"

@@ -50,10 +50,13 @@ class Report:
         self._submissions: Dict[str, int] = {}  # of names that were used again, the last one
         self._earlier: Dict[Tuple[str, int], _Job] = {}
 
-    def state(self, name: str) -> str:
-        """Return the state in which a job or iteration has ended, an empty string when it is not on record."""
+    def state(self, name: str, *, interrupted: bool = True) -> str:
+        """Return the state in which a job or iteration has ended, an empty string when it is not on record.
+
+        An end that bears the mark of an interruption counts only where `interrupted` ones do.
+        """
         line = self._for_this_thread()._line(name, only_ends=True)
-        return str(line["state"]) if line else ""
+        return str(line["state"]) if line and (interrupted or INTERRUPTED not in line["runtime"]) else ""
 
     def submission(self, name: str) -> int:
         """Return which submission of its name is the last one of which there is something on record."""

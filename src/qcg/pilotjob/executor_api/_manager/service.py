@@ -294,8 +294,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
     def _end_because(self, reason: str) -> None:
         _logger.warning("the manager ends all jobs and itself: %s", reason)
         if self._ending is None:
-            if self._remote is not None:
-                self._remote.close()  # what is interrupted now is not the jobs' end, and nobody may take it for that
+            self._fall_silent()
             self.on_forced_end(reason)
             self._ending = self._loop.create_task(self._end())
             last_resort = threading.Timer(_LONGEST_END, self._end_by_force)
@@ -305,13 +304,26 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             except (RuntimeError, MemoryError):  # there is no room for a thread
                 self._loop.call_later(_LONGEST_END, self._end_by_force)
 
+    def _fall_silent(self) -> None:
+        """Answer nothing and publish nothing more: what is interrupted now is not the jobs' end.
+
+        The clients hear of the end of this process, and find on record what had ended before.
+        """
+        if self._remote is not None:
+            self._remote.close()
+        for interface in self.get_interfaces(RequestInterface):
+            interface.close()
+        if self._manager.status_publisher is not None:
+            self._manager.status_publisher.close()
+
     def _fail(self, error: BaseException) -> None:
         _logger.error("the manager failed", exc_info=error)
         self._failure = error
         self._end_because(f"it failed: {error!r}")
 
     def _starter_lost(self) -> None:
-        self._fail(RuntimeError("the process that starts jobs has ended"))
+        self._failure = RuntimeError("the process that starts jobs has ended")
+        self._end_because(str(self._failure))
 
     def _failed_in_loop(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):  # whatever was to be done then is not done

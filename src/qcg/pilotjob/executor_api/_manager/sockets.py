@@ -200,8 +200,12 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
             for publishing in self._sockets:
                 publishing.send(message)
 
-    @override
-    async def stop(self) -> None:
+    def close(self) -> None:
+        """Publish what was gathered, and nothing more."""
         self._send_gathered()
         for publishing in self._sockets:
             publishing.close()
+
+    @override
+    async def stop(self) -> None:
+        self.close()
