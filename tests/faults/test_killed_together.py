@@ -30,6 +30,22 @@ with QCGPJExecutor(wd="run", resources=2) as executor:
     time.sleep(1000)
 """
 
+NEST = """
+import os, sys
+from qcg.pilotjob.executor_api import *
+depth, base = int(sys.argv[1]), sys.argv[2]
+if os.path.exists(f"{base}/go"):
+    sys.exit()
+with QCGPJExecutor(wd=f"{base}/level{depth}", resources=2) as executor:
+    process = executor._connection.dispatcher.link.process
+    with open(f"{base}/managers", "a") as file:
+        print(process.pid, process.description["starter"], process.description["sockets"], file=file)
+    if depth:
+        executor.submit(BasicTemplate, name="nest", exec=sys.executable, args=[__file__, str(depth - 1), base])
+    else:
+        executor.submit(ScriptTemplate, name="inmost", script=f"touch {base}/begun; (setsid sleep 1000) & sleep 1000")
+"""
+
 
 def begin(directory, script, **parameters):
     """Start a client in `directory`, and return its process and those of its manager and its starter."""
@@ -143,3 +159,33 @@ def test_a_job_whose_start_went_with_the_starter_runs_in_the_resumed_run(tmp_pat
         assert executor.attach("a").result(20) == {"a": "SUCCEED"}
     assert sorted((tmp_path / "ended").read_text().split(), key=int) == [str(number) for number in range(stop)]
     assert not (tmp_path / "twice").exists()
+
+
+@pytest.mark.parametrize("who", ["the manager", "client, manager and starter"])
+def test_the_jobs_of_executors_within_a_job_end_with_it(tmp_path, wait_until, who):
+    """The inner managers are stopped: nobody but who ends the outer one's jobs can end what they have started."""
+    (tmp_path / "nest.py").write_text(NEST)
+    client = subprocess.Popen([sys.executable, tmp_path / "nest.py", "2", tmp_path], stderr=subprocess.DEVNULL)
+    everybody = [psutil.Process(client.pid)]
+    try:
+        wait_until((tmp_path / "begun").exists)
+        everybody += everybody[0].children(recursive=True)
+        outer, *inner = [line.split() for line in (tmp_path / "managers").read_text().splitlines()]
+        assert len(inner) == 2
+        for manager, starter, _ in inner:
+            os.kill(int(manager), signal.SIGSTOP)
+            os.kill(int(starter), signal.SIGSTOP)
+        if who == "the manager":
+            os.kill(int(outer[0]), signal.SIGKILL)
+            client.wait(30)
+        else:
+            kill_all(client, *(psutil.Process(int(pid)) for pid in outer[:2]))
+            (tmp_path / "go").touch()
+            with QCGPJExecutor(resume=tmp_path / "level2", resources=2) as executor:
+                assert executor.attach("nest").result(20) == {"nest": "SUCCEED"}
+        wait_until(lambda: not any(map(processes.lives, everybody)), "the end of all of them")
+        wait_until(lambda: not any(Path(sockets).exists() for *_, sockets in (outer, *inner)))
+    finally:
+        for process in everybody:
+            processes.kill(process)
+        client.wait()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Tuple
 
 __all__ = [
+    "ADDRESS",
     "AGENT_OF",
     "STARTER",
+    "WITHIN",
+    "enclosing",
     "has_no_environment_yet",
     "kill_children",
     "kill_children_of_thread",
@@ -25,6 +29,10 @@ STARTER = "qcgpj-starter"
 """What lists of processes call the process that starts a manager's jobs."""
 AGENT_OF = "QCGPJ_AGENT_OF"
 """The variable in an agent's environment that names its manager's directory of sockets; its jobs do not have it."""
+ADDRESS = "QCG_PM_ZMQ_ADDRESS"
+"""The variable in a job's environment that names its manager's socket; the core sets it."""
+WITHIN = "QCGPJ_WITHIN"
+"""The variable in the environment of jobs of an executor within a job: the sockets of the managers around theirs."""
 
 _SWEEP_SECONDS = 5.0
 _ENDED = ("Z", "X")  # a zombie has ended, and nobody has asked yet how
@@ -84,11 +92,18 @@ def kill_children_of_thread(thread: int) -> None:
 def kill_jobs_of(sockets: str) -> List[int]:
     """Kill every process of the jobs and agents of the manager that has, or had, its sockets in that directory.
 
-    What they fork meanwhile bears the mark too. Return the ids of what does not end.
+    What they fork meanwhile bears the mark too, and so do the jobs of an executor within such a job. Return the ids of
+    what does not end.
     """
-    marks = [f"QCG_PM_ZMQ_ADDRESS=ipc://{sockets}/", f"{AGENT_OF}={sockets}\0"]
+    marks = [f"{ADDRESS}=ipc://{sockets}/", f"{AGENT_OF}={sockets}\0"]
     encoded = [os.fsencode(mark) for mark in marks]
-    return _kill_until_gone(lambda pid: _is_marked(pid, encoded))
+    within = re.compile(os.fsencode(rf"(\A|\0){WITHIN}=([^\0]* )?ipc://{re.escape(sockets)}/"))
+    return _kill_until_gone(lambda pid: _is_marked(pid, encoded, within))
+
+
+def enclosing(environment: Mapping[str, str]) -> str:
+    """Return the sockets of the managers of which the process with that environment is a job, the outermost first."""
+    return " ".join(filter(None, [environment.get(WITHIN), environment.get(ADDRESS)]))
 
 
 def kill_starters_of(sockets: str) -> List[int]:
@@ -130,11 +145,13 @@ def _kill_if(is_meant: Callable[[int], bool], pid: int) -> bool:
     return True
 
 
-def _is_marked(pid: int, marks: List[bytes]) -> bool:
+def _is_marked(pid: int, marks: List[bytes], within: "re.Pattern[bytes]") -> bool:
     """Return whether a process has one of the marks in its environment, or has no environment yet."""
     with open(f"/proc/{pid}/environ", "rb") as file:
         environment = file.read()
-    return any(mark in environment for mark in marks) or (not environment and has_no_environment_yet(pid))
+    if not environment:
+        return has_no_environment_yet(pid)
+    return any(mark in environment for mark in marks) or within.search(environment) is not None
 
 
 def _has_open(pid: int, name: str) -> bool:

@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import Any, Dict, Optional
 
+from qcg.pilotjob.executor_api._client.sweeping import WITHIN, enclosing
 from qcg.pilotjob.executor_api._manager.streams import take_standard_input
 
 _LOSS_SECONDS = 5.0  # Slurm ends the steps of an allocation one after the other, the batch script's perhaps last
@@ -46,6 +47,9 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         from qcg.pilotjob.executor_api._manager.starter import fork_starter
 
         leave_step()
+        around = enclosing(os.environ)
+        if around:
+            os.environ[WITHIN] = around  # jobs have our address in place of that of the manager whose job we are
         starter = fork_starter(os.environ, umask=jobs_umask)
         if lifeline is None:  # nobody else removes what it has made when it is ended at its start
             signal.signal(signal.SIGTERM, _end_at_start)
