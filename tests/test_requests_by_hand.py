@@ -1,5 +1,7 @@
 """Jobs that reach the manager by the core's own client, past the executor's checks: none of them harms the others."""
 
+from pathlib import Path
+
 import pytest
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.errors import TimeoutElapsed
@@ -103,7 +105,7 @@ def test_a_number_in_the_environment_becomes_text(executor, tmp_path):
 
 def test_waiting_by_hand_depends_on_no_event(executor, tmp_path):
     manager = executor.qcgpj_manager
-    manager._zmq_status_socket.close()
+    assert manager._zmq_status_socket is None
     jobs = Jobs().add(name="a", script="until [ -e go ]; do sleep 0.01; done", iteration=2).add(name="b", exec="false")
     manager.submit(jobs)
     for wait in (lambda: manager.wait4("a", 0.1), lambda: manager.wait4("a:1", 0.1), lambda: manager.wait4all(0.1)):
@@ -117,6 +119,19 @@ def test_waiting_by_hand_depends_on_no_event(executor, tmp_path):
     manager.submit(Jobs().add(name="c", exec="sleep", args=["1000"]))
     manager.cancel("c")
     assert manager.wait4("c") == {"c": "CANCELED"}
+
+
+def test_events_that_nobody_takes_are_kept_by_nobody(executor):
+    assert goes_on(executor)  # so the executor is connected
+    events = executor._connection.dispatcher.link.events[len("ipc://") :]
+    before = Path("/proc/net/unix").read_text().count(events)
+    assert before >= 2
+    assert executor.qcgpj_manager.resources()["total_cores"] == 4
+    assert Path("/proc/net/unix").read_text().count(events) == before
+    futures = [executor.submit(BasicTemplate, name=f"n{n}", exec="true") for n in range(50)]
+    assert all(future.result(60) for future in futures)
+    told = [executor.qcgpj_manager.wait4_any_job_finish(20) for _ in futures]  # none is missed all the same
+    assert set(told) == {(f"n{n}", "SUCCEED") for n in range(50)}
 
 
 def test_no_end_is_missed_from_the_connection_on(executor, tmp_path):

@@ -17,6 +17,7 @@ from qcg.pilotjob.api.manager import Manager
 
 from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._client.report import Ends
 from qcg.pilotjob.executor_api._overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
@@ -29,6 +30,7 @@ __all__ = ["ConnectedManager", "DistantManager"]
 _ELSEWHERE = "tcp://elsewhere:0"
 _REPLY_SECONDS = 60.0
 _LOOK_MILLISECONDS = 100  # how soon a request notices that the manager has ended
+_LOOK_AT_RECORD_SECONDS = 0.02
 _LOOK_SECONDS = 0.2  # between questions for iterations, whose ends the dispatcher is not told
 
 
@@ -42,6 +44,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     def __init__(self, dispatcher: Dispatcher, attach: Callable[[Sequence[str], Optional[float]], QCGPJFuture]) -> None:
         self._lock = threading.RLock()
         self._dispatcher = dispatcher
+        self._ends = Ends(dispatcher.link.report.path) if dispatcher.link.report is not None else None
         self._attach = attach
         super().__init__(dispatcher.link.address or _ELSEWHERE)
 
@@ -70,19 +73,12 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _connect(self) -> None:
-        self._zmq_ctx.setsockopt(zmq.RCVHWM, 0)
-        super()._connect()
-        self._await_greeting()
-
-    def _await_greeting(self) -> None:
-        """Return when events come: from then on ``wait4_any_job_finish`` misses none."""
-        self._zmq_status_socket.setsockopt_string(zmq.SUBSCRIBE, wire.HELLO)
-        deadline = time.monotonic() + _REPLY_SECONDS
-        while not self._zmq_status_socket.poll(_LOOK_MILLISECONDS) or not self._zmq_status_socket.recv().startswith(
-            wire.HELLO.encode()
-        ):
-            if self._dispatcher.has_ended or time.monotonic() > deadline:
-                raise CoreConnectionError(f"the manager at {self._publisher_address} publishes nothing")
+        """Connect for requests only: events that nobody takes would be kept without end."""
+        self._disconnect()
+        self._zmq_socket = self._zmq_ctx.socket(zmq.REQ)
+        self._zmq_socket.connect(self._address)
+        self._publisher_address = self._dispatcher.link.events
+        self._connected = True
 
     @override
     def wait4(self, names: Union[str, Sequence[str]], timeout: Optional[float] = None) -> Dict[str, str]:
@@ -140,23 +136,25 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     def wait4_any_job_finish(self, timeout_secs: Optional[float] = None) -> Tuple[str, str]:
         """Return the name and the state of the next job or iteration that ends; none is missed since the connection.
 
+        They are read from the manager's record.
+
         Raises:
             TimeoutElapsed: none has ended after `timeout_secs` seconds.
             ConnectionError: (the core's) the manager has gone.
         """
         deadline = None if timeout_secs is None else time.monotonic() + timeout_secs
         while True:
+            has_ended = self._dispatcher.has_ended
             with self._lock:
                 self._assure_connected()
-                message = self._zmq_status_socket.recv() if self._zmq_status_socket.poll(_LOOK_MILLISECONDS) else b""
-            topic, content = wire.event(message) if message else ("", {})
-            if topic in (wire.JOB_FINISHED, wire.ITERATION_FINISHED):
-                number = content.get("it")
-                return content["job"] if number is None else f"{content['job']}:{number}", content["state"]
-            if self._dispatcher.has_ended:
+                end = self._ends.next() if self._ends is not None else None
+            if end is not None:
+                return end
+            if has_ended:
                 raise CoreConnectionError(f"the manager at {self._address} has ended")
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutElapsed(f"no job has ended within {timeout_secs} s")
+            time.sleep(_LOOK_AT_RECORD_SECONDS)
 
     @override
     def remove(self, names: Union[str, Sequence[str]]) -> None:

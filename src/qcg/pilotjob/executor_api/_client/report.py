@@ -13,7 +13,7 @@ from qcg.pilotjob.executor_api._client.times import moment_of
 from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
-__all__ = ["Report"]
+__all__ = ["Ends", "Report"]
 
 
 _Place = Tuple[int, int]
@@ -166,6 +166,29 @@ class Report:
         job, colon, number = name.partition(":")
         if colon:
             self._numbers.setdefault(job, set()).add(int(number))
+
+
+class Ends:
+    """Reads which jobs and iterations end from now on, one by one, and keeps none. One thread at a time may ask."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = path.stat().st_size if path.exists() else 0
+
+    def next(self) -> Optional[Tuple[str, str]]:
+        """Return the name and the state of the next that is on record; None when there is none yet."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return None
+        with file:
+            file.seek(self._read)
+            line = file.readline()
+        if not line.endswith(b"\n"):
+            return None  # the manager is writing it
+        self._read += len(line)
+        entry = json.loads(line)
+        return entry["name"], entry["state"]
 
 
 def _info(name: str, line: Dict[str, Any]) -> JobInfo:

@@ -12,7 +12,6 @@ __all__ = [
     "FINISH_RUNNING",
     "HELLO",
     "INTERRUPTED",
-    "ITERATION_FINISHED",
     "JOB_FINISHED",
     "RETURNS",
     "WAITING",
@@ -25,7 +24,6 @@ __all__ = [
 ]
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
-ITERATION_FINISHED = "IFI"
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone
 DETACH = "detach"  # the same: it goes on without a client
 INTERRUPTED = "interrupted"  # the mark in the "runtime" on record of what the manager's own end has ended
