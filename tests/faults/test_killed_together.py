@@ -17,7 +17,7 @@ import processes
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import IterationTemplate, ManagerDied, QCGPJExecutor
+from qcg.pilotjob.executor_api import IterationTemplate, ManagerDied, QCGPJExecutor, ScriptTemplate
 
 ONCE = "exec 9> lock; flock -n 9 || echo twice >> twice; echo $$ >> begun; "
 CLIENT = """
@@ -189,3 +189,23 @@ def test_the_jobs_of_executors_within_a_job_end_with_it(tmp_path, wait_until, wh
         for process in everybody:
             processes.kill(process)
         client.wait()
+
+
+def test_the_jobs_of_executors_within_a_job_end_with_its_cancel(tmp_path, wait_until):
+    """The inner managers are stopped: only the outer one can end what they have started."""
+    (tmp_path / "nest.py").write_text(NEST)
+    with QCGPJExecutor(wd=tmp_path, resources=2) as executor:
+        script = f"exec {sys.executable} {tmp_path}/nest.py 1 {tmp_path}"
+        job = executor.submit(ScriptTemplate, name="job", script=script)
+        wait_until((tmp_path / "begun").exists)
+        managers = [line.split() for line in (tmp_path / "managers").read_text().splitlines()]
+        client = psutil.Process(int(managers[0][0])).parent()
+        within = [client, *client.children(recursive=True)]
+        try:
+            for pid in (pid for manager in managers for pid in manager[:2]):
+                os.kill(int(pid), signal.SIGSTOP)
+            assert job.cancel()
+            assert not any(map(processes.lives, within))
+        finally:
+            for process in within:
+                processes.kill(process)

@@ -12,6 +12,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Tuple
 __all__ = [
     "ADDRESS",
     "AGENT_OF",
+    "MARK",
     "STARTER",
     "WITHIN",
     "enclosing",
@@ -31,8 +32,10 @@ AGENT_OF = "QCGPJ_AGENT_OF"
 """The variable in an agent's environment that names its manager's directory of sockets; its jobs do not have it."""
 ADDRESS = "QCG_PM_ZMQ_ADDRESS"
 """The variable in a job's environment that names its manager's socket; the core sets it."""
+MARK = "QCG_PM_STEP_ID"
+"""The variable in a job's environment that tells it from all others; the core gives each iteration one of its own."""
 WITHIN = "QCGPJ_WITHIN"
-"""The variable in the environment of jobs of an executor within a job: the sockets of the managers around theirs."""
+"""The variable of jobs of an executor within a job: the `ADDRESS` and `MARK` of each job that they are within."""
 
 _SWEEP_SECONDS = 5.0
 _ENDED = ("Z", "X")  # a zombie has ended, and nobody has asked yet how
@@ -102,8 +105,8 @@ def kill_jobs_of(sockets: str) -> List[int]:
 
 
 def enclosing(environment: Mapping[str, str]) -> str:
-    """Return the sockets of the managers of which the process with that environment is a job, the outermost first."""
-    return " ".join(filter(None, [environment.get(WITHIN), environment.get(ADDRESS)]))
+    """Return what `WITHIN` is for the jobs of a manager that has that environment; nothing where it is in no job."""
+    return " ".join(filter(None, [environment.get(WITHIN), environment.get(ADDRESS), environment.get(MARK)]))
 
 
 def kill_starters_of(sockets: str) -> List[int]:

@@ -12,7 +12,7 @@ from typing import Dict, Iterator, List, Mapping, Set
 
 import psutil
 
-from qcg.pilotjob.executor_api._client.sweeping import has_no_environment_yet, parents
+from qcg.pilotjob.executor_api._client.sweeping import MARK, WITHIN, has_no_environment_yet, parents
 
 __all__ = [
     "LINGER_SECONDS",
@@ -29,7 +29,6 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-MARK = "QCG_PM_STEP_ID"  # the core gives each job iteration one of its own
 LINGER_SECONDS = 1.0  # for what SIGKILL cannot end, like a process in an uninterruptible wait
 _PR_SET_CHILD_SUBREAPER = 36
 _EXEC_SECONDS = 0.5  # the moment of an exec takes less than a thousandth of that, where there is a core for it
@@ -106,8 +105,7 @@ def marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
     """Return for each of the marks the descendants that have it."""
     found: Dict[str, List[psutil.Process]] = {mark: [] for mark in marks}
     for process in _descendants() if marks else ():
-        mark = _environment(process).get(MARK)
-        if mark in found:
+        for mark in marks & _marks_of(process):
             found[mark].append(process)
     return found
 
@@ -116,10 +114,16 @@ def all_marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
     """Return for each of the marks the living processes on this node that have it, whoever has started them."""
     found: Dict[str, List[psutil.Process]] = {mark: [] for mark in marks}
     for process in psutil.process_iter():
-        mark = _environment(process).get(MARK)
-        if mark in found and lives(process):
-            found[mark].append(process)
+        for mark in marks & _marks_of(process):
+            if lives(process):
+                found[mark].append(process)
     return found
+
+
+def _marks_of(process: psutil.Process) -> Set[str]:
+    """Return the mark of the job whose process it is, and those of the jobs that this one is within."""
+    env = _environment(process)
+    return {env.get(MARK, ""), *env.get(WITHIN, "").split()}
 
 
 def _descendants() -> Iterator[psutil.Process]:
