@@ -11,7 +11,15 @@ import psutil
 import pytest
 from qcg.pilotjob.api.errors import TimeoutElapsed
 
-from qcg.pilotjob.executor_api import Allocation, AllocationEnded, AllocationFailed, BasicTemplate, QCGPJExecutor
+from qcg.pilotjob.executor_api import (
+    Allocation,
+    AllocationEnded,
+    AllocationFailed,
+    BasicTemplate,
+    IterationTemplate,
+    QCGPJExecutor,
+    ScriptTemplate,
+)
 from qcg.pilotjob.executor_api._allocation import spread
 from qcg.pilotjob.executor_api._client import absence, wire
 from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
@@ -141,3 +149,33 @@ def test_what_is_detached_between_two_allocations_is_not_lost(make, wait_until):
     handle = executor.detach()
     with QCGPJExecutor(manager=handle) as follower:
         assert follower.attach("late").result(60) == {"late": "SUCCEED"}
+
+
+def test_a_job_is_cancelled_at_once_while_the_next_allocation_waits(make, tmp_path, wait_until):
+    """What an allocation has left is no longer there to be ended, and must not run in the next one."""
+    gate = tmp_path / "wd" / "gate"
+    executor = make(renew=1, setup=_OPENED)
+    gate.touch()
+    script = f"echo x >> {tmp_path}/ran.$QCG_PM_EXEC_API_JOB_ID; sleep 1000"
+    lost = executor.submit(ScriptTemplate, name="lost", script=script)
+    array = executor.submit(IterationTemplate, name="array", exec="sleep", args=["1000"], stop=3)
+    after = executor.submit(BasicTemplate, name="after", exec="true", after=[lost])
+    other = executor.submit(BasicTemplate, name="other", exec="true")
+    wait_until((tmp_path / "ran.lost").exists)
+    gate.unlink()
+    _end_manager(executor)
+    wait_until(lambda: executor._connection.dispatcher.link.keeper.manager is None)
+    before = time.monotonic()
+    assert lost.cancel()
+    assert array.cancel()
+    assert time.monotonic() - before < 30  # an answer of the next manager would take until the gate is open
+    assert lost.cancelled()
+    assert not other.done()
+    gate.touch()
+    assert other.result(60) == {"other": "SUCCEED"}
+    assert after.result(60) == {"after": "OMITTED"}
+    assert (tmp_path / "ran.lost").read_text() == "x\n"
+    executor.shutdown()
+    states = {row["name"]: row["state"] for row in executor.record()}
+    assert states.pop("lost") == "CANCELED"
+    assert {state for name, state in states.items() if name.startswith("array")} == {"CANCELED"}

@@ -17,9 +17,19 @@ import zmq
 from qcg.pilotjob.executor_api._allocation.asked import wanted
 from qcg.pilotjob.executor_api._client import boot
 from qcg.pilotjob.executor_api._client.companion import Companion
-from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, Directories, private, quoted, tail
+from qcg.pilotjob.executor_api._client.directories import (
+    CANCELS,
+    HANDOVER,
+    KEYS,
+    PRESENCE,
+    Directories,
+    private,
+    quoted,
+    tail,
+)
 from qcg.pilotjob.executor_api._client.options import value_of
 from qcg.pilotjob.executor_api._client.process import directories_of, limit_agents
+from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
 from qcg.pilotjob.executor_api._ownership import read_owned
 from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
 from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
@@ -65,6 +75,7 @@ class Keeper:
         self.status = AllocationStatus()
         self.manager: Optional[Dict[str, Any]] = None
         self.has_lapsed = False
+        self._last_sockets = ""  # of the latest manager
         self.on_change: Callable[[AllocationStatus], None] = lambda _: None
         self.reach_seconds = allocation.start_timeout
         self._unread = b""
@@ -162,6 +173,7 @@ class Keeper:
                 print(f"qcgpj: {news['note']}", file=sys.stderr, flush=True)
         elif "manager" in news:
             self.manager = news["manager"]
+            self._last_sockets = self.manager["sockets"]
             capacity = news["manager"]["capacity"]
             changes = {"state": "RUNNING", "nodes": capacity["nodes"], "cores": capacity["cores"]}
             changes["message"] = "; ".join(self._notes)
@@ -212,6 +224,32 @@ class Keeper:
             os.replace(f"{path}.new", path)
         self.say("detach")
         self.status = replace(self.status, state="DETACHED")
+
+    @property
+    def runs_nothing(self) -> bool:
+        """Whether an allocation has ended and the next one has no manager yet, so that none of the jobs runs.
+
+        A manager says that it is there before it looks at the files of the run.
+        """
+        if self.manager is not None:
+            return False
+        try:
+            found = json.loads(read_owned(Path(self.directories.aux, PRESENCE)))
+        except FileNotFoundError:
+            return True
+        except ValueError:  # it is being written
+            return False
+        return bool(found["sockets"] == self._last_sockets)
+
+    def cancel(self, jobs: Mapping[str, int]) -> None:
+        """Put on record, for the next manager, that jobs are cancelled; `jobs` has the numbers of their submissions.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tasks = [{"task": name, **({} if number == 1 else {SUBMISSION: number})} for name, number in jobs.items()]
+        with open(Path(self.directories.aux, CANCELS), "a", opener=private) as file:
+            file.write("".join(f"{json.dumps(task)}\n" for task in tasks))
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end of the guard; return whether it came."""

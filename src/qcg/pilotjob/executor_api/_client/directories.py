@@ -13,6 +13,7 @@ from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, owner_of,
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerStartError
 
 __all__ = [
+    "CANCELS",
     "HANDOVER",
     "KEYS",
     "PREFIX",
@@ -38,6 +39,8 @@ KEYS = "keys.json"
 """The keys of both sides, where the manager is in an allocation and its client elsewhere."""
 HANDOVER = "handover.json"
 """What a client leaves to a manager that is not there yet."""
+CANCELS = "track.cancels"
+"""Has a line for each job that was cancelled while the run had no manager; the next manager reads it."""
 
 
 class Directories:

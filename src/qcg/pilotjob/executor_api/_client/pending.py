@@ -76,6 +76,10 @@ class Pending:
         """Return each future once."""
         return list(dict.fromkeys(future for name in self._futures for future in self._waiting_for(name)))
 
+    def submission(self, name: str) -> int:
+        """Return which submission of its name a job is that is waited for: the latest one."""
+        return max((future._submission(name) for future in self._waiting_for(name)), default=1)
+
     def is_ours(self, name: str) -> bool:
         """Return whether a job is waited for that was submitted here, not only attached to."""
         return any(future not in self._attached for future in self._waiting_for(name))

@@ -8,7 +8,7 @@ can be left to itself.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Optional, Protocol, Sequence
+from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from qcg.pilotjob.executor_api._client import absence, wire
 from qcg.pilotjob.executor_api._client.calls import Question
@@ -82,7 +82,7 @@ class RemoteDispatcher(Dispatcher):
         """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
         keeper = self.link.keeper
         if not channel.greeted:
-            absence.answer(self._inbox, self._pending)
+            absence.answer(self._inbox, self._pending, self._cancel_between_managers)
         if keeper is None or channel.greeted:
             return False
         if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
@@ -93,6 +93,23 @@ class RemoteDispatcher(Dispatcher):
             return False
         self._said_goodbye = True
         keeper.kill()
+        return True
+
+    def _cancel_between_managers(self, names: List[str]) -> bool:
+        """Cancel jobs of an allocation that has ended, before the next one begins; return whether that was possible."""
+        keeper = self.link.keeper
+        owners = [name.partition(":")[0] for name in names]
+        if keeper is None or not keeper.runs_nothing or not all(owner in self._pending for owner in owners):
+            return False
+        try:
+            keeper.cancel({name: self._pending.submission(owner) for name, owner in zip(names, owners)})
+        except OSError:
+            return False  # the next manager is asked
+        if not keeper.runs_nothing:  # a manager has come just now, which may have looked for cancels before
+            return False
+        for name in names:
+            if ":" not in name:
+                self._job_ended(name, "CANCELED")
         return True
 
     def _has_detached(self, channel: Wire) -> bool:

@@ -5,6 +5,7 @@
     track.reqs     a line for each job that was taken         } written before the client hears of it
     track.states   a line for each end of a job or iteration  }
     track.starts   a line for each start, where what was interrupted is not to run again
+    track.cancels  a line for each job that its client has cancelled when the run had no manager
     jobs.report    the same ends, with all that is known of them; those that the interruption itself brought about
                    bear "interrupted" in their "runtime", and count for nothing here
 
@@ -28,6 +29,7 @@ from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
 
+from qcg.pilotjob.executor_api._client.directories import CANCELS
 from qcg.pilotjob.executor_api._client.resumable import STARTS
 from qcg.pilotjob.executor_api._client.submissions import SUBMISSION, Submissions
 from qcg.pilotjob.executor_api._client.times import moment_of
@@ -158,6 +160,8 @@ class _InterruptedRun:
                 self._tracked.add(end["task"])
                 self._ends[end["task"]] = {"state": end["state"]}
         self._started -= self._tracked
+        cancels = _lines(directory / CANCELS)
+        self._cancelled = {one["task"] for one in cancels if self._is_last(one["task"], one.get(SUBMISSION, 1))}
         numbers = Submissions()
         for line in _lines(report):
             interrupted = INTERRUPTED in line["runtime"]
@@ -195,7 +199,9 @@ class _InterruptedRun:
     def _restore(self, job: Job, iteration: Optional[int]) -> None:
         name = job.get_name(iteration)
         if name not in self._ends:
-            if name in self._started:
+            if (name in self._cancelled or job.name in self._cancelled) and not job.state(iteration).is_finished():
+                job.set_state(JobState.CANCELED, iteration)
+            elif name in self._started:
                 job.set_state(JobState.FAILED, iteration, _LOST)
             return
         end = self._ends[name]
