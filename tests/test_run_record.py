@@ -517,3 +517,78 @@ def test_pictures_of_names_that_cannot_be_shown(odd, picture):
     if picture == "timeline":
         assert sorted(tip.partition("   FAILED")[0] for tip in data["tips"]) == sorted(_SHOWN)
         assert "n\\x1b:1" in data["lanes"]
+
+
+_STEPS = [{"state": "EXECUTING", "date": "2026-01-01T00:00:00"}, {"state": "FAILED", "date": "2026-01-01T00:00:02"}]
+
+
+def entry(**changed):
+    line = {"name": "a", "state": "FAILED", "history": _STEPS, "runtime": {"exit_code": "1"}}
+    return json.dumps({**line, **changed}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\0\n", b"\0" * 1000 + b"\n", b"[" * 100_000 + b"\n", b'{"a":' * 50_000 + b"\n", b'{"name": "a"}\n',
+        entry(history=3), entry(history=[3]), entry(history=None), entry(history=[{"state": "QUEUED"}]),
+        entry(history=[{"state": "QUEUED", "date": "never"}]), entry(history=[{"state": "QUEUED", "time": "x"}]),
+        entry(history=[{"state": "QUEUED", "time": float("nan")}]), entry(history=[{"state": "QUEUED", "time": 1e300}]),
+        entry(history=[{"state": "QUEUED", "time": -1e15}]), entry(runtime=3), entry(runtime=["interrupted"]),
+        entry(runtime=None), entry(runtime={"exit_code": "x"}), entry(runtime={"exit_code": None}),
+    ],
+)  # fmt: skip
+def test_a_line_that_no_manager_has_written_is_named(tmp_path, line):
+    (tmp_path / "jobs.report").write_bytes(entry() + line)
+    with pytest.raises(InvalidOption, match=re.escape(f"line 2 of {tmp_path}/jobs.report is no")):
+        RunRecord.of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"state": 3}, {"state": "\x1b[31m"}, {"messages": {"a": 1}}, {"name": ""}, {"name": "a:" + "9" * 30},
+        {"runtime": {"allocation": "]][[,:"}}, {"runtime": {"allocation": 3, "gpus": [1]}}, {"runtime": {"stderr": 3}},
+        {"runtime": {"stderr": ["x"], "stdout": {}}}, {"runtime": {"stderr": "a\0b"}}, {"runtime": {"signal": {}}},
+        {"runtime": {"exit_code": "-999"}},
+    ],
+)  # fmt: skip
+def test_a_line_that_is_odd_is_shown(tmp_path, changed):
+    (tmp_path / "jobs.report").write_bytes(entry(**changed))
+    record = RunRecord.of(tmp_path)
+    assert str(record.summary()).replace("\n", "").isprintable()
+    json.dumps([row["name"] for row in record])
+
+
+@pytest.mark.parametrize(
+    "iteration", [3, {"start": "x", "stop": 2}, {"stop": 1e9}, {"values": 3}, {"start": 1}, {"stop": 10**12}]
+)
+def test_a_request_that_no_manager_has_kept_is_named(tmp_path, iteration):
+    (tmp_path / "jobs.report").write_bytes(entry())
+    (tmp_path / "track.reqs").write_text(json.dumps({"name": "b", "iteration": iteration}) + "\n")
+    with pytest.raises(InvalidOption, match=r"line 1 of .*/track\.reqs is no description of a job"):
+        RunRecord.of(tmp_path)
+
+
+_TOLD = "2026-01-01 00:00:00,000+0100: x: available resources: "
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        _TOLD + "x\n", _TOLD + "2 cores on x nodes\n", _TOLD + "2 cores on 1 nodes\nn\n",
+        _TOLD + "2 cores on 1 nodes\nn x (y used)\n", _TOLD[10:] + "2 cores on 1 nodes\nn 2 (0 used)\n",
+        _TOLD.replace("-01-", "-99-") + "2 cores on 1 nodes\nn 2 (0 used)\n",
+    ],
+)  # fmt: skip
+def test_a_log_that_no_manager_has_written_is_named(tmp_path, log):
+    (tmp_path / "jobs.report").write_bytes(entry())
+    (tmp_path / "service.log").write_text(log)
+    with pytest.raises(InvalidOption, match=r"/service\.log is no log of a manager"):
+        RunRecord.of(tmp_path)
+
+
+def test_a_log_that_was_cut_short_tells_what_it_has(tmp_path):
+    (tmp_path / "jobs.report").write_bytes(entry())
+    (tmp_path / "service.log").write_text(_TOLD + "4 cores on 2 nodes\nn1 2 (0 used)\nn2 2 (")
+    assert RunRecord.of(tmp_path).summary().jobs == 1

@@ -321,3 +321,31 @@ def test_the_templates_are_listed(tmp_path):
         "ParallelTemplate",
         "IterationTemplate",
     ]
+
+
+@pytest.mark.parametrize("command", ["record", "templates", "main"])
+@pytest.mark.parametrize(
+    "what",
+    ["/dev/zero", "/proc/self/mem", "loop", "dangling", "directory", "binary", "deep", "x" * 5000, "a\udcff", "a/b"],
+)
+def test_what_is_no_file_of_ours_is_a_message(tmp_path, command, what):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "binary").write_bytes(bytes(range(255, 0, -1)) + b"\n")
+    (tmp_path / "deep").write_text("[" * 100_000 + "\n")
+    (tmp_path / "a").touch()
+    before = {"record": [], "templates": ["check"], "main": ["--grid", "n=1", "--dry-run"]}[command]
+    boot = f"from qcg.pilotjob.executor_api._command.{command} import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", boot, *before, what],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in run.stderr
+    found = (command, what) in {("templates", "/dev/zero"), ("templates", "binary"), ("templates", "deep")}
+    assert run.returncode == (1 if found else 2)
+    assert (run.stdout if found else run.stderr).strip()

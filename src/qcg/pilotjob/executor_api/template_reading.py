@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, Tuple
@@ -31,14 +32,21 @@ def text_of(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        TemplateError: with its place, for what is no UTF-8.
+        TemplateError: with its place, for what is no UTF-8; it is larger than any template.
     """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise TemplateError(f"there are more than {_MOST_BYTES // 2**20} MiB; a template has far fewer")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode(errors="replace")
         problem = f"this is no UTF-8 ({error.reason}); save the file in that encoding"
         raise error_at(before, len(before), problem) from error
+
+
+_MOST_BYTES = 64 * 2**20
 
 
 class Lines:

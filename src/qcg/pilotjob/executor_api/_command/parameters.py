@@ -19,6 +19,7 @@ from qcg.pilotjob.executor_api.errors import InvalidOption
 
 __all__ = ["combined", "grid", "read_rows", "settings"]
 
+_MOST_BYTES = 512 * 2**20
 _MOST_POINTS = 10_000_000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _DECIMAL_COMMA = re.compile(r"[+-]?[\d.]*\d,\d+([eE][+-]?\d+)?")
@@ -49,9 +50,12 @@ def read_rows(path: Path) -> List[Dict[str, Any]]:
 def _text_of(path: Path) -> str:
     """Read a file in UTF-8, or in what its byte order mark says, as programs for spreadsheets write it."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InvalidOption(f"{path}: {error.strerror}") from error
+    if len(content) > _MOST_BYTES:
+        raise InvalidOption(f"{path}: there are more than {_MOST_BYTES // 2**20} MiB; give several tables")
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

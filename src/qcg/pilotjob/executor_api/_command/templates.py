@@ -81,4 +81,4 @@ def _shown(value: Any) -> str:
 
 def main() -> None:
     """Run the command, and end the program with its exit code."""
-    run_app(app)
+    run_app(app, OSError)

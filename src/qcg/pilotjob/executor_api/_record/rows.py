@@ -78,7 +78,7 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
     """
     runtime: Dict[str, Any] = entry.get("runtime", {})
     times = {step["state"]: moment_of(step) for step in entry.get("history", ())}
-    state = str(entry["state"])
+    state = visible(str(entry["state"]))
     started = times.get("EXECUTING")
     ended = times.get(state) if state in FINAL_STATES else None
     seconds = (ended - started).total_seconds() if started and ended else None
@@ -100,12 +100,16 @@ def make_row(task: Task, entry: Dict[str, Any], run: str, submitted: Optional[da
         core_numbers=placed,
         gpus=by_node(visible(str(runtime.get("gpus", "")))),
         core_seconds=None if seconds is None else seconds * cores,
-        stdout=runtime.get("stdout"),
-        stderr=runtime.get("stderr"),
+        stdout=_path(runtime, "stdout"),
+        stderr=_path(runtime, "stderr"),
         message=visible(str(entry.get("messages") or "")),
         interrupted=INTERRUPTED in runtime,
         run=run,
     )
+
+
+def _path(runtime: Dict[str, Any], stream: str) -> Optional[str]:
+    return None if runtime.get(stream) is None else str(runtime[stream])
 
 
 def unfinished_row(task: Task, run: str) -> RunRow:

@@ -18,12 +18,14 @@ from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
 from qcg.pilotjob.executor_api._record.whose import found_runs, open_of_run, owner_of_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.limits import MOST_ITERATIONS
 from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["Era", "Run", "find_reports", "read_run"]
 
 _REPORT = "jobs.report"
 _RESOURCES = ": available resources: "
+_UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 _START = re.compile(": manager [^ ]+ starts at ")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}([+-]\d{4})?(?=: )")
 
@@ -148,22 +150,26 @@ def _attempts(report: Path, directory: str, owner: int) -> Iterator[Tuple[RunRow
     """
     awaiting: Dict[str, List[RunRow]] = {}
     submissions = Submissions()
-    for line in _lines(report, owner):
+    for where, line in _lines(report, owner):
         task = split_task(line["name"])
-        number = submissions.of(line["name"], line, interrupted=INTERRUPTED in line.get("runtime", {}))
-        if task[1] is None and task[0] in awaiting:
-            submitted = _first_queued(line)
-            for row in awaiting.pop(task[0]):
-                row["submitted"] = submitted
+        try:
+            number = submissions.of(line["name"], line, interrupted=INTERRUPTED in line.get("runtime", {}))
+            row = make_row(task, line, directory)
+            is_whole = task[1] is None and task[0] in awaiting
+            submitted = _first_queued(line) if is_whole else None
+        except _UNREADABLE as error:
+            raise InvalidOption(f"{where} is no record of a job, as a manager writes it: {error!r}") from error
+        if is_whole:
+            for of_iteration in awaiting.pop(task[0]):
+                of_iteration["submitted"] = submitted
             continue
-        row = make_row(task, line, directory)
         if task[1] is not None:
             awaiting.setdefault(task[0], []).append(row)
         yield row, number
 
 
 def _first_queued(line: Dict[str, Any]) -> Optional[datetime]:
-    queued = (moment_of(step) for step in line["history"] if step["state"] == "QUEUED")
+    queued = (moment_of(step) for step in line.get("history", ()) if step["state"] == "QUEUED")
     return next(queued, None)
 
 
@@ -171,11 +177,14 @@ def _submitted(run: Run, requests: Path, owner: int) -> Tuple[Dict[str, int], Di
     """Return how often each name was submitted, and what the last submission of each has to do."""
     times: Dict[str, int] = {}
     tasks: Dict[str, List[Task]] = {}
-    for request in _lines(requests, owner):
+    for where, request in _lines(requests, owner):
         name = request["name"]
         times[name] = times.get(name, 0) + 1
         tasks.pop(name, None)  # it stands where it was submitted last
-        tasks[name] = _tasks(request)
+        try:
+            tasks[name] = _tasks(request)
+        except _UNREADABLE as error:
+            raise InvalidOption(f"{where} is no description of a job, as a manager keeps it: {error!r}") from error
     if times:
         run.last_request = datetime.fromtimestamp(requests.stat().st_mtime, timezone.utc).astimezone()
     return times, tasks
@@ -188,10 +197,13 @@ def _tasks(request: Dict[str, Any]) -> List[Task]:
     values = iteration.get("values")
     start = iteration.get("start") or 0
     numbers = range(len(values)) if values else range(start, iteration["stop"])
+    if len(numbers) > MOST_ITERATIONS:
+        raise ValueError(f"{len(numbers)} iterations")
     return [(request["name"], number) for number in numbers]
 
 
-def _lines(path: Path, owner: int) -> Iterator[Dict[str, Any]]:
+def _lines(path: Path, owner: int) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """Yield what each line holds, with the words for where it is."""
     try:
         file = open_of_run(path, owner)
     except FileNotFoundError:
@@ -202,15 +214,22 @@ def _lines(path: Path, owner: int) -> Iterator[Dict[str, Any]]:
                 return  # torn: the manager is writing it, or was when it ended
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InvalidOption(f"line {number} of {path} is not JSON, as a manager writes it by default") from None
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise InvalidOption(f"line {number} of {path} is no record of a job: it has no name")
             entry["name"] = visible(entry["name"])  # up to release 0.15 a name could be any text
-            yield entry
+            yield f"line {number} of {path}", entry
 
 
 def _eras(directory: Path, owner: int, until: Optional[datetime]) -> List[Era]:
+    try:
+        return _eras_in(directory / "service.log", owner, until)
+    except (IndexError, *_UNREADABLE) as error:
+        raise InvalidOption(f"{directory / 'service.log'} is no log of a manager: {error!r}") from error
+
+
+def _eras_in(path: Path, owner: int, until: Optional[datetime]) -> List[Era]:
     """Read the manager's log: each manager says there what it has, and its last line is when it was last seen."""
     eras: List[Era] = []
     nodes: Dict[str, int] = {}
@@ -218,11 +237,13 @@ def _eras(directory: Path, owner: int, until: Optional[datetime]) -> List[Era]:
     last = ""
     expected = 0
     try:
-        log = io.TextIOWrapper(open_of_run(directory / "service.log", owner), encoding="utf-8", errors="replace")
+        log = io.TextIOWrapper(open_of_run(path, owner), encoding="utf-8", errors="replace")
     except OSError:
         return []  # a report alone; then nobody knows how many cores there were
     with log:
         for line in log:
+            if not line.endswith("\n"):
+                break  # torn, as the last line of a report may be
             if expected:
                 expected -= 1
                 name, _, size = line.partition(" ")
