@@ -1,11 +1,22 @@
 """Arrays of many iterations, long scripts and values: they arrive whole, or are refused before they are sent."""
 
 import json
+from collections import Counter
+from concurrent.futures import CancelledError
 
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import BasicTemplate, InvalidJob, IterationTemplate, ManagerStartError, QCGPJExecutor
+from qcg.pilotjob.executor_api import (
+    BasicTemplate,
+    InvalidJob,
+    IterationTemplate,
+    ManagerDied,
+    ManagerStartError,
+    QCGPJExecutor,
+)
+from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 
 MOST = 1_000_000
 
@@ -95,3 +106,36 @@ def test_what_a_process_can_just_be_given_arrives(tmp_path, size):
         execution = {"exec": "bash", "args": ["-c", "echo $$(expr length $$LONG) $$(expr length $$0)", "x" * size],
                      "env": {"LONG": "x" * size}, "stdout": "out"}  # fmt: skip
         assert executor.submit(lambda: json.dumps({"name": "a", "execution": execution})).result(30) == {"a": "SUCCEED"}
+
+
+def _cancel_large_array(executor, wait_until, stop):
+    array = executor.submit(IterationTemplate, name="a", exec="sleep", args=["1000"], stop=stop)
+    dependent = executor.submit(BasicTemplate, name="after", exec="true", after=[array])
+    wait_until(lambda: "EXECUTING" in array.status().values())
+    cancelled = executor._connection.dispatcher.ask(wire.request("cancelJob", ["a"]))
+    others = executor._connection.dispatcher.ask(wire.request("jobStatus", ["a"]))
+    assert cancelled.reply.result(60)["code"] == 0
+    return array, dependent, wire.states(others.reply.result(60))["a"]
+
+
+def test_a_large_array_that_is_cancelled_keeps_nobody_waiting(executor, wait_until):
+    array, dependent, state = _cancel_large_array(executor, wait_until, 50_000)
+    assert state not in FINAL_STATES  # the question was answered before all iterations were cancelled
+    with pytest.raises(CancelledError):
+        array.result(60)
+    assert dependent.result(20) == {"after": "OMITTED"}
+    assert Counter(one.state for one in array.iterations()["a"]) == {"CANCELED": 50_000}
+
+
+def test_a_manager_that_is_killed_while_it_cancels_has_cancelled_all(tmp_path, wait_until):
+    with pytest.raises(ManagerDied), QCGPJExecutor(wd=tmp_path, resources=2) as executor:  # noqa: PT012
+        array, _, _ = _cancel_large_array(executor, wait_until, 50_000)
+        manager_of(executor).kill()
+        array.result(60)
+    with QCGPJExecutor(resume=tmp_path, resources=2) as executor:
+        attached = executor.attach("a")
+        with pytest.raises(CancelledError):
+            attached.result(60)
+        states = Counter(one.state for one in attached.iterations()["a"])
+    assert sum(states.values()) == 50_000
+    assert states.keys() == {"CANCELED"}

@@ -40,7 +40,7 @@ KEYS = "keys.json"
 HANDOVER = "handover.json"
 """What a client leaves to a manager that is not there yet."""
 CANCELS = "track.cancels"
-"""Has a line for each job that was cancelled while the run had no manager; the next manager reads it."""
+"""Has a line for each job that was cancelled while the run had no manager, or took long to cancel: for the next one."""
 
 
 class Directories:

@@ -58,6 +58,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self.ending = False
         self.detached = False
         self.last_end = -math.inf
+        self._cancelling: Set["asyncio.Task[None]"] = set()
         self._changed = asyncio.Event()
         self._loop = asyncio.get_event_loop()
         LocalJob.children.after_reaping = self._start_what_fits
@@ -505,8 +506,30 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         await self._take_back()
         job.canceled = True
         self._waiting.remove(job)
-        for iteration in _parts(job):
-            await self.cancel_iteration(job, iteration)
+        for running in list(self._executor._not_finished.values()):
+            if running.job_iteration.job is job:
+                await running.cancel()
+        queued = [part for part in _parts(job) if job.state(part) == JobState.QUEUED]
+        for iteration in queued[:_AT_ONCE]:
+            self.change_job_state(job, iteration, JobState.CANCELED)
+        if len(queued) > _AT_ONCE:  # all other requests would wait for the reply to this one
+            self.tracer.job_cancelled(job)
+            rest = asyncio.ensure_future(self._cancel_in_pieces(job, queued[_AT_ONCE:]))
+            self._cancelling.add(rest)
+            rest.add_done_callback(self._cancelling.discard)
+        self.call_scheduler()  # for the jobs that depend on it
+
+    async def _cancel_in_pieces(self, job: Job, queued: List[Optional[int]]) -> None:
+        """Cancel what has not started, a piece at a time; between two pieces the loop answers others."""
+        try:
+            for first in range(0, len(queued), _AT_ONCE):
+                await asyncio.sleep(0)
+                for iteration in queued[first : first + _AT_ONCE]:
+                    if job.state(iteration) == JobState.QUEUED:  # the end of the run may have come before
+                        self.change_job_state(job, iteration, JobState.CANCELED)
+            self.call_scheduler()
+        except Exception as error:  # noqa: BLE001  # as where jobs are started
+            self.on_failure(error)
 
     @override
     async def cancel_iteration(self, job: Job, iteration: Optional[int]) -> None:

@@ -5,7 +5,7 @@
     track.reqs     a line for each job that was taken         } written before the client hears of it
     track.states   a line for each end of a job or iteration  }
     track.starts   a line for each start, where what was interrupted is not to run again
-    track.cancels  a line for each job that its client has cancelled when the run had no manager
+    track.cancels  a line for each job that was cancelled when the run had no manager, or has many iterations to cancel
     jobs.report    the same ends, with all that is known of them; those that the interruption itself brought about
                    bear "interrupted" in their "runtime", and count for nothing here
 
@@ -61,6 +61,7 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         self._starts = LinesFile(Path(path, STARTS))
         self._requests = LinesFile(Path(self.reqs_file))
         self._ends = LinesFile(Path(self.finished_file))
+        self._cancels = LinesFile(Path(path, CANCELS))
 
     @override
     def new_submited_jobs(self, jobs: List[Job]) -> None:
@@ -75,9 +76,13 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         }  # fmt: skip
         self._ends.append_sooner_or_later(json.dumps(end).encode() + b"\n")
 
+    def job_cancelled(self, job: Job) -> None:
+        """Keep that a whole job is cancelled, before all its iterations are."""
+        self._cancels.append_sooner_or_later(json.dumps({"task": job.name, **numbered(job)}).encode() + b"\n")
+
     def flush(self) -> None:
         """Write what could not be written before, if that is possible now."""
-        for file in (self._starts, self._ends):
+        for file in (self._starts, self._ends, self._cancels):
             file.append_sooner_or_later(b"")
 
     def job_started(self, job: Job, iteration: Optional[int]) -> None:
@@ -182,6 +187,7 @@ class _InterruptedRun:
         """Yield the jobs in the order of their submission, in the states that they had reached."""
         for request in self._requests.values():
             job = make_job(request)
+            job.canceled = job.name in self._cancelled
             for iteration in _parts(job):
                 self._restore(job, iteration)
             yield job
