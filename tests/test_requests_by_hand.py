@@ -1,7 +1,9 @@
 """Jobs that reach the manager by the core's own client, past the executor's checks: none of them harms the others."""
 
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 from qcg.pilotjob.api.errors import TimeoutElapsed
@@ -148,3 +150,21 @@ def test_no_end_is_missed_from_the_connection_on(executor, tmp_path):
     executor.shutdown()
     with pytest.raises(CoreConnectionError):
         manager.wait4_any_job_finish(20)
+
+
+@pytest.mark.parametrize(
+    "wait", [lambda manager: manager.wait4("a:0", timeout=0.5), lambda manager: manager.wait4all(timeout_secs=0.5)]
+)
+def test_a_wait_keeps_its_timeout_when_the_manager_does_not_answer(executor, wait):
+    array = executor.submit(IterationTemplate, name="a", exec="sleep", args=["1000"], stop=2)
+    assert executor.qcgpj_manager.status("a")["jobs"]["a"]["status"] == 0
+    process = psutil.Process(executor._connection.dispatcher.link.process.pid)
+    process.suspend()
+    before = time.monotonic()
+    try:
+        with pytest.raises(TimeoutElapsed):
+            wait(executor.qcgpj_manager)
+        assert time.monotonic() - before < 30  # any one of its questions waits for a minute
+    finally:
+        process.resume()
+    assert array.cancel()

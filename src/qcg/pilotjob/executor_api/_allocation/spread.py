@@ -76,6 +76,7 @@ class Spread:
         self._held: Dict[Item, None] = {}
         self._to_do: List[Callable[[], None]] = []
         self._leaving = Leaving.NOT
+        self._is_abandoned = False
         self._is_over = False  # all jobs were given to allocations, which end one by one
         self._broken: Optional[BaseException] = None
         self.at_end: Callable[[], None] = lambda: None
@@ -159,8 +160,15 @@ class Spread:
         self._deal()
 
     def abandon(self) -> None:
-        """Leave when all jobs are done. Garbage is collected while somebody may hold the lock, so not here."""
-        threading.Thread(target=self.leave, args=(Leaving.WHEN_DONE,), name="qcgpj-leave").start()
+        """Leave when all jobs are done, in the thread of a dispatcher: whose garbage this is may hold the lock."""
+        self._is_abandoned = True
+        for member in self._members:
+            member.dispatcher.wake()
+
+    def leave_if_abandoned(self) -> None:
+        """Leave when all jobs are done, if nobody has the executor any more; called by the dispatchers."""
+        if self._is_abandoned and not self._leaving:
+            self.leave(Leaving.WHEN_DONE)
 
     def join(self, timeout: Optional[float] = None) -> bool:
         """Wait for the end; return whether it came."""

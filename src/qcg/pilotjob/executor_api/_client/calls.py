@@ -32,7 +32,7 @@ class Call(Protocol):
         """Take the news that there will be no reply."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Unit:
     """The jobs of one submit(), as JSON with commas between: they are taken or refused together."""
 

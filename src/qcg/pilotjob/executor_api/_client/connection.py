@@ -53,7 +53,7 @@ class Connection:
         self._manager = None if isinstance(manager, (str, os.PathLike)) else manager
         self._own_manager: Any = None
         self._keepers = keepers
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask for the same
         self._progress: Optional[Progress] = None
         self._is_closed = False
         self.restore_signals: Callable[[], None] = lambda: None
@@ -143,7 +143,11 @@ class Connection:
                 from qcg.pilotjob.executor_api._client.manager import ConnectedManager, DistantManager
 
                 kind = ConnectedManager if self.dispatcher.link.open is None else DistantManager
-                self._own_manager = kind(self.dispatcher, self.attach)
+                made = kind(self.dispatcher, self.attach)
+                if self._own_manager is not None:  # a signal handler has made one meanwhile
+                    made.close()
+                else:
+                    self._own_manager = made
             return self._own_manager
 
     def show(self, bar_class: Type[Any]) -> None:

@@ -172,6 +172,10 @@ class Dispatcher:
         """Take no more jobs, and end as `how` says."""
         self._inbox.leave(how)
 
+    def wake(self) -> None:
+        """Have the thread look at what there is to do. It takes no lock, so it can be called in a finalizer."""
+        self._inbox.alarm.set()
+
     def detach(self) -> str:
         """Refuse.
 
@@ -186,7 +190,7 @@ class Dispatcher:
 
     def join(self, timeout: Optional[float] = None) -> bool:
         """Wait for the end of the thread, with that of a manager of ours; return whether it came."""
-        if self.is_current_thread or os.getpid() != self._pid or not self._ended.wait(timeout):
+        if not self.may_be_waited_for or os.getpid() != self._pid or not self._ended.wait(timeout):
             return False
         if self._thread.ident is not None:
             self._thread.join()

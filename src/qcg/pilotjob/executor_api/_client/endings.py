@@ -12,7 +12,7 @@ from qcg.pilotjob.executor_api.errors import ExecutorClosed, ManagerStartError
 
 __all__ = ["refuse_start", "register", "unregister"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may make an executor while one is made
 _exiting = False
 _dispatchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
@@ -65,7 +65,7 @@ def _leave_at_exit() -> None:
 
 def _forget_in_child() -> None:
     global _lock  # noqa: PLW0603  # a thread that the child does not have may hold it
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # a signal handler may make an executor while one is made
     for dispatcher in list(_dispatchers):
         dispatcher.forget_in_child()
     _dispatchers.clear()

@@ -1,7 +1,9 @@
 """What the user's threads leave for the dispatcher's thread; the picture is in dispatcher.py.
 
-All of it is under one lock, which is held for moments only: nobody waits for the manager with it. It is an RLock, since
-garbage may be collected in a thread that has it, and a finalizer may then submit, ask or cancel.
+The user's threads add under one lock, so that nothing is added after the end. It is an RLock: a finalizer or a signal
+handler may run in a thread that has it, and may then submit, ask or cancel. Such a handler may also wait for an answer.
+So the dispatcher's thread takes what was added without the lock: each step of that is one operation of a deque or a
+set, which CPython does as a whole. Only at the end does that thread need the lock.
 """
 
 from __future__ import annotations
@@ -106,9 +108,8 @@ class Inbox:
 
     def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
         """Let names be used again; `removed` has the numbers of the submissions that were removed."""
-        with self._lock:
-            self._names.difference_update(names)
-            self._removed.update(removed or {})
+        self._names.difference_update(names)
+        self._removed.update(removed or {})
 
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
@@ -135,8 +136,7 @@ class Inbox:
     @property
     def has_units(self) -> bool:
         """Whether jobs wait to be sent."""
-        with self._lock:
-            return any(isinstance(item, Unit) for item in self._items)
+        return any(isinstance(item, Unit) for item in self._items.copy())
 
     def abandon(self) -> None:
         """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
@@ -161,27 +161,25 @@ class Inbox:
         count = 0
         if not self._items:
             return units, None  # what is put in now comes with an alarm
-        with self._lock:
-            while self._items and count < most:
-                item = self._items[0]
-                if isinstance(item, Unit):
-                    units.append(item)
-                    count += len(item.future.ids)
-                elif units:
-                    break
-                self._items.popleft()
-                if not isinstance(item, Unit):
-                    return units, item
+        while self._items and count < most:
+            item = self._items[0]
+            if isinstance(item, Unit):
+                units.append(item)
+                count += len(item.future.ids)
+            elif units:
+                break
+            self._items.popleft()
+            if not isinstance(item, Unit):
+                return units, item
         return units, None
 
     def take_questions(self) -> List[Question]:
         """Return all questions; all else stays."""
         if not self._items:
             return []
-        with self._lock:
-            questions = [item for item in self._items if isinstance(item, Question)]
-            for question in questions:
-                self._items.remove(question)
+        questions = [item for item in self._items.copy() if isinstance(item, Question)]
+        for question in questions:
+            self._items.remove(question)
         return questions
 
     def keep(self, question: Question) -> None:
@@ -189,22 +187,20 @@ class Inbox:
 
         There is no alarm: the thread would wake up at once, find no answer, and put the question back, for ever.
         """
-        with self._lock:
-            self._items.append(question)
+        self._items.append(question)
 
     def has_unsent(self, name: str) -> bool:
         """Whether a job waits to be sent."""
-        with self._lock:
-            return any(isinstance(item, Unit) and name in item.future.ids for item in self._items)
+        return any(isinstance(item, Unit) and name in item.future.ids for item in self._items.copy())
 
     def drop(self, names: Sequence[str]) -> bool:
         """Cancel jobs that wait to be sent, whole submissions of them; return whether those were all of `names`."""
-        with self._lock:
-            units = [item for item in self._items if isinstance(item, Unit) and set(item.future.ids) <= set(names)]
-            if {name for unit in units for name in unit.future.ids} != set(names):
-                return False
-            for unit in units:
-                self._items.remove(unit)
+        items = self._items.copy()
+        units = [item for item in items if isinstance(item, Unit) and set(item.future.ids) <= set(names)]
+        if {name for unit in units for name in unit.future.ids} != set(names):
+            return False
+        for unit in units:
+            self._items.remove(unit)
         for unit in units:
             for name in unit.future.ids:
                 unit.future._job_ended(name, "CANCELED")
@@ -224,8 +220,7 @@ class Inbox:
 
     def break_(self, error: BaseException) -> None:
         """Refuse everything with copies of `error` from now on."""
-        with self._lock:
-            self._broken = error
+        self._broken = error
 
     def close(self) -> Tuple[List[Union[Unit, Follow, Question]], BaseException]:
         """Take nothing more; return what is left, and why nobody will see to it."""

@@ -43,6 +43,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
 
     def __init__(self, dispatcher: Dispatcher, attach: Callable[[Sequence[str], Optional[float]], QCGPJFuture]) -> None:
         self._lock = threading.RLock()
+        self._is_asking = False
         self._dispatcher = dispatcher
         self._ends = Ends(dispatcher.link.report.path) if dispatcher.link.report is not None else None
         self._attach = attach
@@ -56,13 +57,31 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     def _send_and_validate_result(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]] = None) -> Any:
         self._dispatcher.flush()  # what was submitted before has to be there
         with self._lock:
-            self._assure_connected()
-            self._zmq_socket.setsockopt(zmq.LINGER, 0)
-            self._zmq_socket.setsockopt(zmq.REQ_RELAXED, 1)  # an interrupted request does not spoil the next one
-            self._zmq_socket.setsockopt(zmq.REQ_CORRELATE, 1)
-            self._zmq_socket.send(json.dumps(data).encode())
-            self._await_reply()
-            reply = json.loads(self._zmq_socket.recv())
+            if self._is_asking:  # a signal handler interrupts a request: on one socket the first would have no reply
+                return self._ask_dispatcher(data, valid_method)
+            self._is_asking = True
+            try:
+                reply = self._reply_to(data)
+            finally:
+                self._is_asking = False
+        return (valid_method or Manager._validate_response)(reply)
+
+    def _reply_to(self, data: Dict[str, Any]) -> Any:
+        self._assure_connected()
+        self._zmq_socket.setsockopt(zmq.LINGER, 0)
+        self._zmq_socket.setsockopt(zmq.REQ_RELAXED, 1)  # an interrupted request does not spoil the next one
+        self._zmq_socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        self._zmq_socket.send(json.dumps(data).encode())
+        self._await_reply()
+        return json.loads(self._zmq_socket.recv())
+
+    def _ask_dispatcher(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]]) -> Any:
+        if self._dispatcher.is_current_thread:
+            raise CoreConnectionError("the manager cannot be asked here in a done-callback: it would hang")
+        try:
+            reply = self._dispatcher.ask(json.dumps(data).encode()).reply.result(_REPLY_SECONDS)
+        except FutureTimeoutError:
+            raise CoreConnectionError(f"the manager has not answered for {_REPLY_SECONDS:g} s") from None
         return (valid_method or Manager._validate_response)(reply)
 
     def _await_reply(self) -> None:
@@ -110,13 +129,30 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
 
     def _await_iterations(self, names: List[str], deadline: Optional[float]) -> Dict[str, str]:
         while names:
-            states = wire.states({"data": self.status(names)})
+            states = wire.states({"data": self._answer({"request": "jobStatus", "jobNames": names}, deadline)})
             if all(state in FINAL_STATES for state in states.values()):
                 return states
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutElapsed(f"{', '.join(names)}: not all have ended")
             time.sleep(_LOOK_SECONDS)
         return {}
+
+    def _answer(self, request: Dict[str, Any], deadline: Optional[float]) -> Dict[str, Any]:
+        """Return the manager's answer to `request`.
+
+        Raises:
+            TimeoutElapsed: it has not come by `deadline`.
+        """
+        left = _seconds_until(deadline)
+        if left is None or self._dispatcher.is_current_thread:
+            return dict(self._send_and_validate_result(request))
+        try:
+            reply = self._dispatcher.ask(json.dumps(request).encode()).reply.result(min(left, _REPLY_SECONDS))
+        except FutureTimeoutError:
+            raise TimeoutElapsed(f"the manager has not answered for {min(left, _REPLY_SECONDS):g} s") from None
+        except (ManagerDied, ExecutorClosed) as error:
+            raise CoreConnectionError(str(error)) from error
+        return dict(Manager._validate_response(reply))
 
     @override
     def wait4all(self, timeout_secs: Optional[float] = None) -> None:
@@ -127,7 +163,8 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
         """
         deadline = None if timeout_secs is None else time.monotonic() + timeout_secs
         while True:
-            names = [name for name, job in self.list().items() if job["status"] not in FINAL_STATES]
+            jobs = self._answer({"request": "listJobs"}, deadline)["jobs"]
+            names = [name for name, job in jobs.items() if job["status"] not in FINAL_STATES]
             if not names:
                 return
             self._await_jobs(names, deadline)
@@ -206,11 +243,7 @@ class DistantManager(ConnectedManager):
     def _send_and_validate_result(self, data: Dict[str, Any], valid_method: Optional[Callable[..., Any]] = None) -> Any:
         if self._dispatcher.is_current_thread:
             raise CoreConnectionError("a manager on another machine cannot be asked in a done-callback: it would hang")
-        try:
-            reply = self._dispatcher.ask(json.dumps(data).encode()).reply.result(_REPLY_SECONDS)
-        except FutureTimeoutError:
-            raise CoreConnectionError(f"the manager has not answered for {_REPLY_SECONDS:g} s") from None
-        return (valid_method or Manager._validate_response)(reply)
+        return self._ask_dispatcher(data, valid_method)
 
     @override
     def wait4_any_job_finish(self, timeout_secs: Optional[float] = None) -> Tuple[str, str]:

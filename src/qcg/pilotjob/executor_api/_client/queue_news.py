@@ -30,7 +30,7 @@ class Listeners:
     """Holds weak references to those that are told. Any thread may add one; the rest is the dispatcher's thread's."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._references: List["weakref.ref[Listener]"] = []
         self._listens = False
 

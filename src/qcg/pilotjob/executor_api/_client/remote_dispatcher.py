@@ -30,6 +30,9 @@ class Owner(Protocol):
     def wants_more(self) -> bool:
         """Whether jobs wait for cores."""
 
+    def leave_if_abandoned(self) -> None:
+        """Leave when all jobs are done, if nobody has the executor any more."""
+
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
 
@@ -68,6 +71,8 @@ class RemoteDispatcher(Dispatcher):
     @override
     def _is_over(self, channel: Wire) -> bool:
         self._look_at(channel)
+        if self._owner is not None:
+            self._owner.leave_if_abandoned()
         return self._has_detached(channel) or self._needs_no_manager(channel)
 
     def _look_at(self, channel: Wire) -> None:
