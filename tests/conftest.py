@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api import QCGPJExecutor
-from qcg.pilotjob.executor_api._client.sweeping import STARTER
+from qcg.pilotjob.executor_api._shared.proc import STARTER
 
 DEADLINE = 30.0
 

@@ -20,9 +20,10 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._allocation import spread
-from qcg.pilotjob.executor_api._client import absence, wire
+from qcg.pilotjob.executor_api._allocation import several
+from qcg.pilotjob.executor_api._client import absence
 from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
+from qcg.pilotjob.executor_api._shared import protocol
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
@@ -93,7 +94,7 @@ def test_a_question_that_waits_for_a_manager_costs_no_cpu(make, monkeypatch, tmp
 
     monkeypatch.setattr(absence, "answer", counted)
     executor = make(setup=_OPENED)
-    question = executor._connection.dispatcher.ask(wire.request("resourcesInfo"))
+    question = executor._connection.dispatcher.ask(protocol.request("resourcesInfo"))
     wait_until(lambda: rounds)
     before = len(rounds)
     with pytest.raises(TimeoutError):
@@ -127,13 +128,13 @@ class _EndsAtOnce(RemoteDispatcher):
 
 
 def test_an_allocation_that_ends_while_the_next_is_connected_breaks_nothing_else(make, monkeypatch):
-    monkeypatch.setattr(spread, "RemoteDispatcher", _EndsAtOnce)
+    monkeypatch.setattr(several, "RemoteDispatcher", _EndsAtOnce)
     executor = make(count=2, setup=f"{_OPENED}; if mkdir first; then exit 1; fi")
     assert executor.submit(BasicTemplate, name="a", exec="true").result(60) == {"a": "SUCCEED"}
 
 
 def test_when_all_allocations_end_at_the_start_nothing_waits(make, monkeypatch, wait_until):
-    monkeypatch.setattr(spread, "RemoteDispatcher", _EndsAtOnce)
+    monkeypatch.setattr(several, "RemoteDispatcher", _EndsAtOnce)
     executor = make(count=2, setup=f"{_OPENED}; exit 1")
     wait_until(lambda: executor._connection.dispatcher.has_ended)
     with pytest.raises(AllocationFailed):

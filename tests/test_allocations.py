@@ -34,12 +34,13 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
     WorkerDied,
 )
-from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
-from qcg.pilotjob.executor_api._client import distant, remote_channel, wire
-from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
+from qcg.pilotjob.executor_api._client import distant, remote_channel
 from qcg.pilotjob.executor_api._client.distant import Distant
 from qcg.pilotjob.executor_api._client.inbox import Inbox
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 
@@ -331,7 +332,7 @@ def test_an_idle_executor_asks_for_no_other_allocation(make, wait_until):
     executor.submit(BasicTemplate, name="a", exec="true").result(30)
     _manager_of(executor).terminate()
     wait_until(lambda: executor.allocations[0].state == "LAPSED")
-    look = executor._connection.dispatcher.glance(wire.request("status"))  # as a bar does
+    look = executor._connection.dispatcher.glance(protocol.request("status"))  # as a bar does
     assert isinstance(look.reply.exception(30), ManagerDied)
     assert executor.allocations[0].state == "LAPSED"
     assert executor.allocations[0].number == 1

@@ -24,7 +24,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api._client.links import Link
 
 UNTIL_GO = "touch begun; until [ -e go ]; do sleep 0.01; done"
 
@@ -258,7 +258,7 @@ def test_another_user_cannot_attach(executor, tmp_path):
     # what is imported before can be used by the other user, who may not read this directory
     program = f"""
 import os
-from qcg.pilotjob.executor_api._client.link import Link
+from qcg.pilotjob.executor_api._client.links import Link
 os.setuid(65534)
 Link.to_directory({str(run)!r})
 """

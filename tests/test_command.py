@@ -26,7 +26,7 @@ _TEMPLATE = """{
 
 
 def _command(*arguments):
-    boot = "from qcg.pilotjob.executor_api._command.main import main; main()"
+    boot = "from qcg.pilotjob.executor_api._command.map import main; main()"
     return [sys.executable, "-c", boot, *map(str, arguments)]
 
 
@@ -161,7 +161,7 @@ def test_an_interrupt_between_two_jobs_leaves_a_table_of_those_before(tmp_path, 
     _write(tmp_path, "sleep 100${T}")
     boot = """
         import signal
-        from qcg.pilotjob.executor_api._command import main
+        from qcg.pilotjob.executor_api._command import map as main
         submit = main.QCGPJExecutor.submit
         def interrupted(executor, template, row):
             if row["name"] == "run2":
@@ -188,7 +188,7 @@ def test_an_interrupt_between_two_jobs_leaves_a_table_of_those_before(tmp_path, 
 def test_a_run_that_ends_while_its_watcher_connects(tmp_path):
     boot = """
         from qcg.pilotjob.executor_api import *
-        from qcg.pilotjob.executor_api._command import main
+        from qcg.pilotjob.executor_api._command import map as main
         run = QCGPJExecutor(wd="study", resources=2)
         run.submit(ScriptTemplate, name="bad", script="exit 3").result()
         def record_of(directory, of=RunRecord.of):

@@ -26,7 +26,7 @@ def fixture_command(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps(_TEMPLATE))
 
     def run(*arguments, code=0, boot=""):
-        source = f"{boot}\nfrom qcg.pilotjob.executor_api._command.main import main; main()"
+        source = f"{boot}\nfrom qcg.pilotjob.executor_api._command.map import main; main()"
         completed = subprocess.run(
             [sys.executable, "-c", source, "t.json", *map(str, arguments)],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
@@ -275,7 +275,7 @@ def test_an_error_when_jobs_have_run_is_not_one_of_the_options(command, tmp_path
         "--grid", "T=1", "--wd", "w", code=1
     ).stderr  # fmt: skip
     boot = textwrap.dedent("""
-        from qcg.pilotjob.executor_api._command import main
+        from qcg.pilotjob.executor_api._command import map as main
         def wait(futures):
             raise OSError("the disk has gone")
         main.wait = wait

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, ExecutorClosed, QCGPJExecutor, ScriptTemplate
-from qcg.pilotjob.executor_api._manager.local_resources import local_cpus
+from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 
 def test_submit_from_32_threads(executor):

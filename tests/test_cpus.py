@@ -5,7 +5,14 @@ import random
 
 import pytest
 
-from qcg.pilotjob.executor_api._manager.cpus import cores_of, given_cpus, machine_cores, parse_cpus, slots, usable_cpus
+from qcg.pilotjob.executor_api._processes.cpus import (
+    cores_of,
+    given_cpus,
+    machine_cores,
+    parse_cpus,
+    slots,
+    usable_cpus,
+)
 
 
 @pytest.fixture

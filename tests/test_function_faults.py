@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, ExecutorClosed, InvalidJob, InvalidOption, QCGPJExecutor
-from qcg.pilotjob.executor_api._functions.crew import Crew
 from qcg.pilotjob.executor_api._functions.hub import Hub
-from qcg.pilotjob.executor_api._functions.place import Place
+from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._functions.workers import Crew
 from qcg.pilotjob.executor_api.call_errors import BrokenCall, CallFailed
 
 

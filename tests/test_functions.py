@@ -32,10 +32,10 @@ from qcg.pilotjob.executor_api import (
     RemoteTraceback,
     WorkerDied,
 )
-from qcg.pilotjob.executor_api._functions import crew, messages
-from qcg.pilotjob.executor_api._functions.crew import Crew
+from qcg.pilotjob.executor_api._functions import messages, workers
 from qcg.pilotjob.executor_api._functions.hub import Hub
-from qcg.pilotjob.executor_api._functions.place import Place
+from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._functions.workers import Crew
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ def test_no_call_begins_twice_when_workers_are_ended_over_others(executor, tmp_p
 
 def test_the_walltime_is_that_of_each_call(executor, tmp_path, monkeypatch, wait_until):
     ahead = 0.0
-    monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
     pool = executor.functions(1, walltime="60s", idle_seconds=1000)
 
     def hold(number):
@@ -582,7 +582,7 @@ def test_an_interrupt_waits_until_the_calls_are_cancelled(tmp_path, monkeypatch,
 
 
 def test_an_interrupt_cancels_the_calls_that_were_sent_together(tmp_path, monkeypatch, gate, wait_until):
-    monkeypatch.setattr(crew, "_PATIENCE_SECONDS", 1000)
+    monkeypatch.setattr(workers, "_PATIENCE_SECONDS", 1000)
     executor = QCGPJExecutor(wd=tmp_path, resources=1)
     futures = submit_together(executor.functions(), (gate.wait,), (pow, 2, 2), (pow, 2, 3))
     wait_until(gate.is_waited_for)

@@ -15,9 +15,9 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
     TemplateError,
 )
-from qcg.pilotjob.executor_api._check.report import checked
-from qcg.pilotjob.executor_api.rendering import rendered
-from qcg.pilotjob.executor_api.validation import validated
+from qcg.pilotjob.executor_api._description.check.report import checked
+from qcg.pilotjob.executor_api._description.rendering import rendered
+from qcg.pilotjob.executor_api._description.validation import validated
 
 
 class Phase(str, enum.Enum):

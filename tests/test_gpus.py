@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from qcg.pilotjob.executor_api._manager import gpu_variables
-from qcg.pilotjob.executor_api._manager.gpu_variables import gpus_in
-from qcg.pilotjob.executor_api._manager.gpus import AllocationGpus, Gpus, agent_environment, task_prolog
-from qcg.pilotjob.executor_api._manager.slurm import GrantedNode, _gpus_of
+from qcg.pilotjob.executor_api._execution.gpus import AllocationGpus, Gpus, agent_environment, task_prolog
+from qcg.pilotjob.executor_api._execution.slurm import GrantedNode, _gpus_of
+from qcg.pilotjob.executor_api._processes import gpu_variables
+from qcg.pilotjob.executor_api._processes.gpu_variables import gpus_in
 
 CUDA, ROCR, HIP, ORDINAL = VARIABLES = gpu_variables.VARIABLES[:4]
 

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api import QCGPJError
-from qcg.pilotjob.executor_api._check.report import checked
-from qcg.pilotjob.executor_api.quoted_values import ANY, NO_TEXT
-from qcg.pilotjob.executor_api.rendering import rendered
-from qcg.pilotjob.executor_api.validation import validated
+from qcg.pilotjob.executor_api._description.check.report import checked
+from qcg.pilotjob.executor_api._description.quoted_values import ANY, NO_TEXT
+from qcg.pilotjob.executor_api._description.rendering import rendered
+from qcg.pilotjob.executor_api._description.validation import validated
 
 jsonschema = pytest.importorskip("jsonschema")
 

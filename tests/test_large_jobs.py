@@ -15,7 +15,7 @@ from qcg.pilotjob.executor_api import (
     ManagerStartError,
     QCGPJExecutor,
 )
-from qcg.pilotjob.executor_api._client import wire
+from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 
 MOST = 1_000_000
@@ -112,10 +112,10 @@ def _cancel_large_array(executor, wait_until, stop):
     array = executor.submit(IterationTemplate, name="a", exec="sleep", args=["1000"], stop=stop)
     dependent = executor.submit(BasicTemplate, name="after", exec="true", after=[array])
     wait_until(lambda: "EXECUTING" in array.status().values())
-    cancelled = executor._connection.dispatcher.ask(wire.request("cancelJob", ["a"]))
-    others = executor._connection.dispatcher.ask(wire.request("jobStatus", ["a"]))
+    cancelled = executor._connection.dispatcher.ask(protocol.request("cancelJob", ["a"]))
+    others = executor._connection.dispatcher.ask(protocol.request("jobStatus", ["a"]))
     assert cancelled.reply.result(60)["code"] == 0
-    return array, dependent, wire.states(others.reply.result(60))["a"]
+    return array, dependent, protocol.states(others.reply.result(60))["a"]
 
 
 def test_a_large_array_that_is_cancelled_keeps_nobody_waiting(executor, wait_until):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from qcg.pilotjob.executor_api import Allocation, BasicTemplate, QCGPJExecutor
-from qcg.pilotjob.executor_api._manager import batch_systems, local_resources
-from qcg.pilotjob.executor_api._manager.local_resources import local_cpus
+from qcg.pilotjob.executor_api._processes import batch_systems, resources
+from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 HERE = os.uname().nodename
 CPUS = sorted(os.sched_getaffinity(0))
@@ -56,7 +56,7 @@ def machine(monkeypatch, tmp_path):
     def machine(cpus, usable=None, quota=None, environ=None, **options):
         monkeypatch.setattr(os, "sysconf", lambda _: cpus)
         monkeypatch.setattr(os, "cpu_count", lambda: cpus)
-        monkeypatch.setattr(local_resources, "usable_cpus", lambda: list(range(cpus if usable is None else usable)))
+        monkeypatch.setattr(resources, "usable_cpus", lambda: list(range(cpus if usable is None else usable)))
         proc = tmp_path / "proc/self"
         proc.mkdir(parents=True)
         (proc / "cgroup").write_text("0::/\n")

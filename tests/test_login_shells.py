@@ -6,14 +6,8 @@ import sys
 
 import pytest
 
-from qcg.pilotjob.executor_api import (
-    InvalidJob,
-    JobFailed,
-    ParallelTemplate,
-    QCGPJExecutor,
-    ScriptTemplate,
-)
-from qcg.pilotjob.executor_api.validation import refuse_what_is_ours, validated
+from qcg.pilotjob.executor_api import InvalidJob, JobFailed, ParallelTemplate, QCGPJExecutor, ScriptTemplate
+from qcg.pilotjob.executor_api._description.validation import refuse_what_is_ours, validated
 
 PROFILE = """
 export PATH=/usr/bin:/bin FROM_PROFILE=yes

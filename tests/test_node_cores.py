@@ -2,7 +2,7 @@
 
 import pytest
 
-from qcg.pilotjob.executor_api._client.node_cores import by_node
+from qcg.pilotjob.executor_api._shared.job_info import by_node
 
 
 @pytest.mark.parametrize(

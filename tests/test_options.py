@@ -19,8 +19,8 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
 )
 from qcg.pilotjob.executor_api._client.companion import Companion
-from qcg.pilotjob.executor_api._client.process import limit_agents
-from qcg.pilotjob.executor_api._manager.local_resources import local_cpus
+from qcg.pilotjob.executor_api._client.own_manager import limit_agents
+from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 
 def only_aux(directory):

@@ -93,7 +93,7 @@ def test_the_package_is_the_one_of_the_program_also_when_it_is_beside_the_script
             """
             import os, sys
             from qcg.pilotjob.executor_api import QCGPJExecutor
-            from qcg.pilotjob.executor_api._client import boot
+            from qcg.pilotjob.executor_api._shared import python_process as boot
             with QCGPJExecutor(wd="wd", resources=1) as executor:
                 pid = executor._connection.dispatcher.link.process.pid
             path = boot.protected_path()

@@ -24,10 +24,10 @@ from qcg.pilotjob.executor_api import (
     RunRecord,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.link import Link
-from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
-from qcg.pilotjob.executor_api._functions.place import Place
-from qcg.pilotjob.executor_api._ownership import NotOwned, open_owned, read_owned
+from qcg.pilotjob.executor_api._client.links import Link
+from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned, read_owned
+from qcg.pilotjob.executor_api._shared.sockets import make_socket_directory
 
 NOBODY = 65534
 two_users = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from qcg.pilotjob.executor_api import Allocation, BasicTemplate, QCGPJExecutor
-from qcg.pilotjob.executor_api._manager.local_resources import local_cpus
+from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
 

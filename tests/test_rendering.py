@@ -20,8 +20,8 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
     TemplateError,
 )
-from qcg.pilotjob.executor_api.rendering import encoded, rendered
-from qcg.pilotjob.executor_api.validation import validated
+from qcg.pilotjob.executor_api._description.rendering import encoded, rendered
+from qcg.pilotjob.executor_api._description.validation import validated
 
 PRINTF = shutil.which("printf")
 EVERY_QUOTE = 'it\'s "quoted" \\ with \n and \t, {brackets} and é, 😀'

@@ -408,8 +408,8 @@ def test_a_record_of_nothing_makes_pictures_too(tmp_path):
 
 
 def test_a_core_that_nothing_ran_on_has_a_lane(ended):
-    from qcg.pilotjob.executor_api._record.lanes import lanes_of
     from qcg.pilotjob.executor_api._record.runs import read_run
+    from qcg.pilotjob.executor_api._record.timelines import lanes_of
 
     run = run_in(ended)
     log = run / "service.log"
@@ -421,8 +421,8 @@ def test_a_core_that_nothing_ran_on_has_a_lane(ended):
 
 
 def test_a_lane_is_there_as_long_as_its_core(tmp_path):
-    from qcg.pilotjob.executor_api._record.lanes import lanes_of
     from qcg.pilotjob.executor_api._record.runs import read_run
+    from qcg.pilotjob.executor_api._record.timelines import lanes_of
 
     for options in ({"wd": tmp_path, "resources": "node1:1,node2:1"}, {"resume": tmp_path, "resources": "node2:2"}):
         with QCGPJExecutor(**options) as executor:

@@ -17,7 +17,7 @@ def test_info_at_each_line_of_info(run_script):
         told, depth = [], []
 
         def at_each_line(frame, event, argument):
-            if not frame.f_code.co_filename.endswith("_client/report.py"):
+            if not frame.f_code.co_filename.endswith("_client/ended_jobs.py"):
                 return None
             if not depth:
                 depth.append(1)
@@ -44,7 +44,7 @@ def test_info_at_each_line_of_info(run_script):
 
 
 def test_status_of_a_manager_that_does_not_answer(executor, gate, monkeypatch):
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.source._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("qcg.pilotjob.executor_api._client.answers._ANSWER_SECONDS", 0.2)
     future = executor.submit(ScriptTemplate, name="a", script=f"while [ ! -e {gate.path} ]; do sleep 0.01; done")
     assert set(future.status()) == {"a"}
     manager = executor._connection.dispatcher.link.process.pid
@@ -64,8 +64,8 @@ import itertools, sys
 from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
 
 from qcg.pilotjob.executor_api._client import inbox
-from qcg.pilotjob.executor_api._client import manager
-from qcg.pilotjob.executor_api._client import source
+from qcg.pilotjob.executor_api._client import core_client as manager
+from qcg.pilotjob.executor_api._client import answers as source
 from qcg.pilotjob.executor_api._functions import hub
 from qcg.pilotjob.executor_api._functions import waiting
 

@@ -3,7 +3,7 @@
 import pytest
 
 from qcg.pilotjob.executor_api import InvalidOption, QCGPJExecutor
-from qcg.pilotjob.executor_api._manager.slurm import (
+from qcg.pilotjob.executor_api._execution.slurm import (
     AllocationUnreadable,
     GrantedNode,
     component_of,

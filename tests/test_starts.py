@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
-from qcg.pilotjob.executor_api._manager import posix_spawn
-from qcg.pilotjob.executor_api._manager.spawning import CannotStart, Order, Spawner
+from qcg.pilotjob.executor_api._processes import posix_spawn
+from qcg.pilotjob.executor_api._processes.spawning import CannotStart, Order, Spawner
 
 USUAL_SIGNALS = (1 << 31) - 1  # two of the others belong to the C library, which lets them be ignored
 SHOW = """

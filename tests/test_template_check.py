@@ -220,7 +220,7 @@ GOOD = {
 
 
 def _run(*arguments, cwd):
-    boot = "from qcg.pilotjob.executor_api._command.templates import main; main()"
+    boot = "from qcg.pilotjob.executor_api._command.template import main; main()"
     return subprocess.run(
         [sys.executable, "-c", boot, *map(str, arguments)],
         cwd=cwd,

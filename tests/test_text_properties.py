@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api import BasicTemplate, ScriptTemplate
-from qcg.pilotjob.executor_api.rendering import encoded, rendered
-from qcg.pilotjob.executor_api.validation import validated
+from qcg.pilotjob.executor_api._description.rendering import encoded, rendered
+from qcg.pilotjob.executor_api._description.validation import validated
 
 PRINTF = shutil.which("printf")
 

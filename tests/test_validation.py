@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from qcg.pilotjob.executor_api import InvalidJob, QCGPJExecutor
+from qcg.pilotjob.executor_api._description.validation import JOB_ID_VARIABLE, validated
 from qcg.pilotjob.executor_api.jobs import Capacity
-from qcg.pilotjob.executor_api.validation import JOB_ID_VARIABLE, validated
 
 RUNS = {"exec": "echo"}
 

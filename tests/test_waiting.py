@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from qcg.pilotjob.joblist import Job, JobList, JobState
 
 from qcg.pilotjob.executor_api import IterationTemplate, QCGPJExecutor
-from qcg.pilotjob.executor_api._manager.waiting import WaitingJob, WaitingJobs
+from qcg.pilotjob.executor_api._manager.job_queue import WaitingJob, WaitingJobs
 
 JOB = """{'name': '${name}', 'execution': {'script': '${script}'}, 'resources': {'numCores': {'exact': ${cores}}},
           'dependencies': {'after': ${after}}, 'defaults': {'cores': 1, 'after': [], 'script': 'true'}}"""

@@ -16,9 +16,9 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._allocation.asked import wanted
-from qcg.pilotjob.executor_api.validation import validated
-from qcg.pilotjob.executor_api.walltimes import as_manager_has_it, seconds_in
+from qcg.pilotjob.executor_api._allocation.options import wanted
+from qcg.pilotjob.executor_api._description.validation import validated
+from qcg.pilotjob.executor_api._description.walltimes import as_manager_has_it, seconds_in
 
 WRITTEN = {
     "90": 90, "0600": 600, "0.5": 0.5, 90: 90, 0.5: 0.5, 1.5: 1.5, Fraction(7, 2): 3.5,

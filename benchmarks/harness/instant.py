@@ -19,18 +19,19 @@ def use(seconds: float) -> None:
     Raises:
         RuntimeError: managers are no longer started in the way that is known here.
     """
-    from qcg.pilotjob.executor_api._client import boot
+    from qcg.pilotjob.executor_api._shared import python_process
 
-    if _MAIN not in boot._BOOT:
-        raise RuntimeError(f"the program that starts a manager has changed: {boot._BOOT}")
+    if _MAIN not in python_process._BOOT:
+        raise RuntimeError(f"the program that starts a manager has changed: {python_process._BOOT}")
     os.environ[_SECONDS] = str(seconds)
-    boot._BOOT = boot._BOOT.replace(_MAIN, f"{_MAIN}from harness import instant; instant.in_manager(); ")
+    hooked = f"{_MAIN}from harness import instant; instant.in_manager(); "
+    python_process._BOOT = python_process._BOOT.replace(_MAIN, hooked)
 
 
 def in_manager() -> None:
     """Replace the start of a job, in a manager process that is about to run."""
+    from qcg.pilotjob.executor_api._execution.local_job import LocalJob
     from qcg.pilotjob.executor_api._manager.ahead import Ahead
-    from qcg.pilotjob.executor_api._manager.execution import LocalJob
 
     seconds = float(os.environ[_SECONDS])
 

@@ -16,17 +16,11 @@ import processes
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import (
-    BasicTemplate,
-    ManagerDied,
-    ManagerStartError,
-    QCGPJExecutor,
-    ScriptTemplate,
-)
-from qcg.pilotjob.executor_api._client.channel import Alarm, Channel
+from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, ManagerStartError, QCGPJExecutor, ScriptTemplate
+from qcg.pilotjob.executor_api._client.channels import Alarm, Channel
 from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.inbox import Inbox
-from qcg.pilotjob.executor_api._manager import descendants
+from qcg.pilotjob.executor_api._processes import descendants
 
 
 def manager_of(executor):

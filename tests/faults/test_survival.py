@@ -17,14 +17,7 @@ import time
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import (
-    BasicTemplate,
-    JobRefused,
-    ManagerDied,
-    QCGPJExecutor,
-    RunRecord,
-    ScriptTemplate,
-)
+from qcg.pilotjob.executor_api import BasicTemplate, JobRefused, ManagerDied, QCGPJExecutor, RunRecord, ScriptTemplate
 
 FULL = "FULL" in os.environ
 
@@ -67,7 +60,7 @@ def test_a_lost_event_is_found_out(executor, monkeypatch):
     # nothing loses events here, so the test does: the dispatcher is made deaf, and asks sooner than every 5 s
     dispatcher = executor._connection.dispatcher
     executor.submit(BasicTemplate, name="first", exec="true").result(20)
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.channel.Channel.finished_jobs", lambda _: [])
+    monkeypatch.setattr("qcg.pilotjob.executor_api._client.channels.Channel.finished_jobs", lambda _: [])
     dispatcher._check_in(0.2)
     assert executor.submit(BasicTemplate, name="a", exec="true").result(20) == {"a": "SUCCEED"}
 
@@ -80,7 +73,7 @@ def test_a_lost_event_is_found_out_among_many_jobs_that_wait(executor, monkeypat
     blocker = executor.submit(BasicTemplate, name="blocker", exec="sleep", args=[1000])
     waiting = [executor.submit(ScriptTemplate, name=f"a{n}", script="true", after=[blocker]) for n in range(100)]
     executor.submit(BasicTemplate, name="first", exec="true").result(20)
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.channel.Channel.finished_jobs", lambda _: [])
+    monkeypatch.setattr("qcg.pilotjob.executor_api._client.channels.Channel.finished_jobs", lambda _: [])
     executor._connection.dispatcher._check_in(0.02)
     futures = [executor.submit(BasicTemplate, name=f"b{n}", exec="true") for n in range(20)]
     assert all(future.result(20) == {future.ids[0]: "SUCCEED"} for future in futures)

@@ -32,7 +32,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJFuture,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.sweeping import STARTER
+from qcg.pilotjob.executor_api._shared.proc import STARTER
 
 pytestmark = [
     pytest.mark.slurm,

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from qcg.pilotjob.executor_api._manager.lines import Lines
-from qcg.pilotjob.executor_api._manager.nodes import NodeLink
+from qcg.pilotjob.executor_api._agent.messages import Lines
+from qcg.pilotjob.executor_api._execution.nodes import NodeLink
 
 pytestmark = pytest.mark.slurm
 
@@ -197,7 +197,7 @@ def test_an_agent_that_does_not_answer_is_given_up(in_allocation_of_its_own, tmp
     (tmp_path / "sitecustomize.py").write_text(
         "from pathlib import Path\n"
         "if b'qcgpj-manager' in Path('/proc/self/cmdline').read_bytes():\n"
-        "    from qcg.pilotjob.executor_api._manager import nodes\n"
+        "    from qcg.pilotjob.executor_api._execution import nodes\n"
         "    nodes.ANSWER_SECONDS = 6.0\n"
     )
     found = findings(
@@ -725,9 +725,9 @@ def test_an_agent_that_leaves_ends_all_jobs_also_when_one_has_just_ended(run_scr
         """
         import asyncio, os, time
         from types import SimpleNamespace
-        from qcg.pilotjob.executor_api._manager.starter import fork_starter
+        from qcg.pilotjob.executor_api._processes.starter import fork_starter
         starter = fork_starter(os.environ, umask=0o022)
-        from qcg.pilotjob.executor_api._manager.agent import NodeAgent
+        from qcg.pilotjob.executor_api._agent.agent import NodeAgent
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         read, write = os.pipe()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple, Union
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api.walltimes import Walltime
+    from qcg.pilotjob.executor_api._description.walltimes import Walltime
 
 __all__ = ["Allocation", "AllocationStatus"]
 

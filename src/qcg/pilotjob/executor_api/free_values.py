@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api.validation import _Where
+    from qcg.pilotjob.executor_api._description.validation import _Where
 
 __all__ = ["MOST_LEVELS", "is_too_large", "refuse_what_is_no_json"]
 

@@ -12,19 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._buffered_map import buffered_map
-from qcg.pilotjob.executor_api._client import boot
+from qcg.pilotjob.executor_api._client.buffered_map import buffered_map
+from qcg.pilotjob.executor_api._description.validation import MPI_MODELS, validated
+from qcg.pilotjob.executor_api._description.walltimes import Walltime, seconds_in
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.modules import SearchPath, path_here
 from qcg.pilotjob.executor_api._functions.options import checked_count, checked_seconds
-from qcg.pilotjob.executor_api._functions.place import Place
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidJob
-from qcg.pilotjob.executor_api.validation import MPI_MODELS, validated
-from qcg.pilotjob.executor_api.walltimes import Walltime, seconds_in
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
@@ -198,7 +198,7 @@ def make_pool(
         most = min(most, checked_count("max_workers", max_workers, 1))
     needs = Needs(
         job={"execution": execution, "resources": size},
-        python=python or ("python" if venv else boot.interpreter()),
+        python=python or ("python" if venv else python_process.interpreter()),
         most=most,
         ranks=processes,
         fresh=processes > 1 if fresh is None else fresh,

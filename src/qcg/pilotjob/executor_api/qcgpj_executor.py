@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
 
 from qcg.pilotjob.executor_api._client import endings
+from qcg.pilotjob.executor_api._client.futures import may_wait
 from qcg.pilotjob.executor_api._client.options import (
     checked_restarts,
     checked_signals,
@@ -32,23 +33,22 @@ from qcg.pilotjob.executor_api._client.options import (
     refuse_beside_allocation,
     refuse_other_tasks,
 )
-from qcg.pilotjob.executor_api._client.process import ManagerProcess
-from qcg.pilotjob.executor_api._client.resolving import may_wait
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._client.own_manager import ManagerProcess
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from qcg.pilotjob.executor_api._allocation.keeper import Keeper
+    from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
     from qcg.pilotjob.executor_api._client.connection import Connection
+    from qcg.pilotjob.executor_api._description.walltimes import Walltime
     from qcg.pilotjob.executor_api._functions.hub import Hub
     from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
     from qcg.pilotjob.executor_api.functions import FunctionPool
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
     from qcg.pilotjob.executor_api.run_record import RunRecord
     from qcg.pilotjob.executor_api.templates.qcgpj_template import TemplateLike
-    from qcg.pilotjob.executor_api.walltimes import Walltime
 
 __all__ = ["QCGPJExecutor"]
 
@@ -230,7 +230,7 @@ class QCGPJExecutor(Executor):
         """
         if buffersize is None:
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)  # type: ignore[arg-type]
-        from qcg.pilotjob.executor_api._buffered_map import buffered_map
+        from qcg.pilotjob.executor_api._client.buffered_map import buffered_map
 
         submissions: Any = fn
         return buffered_map(self, submissions, iterables, timeout=timeout, buffersize=buffersize)
@@ -423,7 +423,7 @@ def _connection(
     process = None
     keepers: List[Keeper] = []
     if allocation is not None:
-        from qcg.pilotjob.executor_api._allocation.keeper import make_keepers
+        from qcg.pilotjob.executor_api._allocation.own_allocation import make_keepers
 
         keepers = make_keepers(allocation, arguments, orders)
     elif manager is None:

@@ -7,11 +7,11 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from qcg.pilotjob.executor_api._client.answers import ExecutorSource, ManagerSource, Source
 from qcg.pilotjob.executor_api._client.condition import Condition
-from qcg.pilotjob.executor_api._client.failure import failure_of, iterations_of
-from qcg.pilotjob.executor_api._client.resolving import GuardsCallbacks
-from qcg.pilotjob.executor_api._client.source import ExecutorSource, ManagerSource, Source
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._client.futures import GuardsCallbacks
+from qcg.pilotjob.executor_api._shared.failure import failure_of, iterations_of
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import JobTimeout
 from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo
 

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Union
 
-from qcg.pilotjob.executor_api._client.times import now
 from qcg.pilotjob.executor_api._record.merging import drop_what_ran_elsewhere
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.runs import Run, find_reports, read_run
 from qcg.pilotjob.executor_api._record.summary import RunFailure, RunSummary, summarize
 from qcg.pilotjob.executor_api._record.whose import tell_of_others
+from qcg.pilotjob.executor_api._shared.spelling import visible
+from qcg.pilotjob.executor_api._shared.times import now
 from qcg.pilotjob.executor_api.errors import InvalidOption
-from qcg.pilotjob.executor_api.spelling import visible
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._record.moments import Moments

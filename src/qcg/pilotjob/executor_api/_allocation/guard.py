@@ -34,10 +34,10 @@ import psutil
 
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
-from qcg.pilotjob.executor_api._client import boot
-from qcg.pilotjob.executor_api._client.directories import PRESENCE, private, quoted, tail
-from qcg.pilotjob.executor_api._client.sweeping import STARTER
-from qcg.pilotjob.executor_api._ownership import owner_of
+from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.ownership import owner_of
+from qcg.pilotjob.executor_api._shared.proc import STARTER
+from qcg.pilotjob.executor_api._shared.run_files import PRESENCE, private, quoted, tail
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ _GOODBYE_SECONDS = 5.0  # for the manager to end by itself
 _VERDICT_SECONDS = 60.0  # for the scheduler to say why the allocation has ended, beside what it takes to look
 _KILL_SECONDS = 2.0
 _BOOT = (
-    boot.PROTECT_IMPORTS + boot.READ_ORDERS + "sys.path[:] = orders.pop('path') or sys.path; "
+    python_process.PROTECT_IMPORTS + python_process.READ_ORDERS + "sys.path[:] = orders.pop('path') or sys.path; "
     "from qcg.pilotjob.executor_api._manager.pilot import main; main(orders)"
 )
 

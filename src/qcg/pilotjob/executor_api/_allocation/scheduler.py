@@ -16,8 +16,8 @@ from psij import SubmitException
 from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
 from psij.resource_spec import ResourceSpecV1
 
-from qcg.pilotjob.executor_api._overriding import override
-from qcg.pilotjob.executor_api.exit_codes import code_text, end_text, signal_named_by_shell
+from qcg.pilotjob.executor_api._shared.exit_codes import code_text, end_text, signal_named_by_shell
+from qcg.pilotjob.executor_api._shared.overriding import override
 
 __all__ = ["Scheduler", "SubmitException"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence
 
-from qcg.pilotjob.executor_api._allocation.spread import Spread
-from qcg.pilotjob.executor_api._client.source import ExecutorSource
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._allocation.several import Spread
+from qcg.pilotjob.executor_api._client.answers import ExecutorSource
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.jobs import JobInfo
 
 if TYPE_CHECKING:

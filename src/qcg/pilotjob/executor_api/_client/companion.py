@@ -7,8 +7,8 @@ import os
 import subprocess
 from typing import Any, Dict, List, Tuple
 
-from qcg.pilotjob.executor_api._client import boot
-from qcg.pilotjob.executor_api._client.directories import private
+from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.run_files import private
 
 __all__ = ["Companion"]
 
@@ -40,7 +40,7 @@ class Companion:
         self.pid = self._process.pid
         import json  # while the process starts
 
-        self.write(json.dumps(boot.with_path({**orders, key: write_end})).encode())
+        self.write(json.dumps(python_process.with_path({**orders, key: write_end})).encode())
 
     @staticmethod
     def _spawn(command: List[str], write_end: int, output: str, shows: bool) -> "subprocess.Popen[bytes]":

@@ -8,20 +8,20 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
+from qcg.pilotjob.executor_api._client.answers import ExecutorSource
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving
-from qcg.pilotjob.executor_api._client.link import Link
-from qcg.pilotjob.executor_api._client.source import ExecutorSource
+from qcg.pilotjob.executor_api._client.links import Link
+from qcg.pilotjob.executor_api._description.rendering import rendered, unused
+from qcg.pilotjob.executor_api._description.validation import refuse_cycles, refuse_what_is_ours, validated
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
-from qcg.pilotjob.executor_api.validation import refuse_cycles, refuse_what_is_ours, validated
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._allocation.keeper import Keeper
-    from qcg.pilotjob.executor_api._allocation.spread import Spread
-    from qcg.pilotjob.executor_api._client.process import ManagerProcess
+    from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
+    from qcg.pilotjob.executor_api._allocation.several import Spread
+    from qcg.pilotjob.executor_api._client.own_manager import ManagerProcess
     from qcg.pilotjob.executor_api._client.progress import Progress
     from qcg.pilotjob.executor_api._functions.hub import Hub
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
@@ -72,7 +72,7 @@ class Connection:
         self._source = ExecutorSource(dispatcher, self.manager)
 
     def _spread(self, keepers: Sequence[Keeper], rerun: bool) -> Tuple[Spread, ExecutorSource]:
-        from qcg.pilotjob.executor_api._allocation.spread import Spread
+        from qcg.pilotjob.executor_api._allocation.several import Spread
         from qcg.pilotjob.executor_api._allocation.spread_source import SpreadSource
 
         try:
@@ -140,7 +140,7 @@ class Connection:
             raise InvalidOption("qcgpj_manager is for one allocation; with count= there are several managers")
         with self._lock:
             if self._own_manager is None:
-                from qcg.pilotjob.executor_api._client.manager import ConnectedManager, DistantManager
+                from qcg.pilotjob.executor_api._client.core_client import ConnectedManager, DistantManager
 
                 kind = ConnectedManager if self.dispatcher.link.open is None else DistantManager
                 made = kind(self.dispatcher, self.attach)

@@ -36,17 +36,18 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
-from qcg.pilotjob.executor_api._client import endings, wire
-from qcg.pilotjob.executor_api._client.calls import Call, Check, Follow, Question, Submission, Unit
+from qcg.pilotjob.executor_api._client import endings
+from qcg.pilotjob.executor_api._client.futures import ResolvingThread
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
-from qcg.pilotjob.executor_api._client.link import Link, Wire
+from qcg.pilotjob.executor_api._client.links import Link, Wire
 from qcg.pilotjob.executor_api._client.pending import Pending
 from qcg.pilotjob.executor_api._client.queue_news import Listener, Listeners
-from qcg.pilotjob.executor_api._client.resolving import ResolvingThread
+from qcg.pilotjob.executor_api._client.requests import Call, Check, Follow, Question, Submission, Unit
+from qcg.pilotjob.executor_api._description.rendering import encoded
+from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import encoded
 
 __all__ = ["Dispatcher", "Leaving"]
 
@@ -159,7 +160,7 @@ class Dispatcher:
         """
         if self._inbox.take_unflushed() and not self.is_current_thread:
             try:
-                self.ask(wire.request("status", options={"allJobsFinished": True})).reply.exception(timeout)
+                self.ask(protocol.request("status", options={"allJobsFinished": True})).reply.exception(timeout)
             except FutureTimeoutError:
                 self._inbox.note_unflushed()
                 raise
@@ -336,7 +337,7 @@ class Dispatcher:
             self._drop_unsent()
         if how == Leaving.WITHOUT_QUEUED and self.link.process is not None:
             self._said_goodbye = True
-            self._urgent.append(self._farewell("control", command=wire.FINISH_RUNNING))
+            self._urgent.append(self._farewell("control", command=protocol.FINISH_RUNNING))
         elif how == Leaving.WITHOUT_QUEUED:
             for names in _chunks(list(self._pending)):
                 self._urgent.append(Check(names, self._cancel_queued, lambda _: None))
@@ -347,13 +348,14 @@ class Dispatcher:
                 self._urgent.append(self._farewell("finish"))
             else:
                 self._leave_attached()
-                self._urgent.extend(Question(wire.request("cancelJob", names)) for names in _chunks([*self._pending]))
+                cancels = (protocol.request("cancelJob", names) for names in _chunks([*self._pending]))
+                self._urgent.extend(Question(cancel) for cancel in cancels)
 
     def _farewell(self, request: str, **fields: str) -> Question:
         """Return what tells the manager to end."""
         assert self.link.process is not None
         process = self.link.process
-        question = Question(wire.request(request, **fields))
+        question = Question(protocol.request(request, **fields))
         question.reply.add_done_callback(lambda _: process.farewell())
         return question
 
@@ -373,7 +375,7 @@ class Dispatcher:
         queued = {name for name, state in states.items() if state == "QUEUED"}
         names = [name for name in queued if self._pending.is_ours(name)]
         if names:
-            self._urgent.append(Question(wire.request("cancelJob", names)))
+            self._urgent.append(Question(protocol.request("cancelJob", names)))
         for future in self._pending.attached():
             if not queued.difference(names).isdisjoint(future.ids):
                 self._refuse(future, ExecutorClosed(_GOES_ON))

@@ -9,8 +9,8 @@ import os
 import time
 from typing import Any, Dict, Optional
 
-from qcg.pilotjob.executor_api._client.directories import HANDOVER, KEYS, PRESENCE
-from qcg.pilotjob.executor_api._ownership import NotOwned, read_owned
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, read_owned
+from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 
 __all__ = ["Distant"]

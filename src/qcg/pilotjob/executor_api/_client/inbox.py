@@ -14,9 +14,9 @@ import threading
 from collections import deque
 from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.calls import Follow, Question, Unit
-from qcg.pilotjob.executor_api._client.channel import Alarm
-from qcg.pilotjob.executor_api._names import FREE_NAME
+from qcg.pilotjob.executor_api._client.channels import Alarm
+from qcg.pilotjob.executor_api._client.requests import Follow, Question, Unit
+from qcg.pilotjob.executor_api._shared.names import FREE_NAME
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed
 
 __all__ = ["Inbox", "Leaving", "own"]

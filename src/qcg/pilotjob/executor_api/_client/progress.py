@@ -15,13 +15,13 @@ import threading
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Type
 
-from qcg.pilotjob.executor_api._client import wire
 from qcg.pilotjob.executor_api._client.bars import set_total
 from qcg.pilotjob.executor_api._client.tally import Tally
+from qcg.pilotjob.executor_api._shared import protocol
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._client.calls import Question
     from qcg.pilotjob.executor_api._client.connection import Connection
+    from qcg.pilotjob.executor_api._client.requests import Question
 
 __all__ = ["Progress"]
 
@@ -98,7 +98,7 @@ class Progress:
     def _ask(self) -> None:
         """Ask the managers, unless they have not answered yet, and take their answers if they come soon."""
         if not self._questions:
-            message = wire.request("status", options={"allJobsFinished": True})
+            message = protocol.request("status", options={"allJobsFinished": True})
             self._questions = [dispatcher.glance(message) for dispatcher in self._connection.dispatchers]
         if wait([question.reply for question in self._questions], _ANSWER_SECONDS).not_done:
             return

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import zmq
 
-from qcg.pilotjob.executor_api._client.channel import Alarm
-from qcg.pilotjob.executor_api._client.report import Report
-from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._client.channels import Alarm
+from qcg.pilotjob.executor_api._client.ended_jobs import Report
+from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
 
 if TYPE_CHECKING:
     from typing_extensions import Self

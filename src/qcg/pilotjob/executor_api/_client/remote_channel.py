@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple
 
 import zmq
 
-from qcg.pilotjob.executor_api._client import wire
-from qcg.pilotjob.executor_api._client.channel import Alarm
-from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._client.channels import Alarm
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
 from qcg.pilotjob.executor_api.errors import AllocationFailed
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class RemoteChannel:
         self._was_sent = False
         self._has_missed = False
         self._longest_waiting = ""
-        self._topics: Tuple[str, ...] = (wire.JOB_FINISHED, wire.HELLO)
+        self._topics: Tuple[str, ...] = (protocol.JOB_FINISHED, protocol.HELLO)
         self.awaits_reply = False
         self.greeted = False
         self.lost = False
@@ -135,10 +135,10 @@ class RemoteChannel:
         """Return name, state and number of the submission from the events that have come."""
         ended: List[Tuple[str, str, int]] = []
         while self._events is not None and self._events.poll(0):
-            topic, content = wire.event(self._events.recv())
-            if topic == wire.HELLO:
+            topic, content = protocol.event(self._events.recv())
+            if topic == protocol.HELLO:
                 self.greeted = self._has_missed = True
-            elif topic == wire.WAITING:
+            elif topic == protocol.WAITING:
                 self._longest_waiting = content["job"]
             else:
                 ended.append((content["job"], sys.intern(content["state"]), content.get(SUBMISSION, 1)))
@@ -146,9 +146,9 @@ class RemoteChannel:
 
     def listen(self) -> None:
         """Take the news of jobs that wait for cores from now on."""
-        self._topics = (*self._topics, wire.WAITING)
+        self._topics = (*self._topics, protocol.WAITING)
         if self._events is not None:
-            self._events.setsockopt_string(zmq.SUBSCRIBE, wire.WAITING)
+            self._events.setsockopt_string(zmq.SUBSCRIBE, protocol.WAITING)
 
     def longest_waiting(self) -> str:
         """Return which job has waited longest, when there was such news; otherwise an empty string."""

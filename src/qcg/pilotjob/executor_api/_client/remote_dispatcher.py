@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Protocol, Sequence
 
-from qcg.pilotjob.executor_api._client import absence, wire
-from qcg.pilotjob.executor_api._client.calls import Question
+from qcg.pilotjob.executor_api._client import absence
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving, own
-from qcg.pilotjob.executor_api._client.link import Link, Wire
+from qcg.pilotjob.executor_api._client.links import Link, Wire
 from qcg.pilotjob.executor_api._client.pending import Pending
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._client.requests import Question
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
@@ -126,7 +127,7 @@ class RemoteDispatcher(Dispatcher):
             return False  # `_needs_no_manager` has the guard ask for the allocation that takes them; then it may go
         if self._detached is None and channel.greeted:
             if not self._inbox.has_units:  # all that was submitted has arrived
-                self._detached = Question(wire.request("control", command=wire.DETACH))
+                self._detached = Question(protocol.request("control", command=protocol.DETACH))
                 self._urgent.append(self._detached)
             return False
         if self._detached is not None and not self._detached.reply.done():

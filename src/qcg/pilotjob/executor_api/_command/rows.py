@@ -11,8 +11,8 @@ from typing import Any, Dict, List, Sequence
 
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.summary import RunFailure, label
-from qcg.pilotjob.executor_api.exit_codes import code_text
-from qcg.pilotjob.executor_api.spelling import visible
+from qcg.pilotjob.executor_api._shared.exit_codes import code_text
+from qcg.pilotjob.executor_api._shared.spelling import visible
 
 __all__ = ["print_csv", "print_jsonl", "print_table"]
 

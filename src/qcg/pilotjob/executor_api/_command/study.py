@@ -11,12 +11,12 @@ from typing import Any, Dict, Iterator, Sequence, Set
 import qcg.pilotjob.executor_api as api
 from qcg.pilotjob.executor_api._command.ready_made import TEMPLATES
 from qcg.pilotjob.executor_api._command.submitted import Submitted, digest
+from qcg.pilotjob.executor_api._description.rendering import encoded, rendered, unused
+from qcg.pilotjob.executor_api._description.validation import validated
 from qcg.pilotjob.executor_api.errors import InvalidOption, JobUnknown, MissingParameter
 from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.rendering import encoded, rendered, unused
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
-from qcg.pilotjob.executor_api.validation import validated
 
 __all__ = ["Study"]
 

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Set
 
-from qcg.pilotjob.executor_api._client.directories import private
-from qcg.pilotjob.executor_api._ownership import read_owned
 from qcg.pilotjob.executor_api._record.rows import UNFINISHED
+from qcg.pilotjob.executor_api._shared.ownership import read_owned
+from qcg.pilotjob.executor_api._shared.run_files import private
 from qcg.pilotjob.executor_api.errors import InvalidOption
 from qcg.pilotjob.executor_api.run_record import RunRecord
 

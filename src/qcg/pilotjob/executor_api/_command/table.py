@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from qcg.pilotjob.executor_api._record.live import rows_of
+from qcg.pilotjob.executor_api._shared.exit_codes import code_text
+from qcg.pilotjob.executor_api._shared.spelling import printable
 from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
-from qcg.pilotjob.executor_api.exit_codes import code_text
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-from qcg.pilotjob.executor_api.spelling import printable
 
 __all__ = ["COLUMNS", "ended", "summary", "write"]
 

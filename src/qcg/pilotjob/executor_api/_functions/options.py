@@ -5,8 +5,8 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+from qcg.pilotjob.executor_api._shared.spelling import shown
 from qcg.pilotjob.executor_api.errors import InvalidOption
-from qcg.pilotjob.executor_api.spelling import shown
 
 __all__ = ["checked_count", "checked_seconds"]
 

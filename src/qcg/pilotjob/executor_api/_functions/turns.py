@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, Iterable, Optional
 
-from qcg.pilotjob.executor_api._client.wire import RETURNS
 from qcg.pilotjob.executor_api._functions.calls import Worker
+from qcg.pilotjob.executor_api._shared.protocol import RETURNS
 
 __all__ = ["Turns"]
 

@@ -10,8 +10,8 @@ import signal
 import sys
 from typing import Any, Dict, Optional
 
-from qcg.pilotjob.executor_api._client.sweeping import WITHIN, enclosing
-from qcg.pilotjob.executor_api._manager.streams import take_standard_input
+from qcg.pilotjob.executor_api._shared.proc import WITHIN, enclosing
+from qcg.pilotjob.executor_api._shared.streams import take_standard_input
 
 _LOSS_SECONDS = 5.0  # Slurm ends the steps of an allocation one after the other, the batch script's perhaps last
 
@@ -42,9 +42,9 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
-        from qcg.pilotjob.executor_api._manager.allocation import leave_step
+        from qcg.pilotjob.executor_api._execution.environment import leave_step
         from qcg.pilotjob.executor_api._manager.imports import defer, import_asyncio_without_ssl
-        from qcg.pilotjob.executor_api._manager.starter import fork_starter
+        from qcg.pilotjob.executor_api._processes.starter import fork_starter
 
         leave_step()
         around = enclosing(os.environ)
@@ -55,12 +55,12 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
             signal.signal(signal.SIGTERM, _end_at_start)
         import_asyncio_without_ssl()
         defer("psutil")  # for jobs that are cancelled
-        from qcg.pilotjob.executor_api._manager.node_job import NodeJob
-        from qcg.pilotjob.executor_api._manager.nodes import AgentsNotStarted
+        from qcg.pilotjob.executor_api._execution.node_job import NodeJob
+        from qcg.pilotjob.executor_api._execution.nodes import AgentsNotStarted
+        from qcg.pilotjob.executor_api._execution.slurm import AllocationUnreadable, Wanted
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.resume import Tracker
         from qcg.pilotjob.executor_api._manager.service import Service
-        from qcg.pilotjob.executor_api._manager.slurm import AllocationUnreadable, Wanted
 
         NodeJob.umask = jobs_umask
         NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})

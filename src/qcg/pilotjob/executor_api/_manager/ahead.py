@@ -11,8 +11,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Callable, Dict, Iterable, Optional
 
-from qcg.pilotjob.executor_api._manager.execution import LocalJob
-from qcg.pilotjob.executor_api._manager.waiting import WaitingJobs, kind_of
+from qcg.pilotjob.executor_api._execution.local_job import LocalJob
+from qcg.pilotjob.executor_api._manager.job_queue import WaitingJobs, kind_of
 
 __all__ = ["Ahead"]
 

@@ -15,8 +15,8 @@ import socket
 import subprocess
 from typing import Any, Callable, Mapping
 
-from qcg.pilotjob.executor_api._client.sweeping import kill_jobs_of, kill_starters_of
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
+from qcg.pilotjob.executor_api._shared.proc import kill_jobs_of, kill_starters_of
 
 __all__ = ["end_earlier", "sockets_of"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._manager.remote import Remote
+    from qcg.pilotjob.executor_api._manager.remote_sockets import Remote
 
 __all__ = ["Leash"]
 

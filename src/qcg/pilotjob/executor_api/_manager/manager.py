@@ -14,24 +14,24 @@ from qcg.pilotjob.manager import DirectManager, SchedulingJob
 from qcg.pilotjob.publisher import EventTopic
 from qcg.pilotjob.resources import ResourcesType
 
-from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
-from qcg.pilotjob.executor_api._manager import pool
+from qcg.pilotjob.executor_api._execution import pool
+from qcg.pilotjob.executor_api._execution.environment import is_ending
+from qcg.pilotjob.executor_api._execution.gpus import described
+from qcg.pilotjob.executor_api._execution.local_job import LocalJob
+from qcg.pilotjob.executor_api._execution.node_job import NodeJob
+from qcg.pilotjob.executor_api._execution.placing import Algorithm, place
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
-from qcg.pilotjob.executor_api._manager.allocation import is_ending
 from qcg.pilotjob.executor_api._manager.arrays import why_not_split
-from qcg.pilotjob.executor_api._manager.execution import LocalJob
-from qcg.pilotjob.executor_api._manager.gpus import described
-from qcg.pilotjob.executor_api._manager.handler import Handler
 from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
-from qcg.pilotjob.executor_api._manager.node_job import NodeJob
-from qcg.pilotjob.executor_api._manager.placing import Algorithm, place
-from qcg.pilotjob.executor_api._manager.processes import Child
+from qcg.pilotjob.executor_api._manager.job_queue import Size, WaitingArray, WaitingJob, WaitingJobs
 from qcg.pilotjob.executor_api._manager.queue_news import QueueNews, is_next
 from qcg.pilotjob.executor_api._manager.records import submission_of
+from qcg.pilotjob.executor_api._manager.requests import Handler
 from qcg.pilotjob.executor_api._manager.resume import ResumedJob
-from qcg.pilotjob.executor_api._manager.spawning import NOT_EXECUTABLE, CannotStart
-from qcg.pilotjob.executor_api._manager.waiting import Size, WaitingArray, WaitingJob, WaitingJobs
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._processes.children import Child
+from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart
+from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
 
 _logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import socket
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional
 
-from qcg.pilotjob.executor_api._client.directories import PRESENCE, is_lived_in, of_this_user, runs_in
-from qcg.pilotjob.executor_api._ownership import NotOwned, read_owned
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, read_owned
+from qcg.pilotjob.executor_api._shared.run_files import PRESENCE, is_lived_in, of_this_user, runs_in
 
 __all__ = ["note_on_neighbours"]
 

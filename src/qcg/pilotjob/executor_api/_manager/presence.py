@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from qcg.pilotjob.executor_api._client.directories import PRESENCE
-from qcg.pilotjob.executor_api._ownership import NotOwned, owner_name, refuse_foreign
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, owner_name, refuse_foreign
+from qcg.pilotjob.executor_api._shared.run_files import PRESENCE
 
 __all__ = ["CannotResume", "Presence", "refuse_other_users"]
 

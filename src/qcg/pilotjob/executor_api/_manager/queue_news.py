@@ -10,10 +10,10 @@ import asyncio
 import sys
 from typing import Any, Optional, Set
 
-from qcg.pilotjob.executor_api._client.wire import RETURNS
 from qcg.pilotjob.executor_api._manager.ahead import Ahead
+from qcg.pilotjob.executor_api._manager.job_queue import Size, WaitingJobs
 from qcg.pilotjob.executor_api._manager.sockets import EventPublisher
-from qcg.pilotjob.executor_api._manager.waiting import Size, WaitingJobs
+from qcg.pilotjob.executor_api._shared.protocol import RETURNS
 
 __all__ = ["QueueNews", "is_next"]
 

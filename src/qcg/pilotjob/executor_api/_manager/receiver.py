@@ -12,7 +12,7 @@ from qcg.pilotjob.receiver import Receiver as CoreReceiver
 from qcg.pilotjob.request import Request, SubmitReq
 from qcg.pilotjob.response import Response
 
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._shared.overriding import override
 
 _logger = logging.getLogger(__name__)
 

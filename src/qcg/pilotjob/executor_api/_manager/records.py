@@ -18,9 +18,9 @@ from typing import Dict, Optional
 from qcg.pilotjob.joblist import Job
 from qcg.pilotjob.reports import JsonFileReport
 
-from qcg.pilotjob.executor_api._client.submissions import SUBMISSION
-from qcg.pilotjob.executor_api._manager import clock
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._shared import clock
+from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
 
 __all__ = ["BufferedLog", "LinesFile", "Record", "numbered", "submission_of", "write_environment"]
 

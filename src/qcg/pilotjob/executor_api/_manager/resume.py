@@ -10,7 +10,7 @@
                    bear "interrupted" in their "runtime", and count for nothing here
 
 A name can be used again once its job has ended and was removed; its last submission is the job, and what is on record
-of earlier ones counts for nothing here (see _client/submissions.py). Each file may have lost its last lines: what one
+of earlier ones counts for nothing here (see _shared/submissions.py). Each file may have lost its last lines: what one
 tells is true.
 """
 
@@ -29,16 +29,16 @@ from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
 
-from qcg.pilotjob.executor_api._client.directories import CANCELS
-from qcg.pilotjob.executor_api._client.resumable import STARTS
-from qcg.pilotjob.executor_api._client.submissions import SUBMISSION, Submissions
-from qcg.pilotjob.executor_api._client.times import moment_of
-from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._manager.arrays import make_job
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
-from qcg.pilotjob.executor_api._overriding import override
-from qcg.pilotjob.executor_api._ownership import NotOwned, open_owned
+from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
+from qcg.pilotjob.executor_api._shared.resumable import STARTS
+from qcg.pilotjob.executor_api._shared.run_files import CANCELS
+from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION, Submissions
+from qcg.pilotjob.executor_api._shared.times import moment_of
 
 __all__ = ["ResumedJob", "Tracker"]
 

@@ -29,32 +29,32 @@ from qcg.pilotjob.logger import top_logger
 from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
 
-from qcg.pilotjob.executor_api._client.directories import HANDOVER
-from qcg.pilotjob.executor_api._client.socket_directory import make_socket_directory
-from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
-from qcg.pilotjob.executor_api._manager import pool
-from qcg.pilotjob.executor_api._manager.clock import RecordTime
+from qcg.pilotjob.executor_api._execution import pool
+from qcg.pilotjob.executor_api._execution.local_job import LocalJob
+from qcg.pilotjob.executor_api._execution.node_job import NodeJob
+from qcg.pilotjob.executor_api._execution.slurm import in_allocation, resources_of_allocation
 from qcg.pilotjob.executor_api._manager.earlier import end_earlier, sockets_of
-from qcg.pilotjob.executor_api._manager.execution import LocalJob
 from qcg.pilotjob.executor_api._manager.leash import Leash
-from qcg.pilotjob.executor_api._manager.local_resources import local_cpus, resources_of_machine
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.neighbours import note_on_neighbours
-from qcg.pilotjob.executor_api._manager.node_job import NodeJob
 from qcg.pilotjob.executor_api._manager.presence import Presence, refuse_other_users
-from qcg.pilotjob.executor_api._manager.processes import Children
 from qcg.pilotjob.executor_api._manager.receiver import Receiver
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
 from qcg.pilotjob.executor_api._manager.resume import Tracker
-from qcg.pilotjob.executor_api._manager.rtstats import RunTimes, wrapper_in
-from qcg.pilotjob.executor_api._manager.slurm import in_allocation, resources_of_allocation
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
-from qcg.pilotjob.executor_api._manager.starter import SOCKETS, Frames
-from qcg.pilotjob.executor_api._overriding import override
-from qcg.pilotjob.executor_api._ownership import NotOwned, read_owned
+from qcg.pilotjob.executor_api._processes.children import Children
+from qcg.pilotjob.executor_api._processes.resources import local_cpus, resources_of_machine
+from qcg.pilotjob.executor_api._processes.run_times import RunTimes, wrapper_in
+from qcg.pilotjob.executor_api._processes.starter import SOCKETS, Frames
+from qcg.pilotjob.executor_api._shared.clock import RecordTime
+from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, read_owned
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
+from qcg.pilotjob.executor_api._shared.run_files import HANDOVER
+from qcg.pilotjob.executor_api._shared.sockets import make_socket_directory
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._manager.remote import Remote
+    from qcg.pilotjob.executor_api._manager.remote_sockets import Remote
 
 _logger = logging.getLogger(__name__)
 _own_logger = logging.getLogger("qcg.pilotjob.executor_api")
@@ -203,7 +203,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         if self._remote_orders is not None:
-            from qcg.pilotjob.executor_api._manager.remote import Remote  # and zmq.auth, for clients elsewhere only
+            from qcg.pilotjob.executor_api._manager.remote_sockets import (
+                Remote,  # and zmq.auth, for clients elsewhere only
+            )
 
             self._remote = Remote(self._remote_orders["keys"])
             self._remote.publish_by(self._manager.status_publisher)

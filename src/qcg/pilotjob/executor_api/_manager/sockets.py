@@ -14,8 +14,8 @@ from qcg.pilotjob.response import Response
 from qcg.pilotjob.zmqinterface import ZMQInterface
 from zmq.asyncio import Context
 
-from qcg.pilotjob.executor_api._client.wire import HELLO, WAITING
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.protocol import HELLO, WAITING
 
 _logger = logging.getLogger(__name__)
 

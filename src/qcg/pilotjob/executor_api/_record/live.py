@@ -6,10 +6,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Tuple
 
-from qcg.pilotjob.executor_api._client import wire
-from qcg.pilotjob.executor_api._client.times import now
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row
 from qcg.pilotjob.executor_api._record.runs import Era, Run, read_run
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.times import now
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 
@@ -45,12 +45,12 @@ def _run_of(dispatcher: Dispatcher, connection: Connection) -> Run:
 
 
 def _unfinished(dispatcher: Dispatcher, directory: str) -> Dict[Task, RunRow]:
-    listing = _ask(dispatcher, wire.request("listJobs"))["data"].get("jobs", {})
+    listing = _ask(dispatcher, protocol.request("listJobs"))["data"].get("jobs", {})
     names = [name for name, job in listing.items() if job["status"] not in FINAL_STATES]
     rows: Dict[Task, RunRow] = {}
     for first in range(0, len(names), _BATCH):
-        message = wire.request("jobInfo", names[first : first + _BATCH], params={"withChilds": True})
-        rows.update(rows_of(wire.details(_ask(dispatcher, message)), directory))
+        message = protocol.request("jobInfo", names[first : first + _BATCH], params={"withChilds": True})
+        rows.update(rows_of(protocol.details(_ask(dispatcher, message)), directory))
     return rows
 
 
@@ -64,7 +64,7 @@ def _told(manager: Any) -> Run:
     names = list(manager.list())
     run = Run("", lives=True)
     for first in range(0, len(names), _BATCH):
-        answer = wire.details({"data": manager.info(names[first : first + _BATCH], withChilds=True)})
+        answer = protocol.details({"data": manager.info(names[first : first + _BATCH], withChilds=True)})
         run.rows.extend(row for _, row in rows_of(answer, ""))
     run.eras = [_era(run, int(manager.resources()["total_cores"]))]
     return run

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
-from qcg.pilotjob.executor_api._client.node_cores import by_node
-from qcg.pilotjob.executor_api._client.times import moment_of
-from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
-from qcg.pilotjob.executor_api.exit_codes import signal_of
+from qcg.pilotjob.executor_api._shared.exit_codes import signal_of
+from qcg.pilotjob.executor_api._shared.job_info import by_node
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
+from qcg.pilotjob.executor_api._shared.spelling import visible
+from qcg.pilotjob.executor_api._shared.times import moment_of
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
-from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["UNFINISHED", "RunRow", "Task", "make_row", "spent", "split_task", "task_of", "unfinished_row"]
 

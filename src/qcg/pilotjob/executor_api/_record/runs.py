@@ -11,15 +11,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.directories import PREFIX, closed_to_us, is_lived_in
-from qcg.pilotjob.executor_api._client.submissions import Submissions
-from qcg.pilotjob.executor_api._client.times import local, moment_of, now
-from qcg.pilotjob.executor_api._client.wire import INTERRUPTED
 from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
 from qcg.pilotjob.executor_api._record.whose import found_runs, open_of_run, owner_of_run
+from qcg.pilotjob.executor_api._shared.limits import MOST_ITERATIONS
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
+from qcg.pilotjob.executor_api._shared.run_files import PREFIX, closed_to_us, is_lived_in
+from qcg.pilotjob.executor_api._shared.spelling import visible
+from qcg.pilotjob.executor_api._shared.submissions import Submissions
+from qcg.pilotjob.executor_api._shared.times import local, moment_of, now
 from qcg.pilotjob.executor_api.errors import InvalidOption
-from qcg.pilotjob.executor_api.limits import MOST_ITERATIONS
-from qcg.pilotjob.executor_api.spelling import visible
 
 __all__ = ["Era", "Run", "find_reports", "read_run"]
 

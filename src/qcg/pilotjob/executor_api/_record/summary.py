@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from qcg.pilotjob.executor_api._client.directories import tail
-from qcg.pilotjob.executor_api._client.failure import is_named_after
 from qcg.pilotjob.executor_api._record.rows import RunRow, spent
 from qcg.pilotjob.executor_api._record.runs import Run
 from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
-from qcg.pilotjob.executor_api.exit_codes import code_text
-from qcg.pilotjob.executor_api.spelling import printable, visible
+from qcg.pilotjob.executor_api._shared.exit_codes import code_text
+from qcg.pilotjob.executor_api._shared.failure import is_named_after
+from qcg.pilotjob.executor_api._shared.run_files import tail
+from qcg.pilotjob.executor_api._shared.spelling import printable, visible
 
 __all__ = ["RunFailure", "RunSummary", "duration", "label", "summarize"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Dict, List, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._record.lanes import Lane
 from qcg.pilotjob.executor_api._record.moments import Axis
 from qcg.pilotjob.executor_api._record.page import Tips
 from qcg.pilotjob.executor_api._record.rows import RunRow
 from qcg.pilotjob.executor_api._record.summary import RunFailure, duration, label
+from qcg.pilotjob.executor_api._record.timelines import Lane
 from qcg.pilotjob.executor_api._record.use import Steps
-from qcg.pilotjob.executor_api.exit_codes import code_text
+from qcg.pilotjob.executor_api._shared.exit_codes import code_text
 
 __all__ = ["tips_of_lanes", "tips_of_steps"]
 

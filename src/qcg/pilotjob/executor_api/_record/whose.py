@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 from typing import IO, Iterable, List
 
-from qcg.pilotjob.executor_api._client.directories import PREFIX, of_this_user, runs_in
-from qcg.pilotjob.executor_api._ownership import NotOwned, open_owned, owner_name, owner_of
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned, owner_name, owner_of
+from qcg.pilotjob.executor_api._shared.run_files import PREFIX, of_this_user, runs_in
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 __all__ = ["found_runs", "open_of_run", "owner_of_run", "tell_of_others"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-from qcg.pilotjob.executor_api._overriding import override
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.templates.qcgpj_template import QCGPJTemplate
 
 __all__ = ["ScriptTemplate"]

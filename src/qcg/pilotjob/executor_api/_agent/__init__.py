@@ -1,0 +1,1 @@
+"""Runs on each node of an allocation: the agent, which starts jobs there, and its messages."""

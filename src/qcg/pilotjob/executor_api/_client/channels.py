@@ -1,0 +1,179 @@
+"""The dispatcher's sockets: one for requests, one for events, and the descriptors that wake it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+
+import zmq
+
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Alarm", "Channel"]
+
+_READABLE = int(zmq.POLLIN)  # which is an enum, and those are slow
+
+
+class Alarm:
+    """Wakes the dispatcher's thread. Setting it takes no lock, so it can be set anywhere, in a finalizer too."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = socket.socketpair()
+        self._read_end.setblocking(False)
+        self._write_end.setblocking(False)
+        self._set = False
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable while the alarm is set."""
+        return self._read_end.fileno()
+
+    def set(self) -> None:
+        """Wake the thread, now or when it next wants to sleep."""
+        if not self._set:
+            self._set = True
+            try:
+                self._write_end.send(b"\0")
+            except OSError:
+                return  # closed: nobody is left to be woken
+            except BaseException:  # an interrupt
+                self._set = False
+                raise
+
+    def clear(self) -> None:
+        """Let the thread sleep again; it has to look at what it was woken for after this."""
+        try:
+            self._read_end.recv(4096)
+        except BlockingIOError:
+            return
+        self._set = False
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._set = True
+        self._read_end.close()
+        self._write_end.close()
+
+
+class Channel:
+    """The connection to a manager. Belongs to the dispatcher's thread alone."""
+
+    def __init__(
+        self, address: str, events: str, alarm: Alarm, end_fd: Optional[int], hear: Callable[[], bool]
+    ) -> None:
+        """`hear` reads what `end_fd` has to say, and returns False when the manager has ended."""
+        self._alarm = alarm
+        self._end_fd = end_fd
+        self._hear = hear
+        self._ready: Dict[Any, int] = {}
+        self.description: Optional[Dict[str, Any]] = None  # what is known of the manager is the link's
+        self.awaits_reply = False
+        self.greeted = False
+        self.lost = False
+        self._longest_waiting = ""
+        with ExitStack() as stack:
+            self._context = stack.enter_context(zmq.Context())
+            self._context.setsockopt(zmq.LINGER, 0)
+            self._requests = stack.enter_context(self._context.socket(zmq.REQ))
+            self._events = stack.enter_context(self._context.socket(zmq.SUB))
+            self._events.setsockopt(zmq.RCVHWM, 0)
+            for topic in (protocol.JOB_FINISHED, protocol.HELLO):
+                self._events.setsockopt_string(zmq.SUBSCRIBE, topic)
+            self._monitor = self._watch_connection() if end_fd is None else None
+            self._requests.connect(address)
+            self._events.connect(events)
+            # a Poller does the same with these, and takes longer
+            self._alarm_fd = alarm.fileno()
+            self._sources = [
+                (source, _READABLE)
+                for source in (self._requests, self._events, self._alarm_fd, end_fd, self._monitor)
+                if source is not None
+            ]
+            self._stack = stack.pop_all()
+
+    def _watch_connection(self) -> Any:
+        """Watch the connection to a manager that is not ours: its loss is all that tells of that manager's end.
+
+        One that has ended before it could be connected to is never lost, but every attempt is followed by another.
+        """
+        return self._requests.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._monitor is not None:
+            self._requests.disable_monitor()
+            self._monitor.close()
+        self._stack.close()
+
+    def send(self, message: bytes) -> None:
+        """Send a request; its reply has to come before the next one can be sent."""
+        self._requests.send(message)
+        self.awaits_reply = True
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Sleep until there is something to read, or `timeout` seconds; return whether the manager has ended."""
+        milliseconds = -1 if timeout is None else int(timeout * 1000) + 1
+        self._ready = ready = dict(zmq.zmq_poll(self._sources, milliseconds))
+        if self._alarm_fd in ready:
+            self._alarm.clear()
+        if self._monitor is not None and self._monitor in ready:
+            # the first frame is the event's number, 16 bits, and its value, 32 bits
+            number = int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
+            self.lost = number != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        return self._end_fd is not None and self._end_fd in ready and not self._hear()
+
+    def reply(self) -> Optional[Dict[str, Any]]:
+        """Return the reply, if it was there when `wait` returned."""
+        if self._requests not in self._ready:
+            return None
+        self.awaits_reply = False
+        return json.loads(self._requests.recv())  # type: ignore[no-any-return]  # the manager's replies are objects
+
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
+        """Return name, state and number of the submission from events, also some that came since `wait` returned."""
+        ended: List[Tuple[str, str, int]] = []
+        for message in self._unread_events() if self._events in self._ready else ():
+            topic, content = protocol.event(message)
+            if topic == protocol.HELLO:
+                self.greeted = True
+            elif topic == protocol.WAITING:
+                self._longest_waiting = content["job"]
+            else:
+                state = sys.intern(content["state"])  # a few states, in very many futures
+                ended.append((content["job"], state, content.get(SUBMISSION, 1)))
+        return ended
+
+    def listen(self) -> None:
+        """Take the news of jobs that wait for cores from now on."""
+        self._events.setsockopt_string(zmq.SUBSCRIBE, protocol.WAITING)
+
+    def longest_waiting(self) -> str:
+        """Return which job has waited longest, when there was such news; otherwise an empty string."""
+        name, self._longest_waiting = self._longest_waiting, ""
+        return name
+
+    def has_missed(self) -> bool:
+        """Return False: on one machine no event is lost."""
+        return False
+
+    def _unread_events(self) -> List[bytes]:
+        messages: List[bytes] = [self._events.recv()]
+        # the next recv() would say the same by an exception, which takes three times as long
+        if not zmq.zmq_poll([(self._events, _READABLE)], 0):
+            return messages
+        try:
+            while len(messages) < 1000:
+                messages.append(self._events.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return messages
+        return messages

@@ -1,0 +1,310 @@
+"""What an executor is connected to: a manager process of its own, another executor's, or a manager of the bare core."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple, Union
+
+from qcg.pilotjob.executor_api._client.channels import Alarm, Channel
+from qcg.pilotjob.executor_api._client.ended_jobs import Report
+from qcg.pilotjob.executor_api._client.queue_news import News
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, owner_name, read_owned, refuse_foreign
+from qcg.pilotjob.executor_api._shared.run_files import KEYS, PRESENCE, Directories, find_run, is_lived_in
+from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
+from qcg.pilotjob.executor_api.jobs import Capacity
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
+
+__all__ = ["Link", "Owned", "Wire"]
+
+_UNKNOWN = 1 << 40
+
+
+class Owned(Protocol):
+    """What ends with an executor: its manager process, or the guard of its allocation."""
+
+    pid: int
+    directories: Directories
+
+    @property
+    def end_fd(self) -> int:
+        """The pipe whose end is that of the process."""
+
+    @property
+    def description(self) -> Dict[str, Any]:
+        """What the manager says of itself, when it is ready."""
+
+    @property
+    def reason(self) -> str:
+        """Why the manager has ended by itself, in its words; an empty string when this client has asked for its end."""
+
+    def hear(self) -> bool:
+        """Take the news that `end_fd` has; return False when there will be none any more."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end; return whether it came."""
+
+    def farewell(self) -> None:
+        """Take the news that the manager was told to end."""
+
+    def kill(self) -> None:
+        """End it, and every job, at once."""
+
+    def clean_up(self) -> None:
+        """Collect what has ended."""
+
+    def close_descriptors(self) -> None:
+        """Close this process's ends of the pipes."""
+
+    def obituary(self) -> ManagerDied:
+        """Return the exception that tells how it has ended."""
+
+
+class Wire(News, Protocol):
+    """What the dispatcher talks to a manager through: a `Channel`, or what stands for one."""
+
+    lost: bool
+
+    @property
+    def description(self) -> Optional[Dict[str, Any]]:
+        """What the manager says of itself, where that is not known from the start."""
+
+    @property
+    def greeted(self) -> bool:
+        """Whether no event is missed from now on."""
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether the reply to the latest request has not come."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def send(self, message: bytes) -> None:
+        """Send a request."""
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Sleep until there is something to read, or `timeout` seconds; return whether the manager has ended."""
+
+    def reply(self) -> Optional[Dict[str, Any]]:
+        """Return the reply, if it was there."""
+
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
+        """Return name, state and number of the submission from the events that were there."""
+
+    def has_missed(self) -> bool:
+        """Return whether events may have been missed."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A manager's addresses, and what can be expected of it.
+
+    Attributes:
+        greets: it tells a new subscriber when it is one.
+        trusted: its events carry the states of jobs; a bare core's may carry that of one iteration.
+        first_check: seconds until the first question for states that no event has told.
+        process: the process, when it is this executor's and ends with it.
+        report: what it has on record, when it is a manager of this package.
+        is_local: its jobs are processes of this machine.
+        keeper: the allocation in which the manager is, when that is this executor's; then `process` is the same.
+        open: opens the connection, when it is none of sockets on this machine.
+        run: the directory of the manager, when that is another executor's.
+    """
+
+    address: str
+    events: str
+    capacity: Capacity
+    greets: bool
+    trusted: bool
+    first_check: float
+    process: Optional[Owned] = None
+    report: Optional[Report] = None
+    is_local: bool = False
+    keeper: Optional[Keeper] = None
+    open: Optional[Callable[[Alarm], Wire]] = None
+    run: str = ""
+
+    def channel(self, alarm: Alarm) -> Wire:
+        """Return the connection to the manager, to be entered."""
+        if self.open is not None:
+            return self.open(alarm)
+        hear = self.process.hear if self.process is not None else lambda: True
+        return Channel(self.address, self.events, alarm, self.end_fd, hear)
+
+    @property
+    def end_fd(self) -> Optional[int]:
+        """The descriptor whose end is that of the process."""
+        return self.process.end_fd if self.process is not None else None
+
+    def recorded_state(self, name: str) -> str:
+        """Return the state in which a job has ended, an empty string when nothing is on record.
+
+        What the manager has interrupted counts when this client had asked the manager to end.
+        """
+        asked = self.process is not None and not self.process.reason
+        return self.report.state(name, interrupted=asked) if self.report is not None else ""
+
+    def loss(self) -> ManagerDied:
+        """Return the exception that tells that a manager cannot be reached any more, which is not this executor's."""
+        told = f"the connection to the manager at {self.address} is lost"
+        if self.run:
+            told += (
+                f"\n  log:  {os.path.join(self.run, 'service.log')}"
+                f"\n  next: read its end, which says why the manager has ended; an executor with "
+                f"resume={self.run!r} runs the jobs that have not"
+            )
+        return ManagerDied(told)
+
+    @classmethod
+    def to_process(cls, process: Owned) -> Link:
+        """Return the link to a manager process that is ready."""
+        return cls._described(process.description, process)
+
+    @classmethod
+    def to_allocation(cls, keeper: Keeper) -> Link:
+        """Return the link to the manager that there will be in an allocation."""
+        from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
+
+        return cls(
+            address="",
+            events="",
+            capacity=keeper.expected_capacity(_UNKNOWN),
+            greets=True,
+            trusted=True,
+            first_check=5.0,
+            process=keeper,
+            report=Report(Path(keeper.directories.report), interrupted=False),
+            keeper=keeper,
+            open=partial(RemoteChannel, keeper),
+        )
+
+    def described(self, description: Dict[str, Any]) -> Link:
+        """Return the link as it is when the manager has said what it has."""
+        return replace(self, capacity=_capacity(description))
+
+    @classmethod
+    def to_directory(cls, directory: Union[str, "os.PathLike[str]"]) -> Link:
+        """Return the link to the manager, another executor's, that lives in `directory`.
+
+        Raises:
+            InvalidOption: there is no directory of a manager, or it is another user's.
+            ManagerDied: the manager has ended, or is out of reach.
+        """
+        run = find_run("manager", directory)
+        if os.path.exists(os.path.join(run, KEYS)):
+            return cls._to_allocation_of(run)
+        try:
+            description = json.loads(read_owned(Path(run, PRESENCE)))
+        except NotOwned as error:
+            raise InvalidOption(f"manager is {os.fspath(directory)!r}: {error}") from None
+        except (FileNotFoundError, ValueError):
+            raise ManagerDied(f"the manager of {run} has ended; resume= takes up what it has left") from None
+        _refuse_deaf(run, description)
+        return replace(cls._described(description, None), run=run)
+
+    @classmethod
+    def _to_allocation_of(cls, run: str) -> Link:
+        """Return the link to a manager in an allocation that goes on, or waits in the queue, or has ended."""
+        from qcg.pilotjob.executor_api._client.distant import Distant
+        from qcg.pilotjob.executor_api._client.record_channel import RecordChannel
+        from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
+
+        distant = Distant(run)
+        report = Report(Path(run, "jobs.report"), interrupted=False)
+        link = cls("", "", Capacity(_UNKNOWN, _UNKNOWN), greets=True, trusted=True, first_check=5.0, report=report)
+        if distant.has_ended:
+            return replace(link, open=partial(RecordChannel, report))
+        return replace(link, open=partial(RemoteChannel, distant))
+
+    @classmethod
+    def _described(cls, description: Dict[str, Any], process: Optional[Owned]) -> Link:
+        return cls(
+            description["address"],
+            description["events"],
+            _capacity(description),
+            greets=True,
+            trusted=True,
+            first_check=5.0,
+            process=process,
+            report=Report(Path(description["report"]), description["recorded"]),
+            is_local=description["local"],
+        )
+
+    @classmethod
+    def to_manager(cls, manager: Any) -> Link:
+        """Return the link to what `manager`, a ``Manager`` or ``LocalManager`` of the core, is connected to.
+
+        Raises:
+            InvalidOption: it is neither, or its manager does not publish events.
+        """
+        from qcg.pilotjob.api.manager import Manager
+
+        if not isinstance(manager, Manager):
+            raise InvalidOption(
+                f"manager is {manager!r}; give a qcg.pilotjob.api.manager.Manager or LocalManager, or leave it out "
+                "for a manager of the executor's own"
+            )
+        if not manager._publisher_address:
+            raise InvalidOption("the given manager publishes no events; start it without --disable-pub")
+        resources = manager.resources()
+        capacity = Capacity(resources["total_nodes"], resources["total_cores"])
+        return cls(manager._address, manager._publisher_address, capacity, greets=False, trusted=False, first_check=0.1)
+
+
+def _capacity(description: Dict[str, Any]) -> Capacity:
+    capacity = description["capacity"]
+    return Capacity(
+        nodes=capacity["nodes"],
+        cores=capacity["cores"],
+        node_cores=tuple((usable, whole) for usable, whole in capacity["node_cores"]),
+        node_resources=None if capacity["node_resources"] is None else tuple(capacity["node_resources"]),
+    )
+
+
+def _refuse_deaf(run: str, description: Dict[str, Any]) -> None:
+    """Refuse a manager that does not listen, and whoever else listens in its place.
+
+    Raises:
+        ManagerDied: nobody listens.
+        InvalidOption: it is another user who does.
+    """
+    address = description["address"][len("ipc://") :]
+    manager = f"the manager of {run}, process {description['pid']} on {description['host']},"
+    with socket.socket(socket.AF_UNIX) as knock:
+        try:
+            refuse_foreign(os.path.dirname(address))
+            knock.connect(address)
+        except NotOwned as error:
+            raise InvalidOption(f"{manager} is not reached: {error}") from None
+        except OSError as error:
+            raise ManagerDied(f"{manager} {_why_deaf(run, description, error)}") from None
+        _, uid, _ = struct.unpack("3i", knock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    if uid != os.geteuid():
+        raise InvalidOption(f"{manager} is not reached: {owner_name(uid)} listens at {address}")
+
+
+def _why_deaf(run: str, description: Dict[str, Any], error: OSError) -> str:
+    here = socket.gethostname()
+    if not is_lived_in(run):
+        return (
+            f"cannot be reached from {here}: {error.strerror}; on its own host that means that it has ended, and "
+            "resume= takes up what it has left"
+        )
+    if description["host"] != here:
+        return f"lives, and can be reached from {description['host']} only; this is {here}"
+    return (
+        f"lives, but its sockets are gone: {description['sockets']} was removed, as by who cleans temporary files; its "
+        "jobs go on and are recorded, and its own client is still connected; set TMPDIR to a directory that nobody "
+        "cleans"
+    )

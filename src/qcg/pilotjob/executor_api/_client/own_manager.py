@@ -1,0 +1,244 @@
+"""The manager process, seen from the client: its start, its directories, its end.
+
+The client keeps two pipes to it. The manager's standard input carries its orders and is then the lifeline: its end
+tells the manager that the client has gone, however it went. The other one brings a line when the manager is ready, and
+before it some on what it waits for when that takes long; its end tells the client that the manager has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import sys
+import time
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
+
+from qcg.pilotjob.executor_api._client.companion import Companion
+from qcg.pilotjob.executor_api._client.options import value_of, working_directory
+from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.exit_codes import end_text
+from qcg.pilotjob.executor_api._shared.proc import STARTER, kill_jobs_of, lives
+from qcg.pilotjob.executor_api._shared.run_files import Directories, make_directories, tail
+from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
+
+__all__ = ["ManagerProcess", "directories_of", "limit_agents"]
+
+_ABORT_SECONDS = 1.5
+_STARTER_SECONDS = 1.0
+_MOST_NAMES = 8  # of nodes in one line
+
+
+class ManagerProcess:
+    """A manager process of our own. Belongs to the thread that started it, and then to the dispatcher's."""
+
+    def __init__(self, arguments: Sequence[str], timeout: float, orders: Mapping[str, Any]) -> None:
+        """Start the process; `await_ready` has to follow. `orders` are those that are no argument of the core's.
+
+        Raises:
+            ManagerStartError: it cannot be started.
+            OSError: the working directory cannot be made.
+        """
+        python_process.interpreter()  # where there is none, no directory is made
+        arguments = list(arguments)
+        limit_agents(arguments, timeout)
+        self._deadline = time.monotonic() + timeout
+        self._timeout = timeout
+        self.directories = directories_of(arguments)
+        self._said_before = _size(self.directories.output)
+        self._companion = Companion(
+            python_process.command("_manager.__main__", "qcgpj-manager", *arguments),
+            {**orders, "arguments": arguments},
+            "ready",
+            self.directories.output,
+            shows="--show-progress" in arguments,
+        )
+        self._sockets = ""  # the manager makes it, and tells when it is ready
+        self._said = b""  # and not looked at yet
+        self.pid = self._companion.pid
+        self.description: Dict[str, Any] = {}
+
+    @property
+    def end_fd(self) -> int:
+        """The pipe whose end is that of the process."""
+        return self._companion.end_fd
+
+    def await_ready(self) -> None:
+        """Wait until the manager takes requests; then its `description` of itself is known.
+
+        Raises:
+            ManagerStartError: it ended before, or was not ready in time; then nothing of it is left.
+        """
+        try:
+            description = self._first_answer()
+            if "refused" in description:
+                raise ManagerStartError(f"{self.directories.aux} cannot be resumed: {description['refused']}")
+            if "unusable" in description:
+                raise ManagerStartError(
+                    "the manager process cannot use the Slurm allocation that this program runs in: "
+                    f"{description['unusable']}\n  log:  {self.directories.log}"
+                )
+            if "error" in description:
+                raise self._not_started(description["error"])
+        except BaseException:
+            self._abort()
+            raise
+        self._sockets = description["sockets"]
+        self.description = description
+
+    def _first_answer(self) -> Dict[str, Any]:
+        import json
+
+        for line in self._lines():
+            answer: Dict[str, Any] = json.loads(line)
+            if "waiting" in answer:
+                _say(_waiting_for(answer["waiting"]))
+            elif "note" in answer:
+                _say(answer["note"])
+            else:
+                return answer
+        raise AssertionError("no end of lines but an answer or an exception")
+
+    def _lines(self) -> Iterator[bytes]:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.end_fd, selectors.EVENT_READ)
+            while True:
+                line, newline, rest = self._said.partition(b"\n")
+                if newline:
+                    self._said = rest
+                    yield line
+                    continue
+                if not selector.select(max(0.0, self._deadline - time.monotonic())):
+                    raise self._not_started(f"it was not ready within {self._timeout:g} s (start_timeout)")
+                if not self.hear():
+                    raise self._not_started("it ended")
+
+    def hear(self) -> bool:
+        """Read what the process says through `end_fd`; return False when it has ended."""
+        said = os.read(self.end_fd, 65536)
+        self._said += said
+        return bool(said)
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended all jobs and itself, in its words: that of an end for which its client has not asked."""
+        import json
+
+        said = [json.loads(line) for line in self._said.split(b"\n")[:-1]]
+        return next((str(words["ending"]) for words in said if "ending" in words), "")
+
+    def _not_started(self, reason: str) -> ManagerStartError:
+        said = tail(self.directories.output, 15, since=self._said_before)
+        return ManagerStartError(
+            f"the manager process did not start: {reason}\n"
+            + "".join(f"  | {line}\n" for line in said.splitlines())
+            + f"  log:  {self.directories.log}\n"
+            + f"  next: read {self.directories.output}, which has all that was said"
+        )
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end of the process; return whether it came."""
+        return self._companion.wait(timeout)
+
+    def obituary(self) -> ManagerDied:
+        """Return the exception that tells how the process ended, once it is collected."""
+        code = self._companion.exit_code()
+        ending = end_text(code)
+        if self.reason:
+            ending = f"ended because {self.reason}" if code >= 0 else f"{ending} while it ended because {self.reason}"
+        return ManagerDied(
+            f"the manager process {self.pid} {ending}; jobs that had not ended were ended with it\n"
+            f"  log:  {self.directories.log}\n"
+            f"  next: read its end; jobs that have ended are in {self.directories.report}; an executor with "
+            f"resume={self.directories.aux!r} runs the others"
+        )
+
+    def farewell(self) -> None:
+        """Do nothing: the end of a process that was told to end is noticed."""
+
+    def _abort(self) -> None:
+        """End a manager that is starting: it removes what it has made, when it is given the time."""
+        self._companion.leave()
+        if not self.wait(_ABORT_SECONDS):
+            self._companion.kill()
+        self.clean_up()
+
+    def kill(self) -> None:
+        """End the process and every job of it at once."""
+        self._companion.kill()
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
+        failed = self._companion.exit_code() != 0
+        self.close_descriptors()
+        if self._sockets and failed:
+            self._await_starter()
+            kill_jobs_of(self._sockets)
+        if os.path.exists(self._sockets):
+            _remove(self._sockets)
+
+    def _await_starter(self) -> None:
+        """Wait a moment for what the manager has left: it ends its jobs and itself; kill it if it does not."""
+        deadline = time.monotonic() + _STARTER_SECONDS
+        while lives(self.description["starter"], STARTER):
+            time.sleep(0.002)
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.description["starter"], signal.SIGKILL)
+                return
+
+    def close_descriptors(self) -> None:
+        """Close this process's ends of the pipes."""
+        self._companion.close_descriptors()
+
+
+def limit_agents(arguments: List[str], timeout: float) -> None:
+    """Let an allocation's agents have to be ready sooner than the manager, so that it can tell which are not."""
+    if not value_of("--nl-init-timeout", arguments):
+        timeout = min(timeout, 1e6)
+        # a file system that delays the agents delays the manager, too, which starts them when it has started itself
+        arguments += ["--nl-init-timeout", str(max(1, int(min(timeout - 1, 0.9 * timeout))))]
+
+
+def directories_of(arguments: List[str]) -> Directories:
+    """Make the manager's directory; an ``--id`` is appended to `arguments` when there is none."""
+    name = value_of("--id", arguments)
+    if not name:
+        name = f"{os.uname().nodename}.{os.urandom(4).hex()}"
+        arguments += ["--id", name]
+    return make_directories(
+        working_directory(value_of("--wd", arguments)),
+        name,
+        value_of("--report-file", arguments),
+        resumed=bool(value_of("--resume", arguments)),
+    )
+
+
+def _waiting_for(ready: Mapping[str, bool]) -> str:
+    missing = [name for name, is_ready in ready.items() if not is_ready]
+    shown = ", ".join(missing[:_MOST_NAMES])
+    more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
+    nodes = "1 node" if len(ready) == 1 else f"{len(ready)} nodes"
+    return f"waiting for the agents of {nodes}: {len(ready) - len(missing)} ready, not yet {shown}{more}"
+
+
+def _say(words: str) -> None:
+    """Tell the user: here, since the manager's own standard error is a file."""
+    with contextlib.suppress(OSError, ValueError):  # a standard error that is closed is no reason not to start
+        if sys.stderr is not None:
+            print(f"qcgpj: {words}", file=sys.stderr, flush=True)
+
+
+def _size(path: str) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.getsize(path)
+    return 0
+
+
+def _remove(sockets: str) -> None:
+    """Remove the directory of a manager that could not do so itself."""
+    import shutil  # half a dozen modules, which need not delay the end of all others
+
+    shutil.rmtree(sockets, ignore_errors=True)

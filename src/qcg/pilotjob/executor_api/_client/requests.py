@@ -1,0 +1,158 @@
+"""What the dispatcher asks the manager: each kind of request knows its message and what its reply means.
+
+The manager takes or refuses a request as a whole. Where one job of many may be at fault, a refused request is asked
+again in halves, so that in the end only what is at fault is refused.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Protocol
+
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api.errors import JobRefused, JobUnknown
+
+if TYPE_CHECKING:
+    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+
+__all__ = ["Call", "Check", "Follow", "Question", "Submission", "Unit"]
+
+
+class Call(Protocol):
+    """A request and what becomes of its reply."""
+
+    def message(self) -> bytes:
+        """Return the request."""
+
+    def answered(self, reply: Dict[str, Any]) -> List[Call]:
+        """Take the reply; return the calls to be made before all others."""
+
+    def failed(self, error: BaseException) -> None:
+        """Take the news that there will be no reply."""
+
+
+@dataclass(eq=False)
+class Unit:
+    """The jobs of one submit(), as JSON with commas between: they are taken or refused together."""
+
+    __slots__ = ("future", "jobs")
+    future: QCGPJFuture
+    jobs: str
+
+
+@dataclass
+class Submission:
+    """Jobs for the manager, from any number of submit() calls."""
+
+    units: List[Unit]
+    refuse: Callable[[QCGPJFuture, BaseException], None]
+
+    def message(self) -> bytes:
+        """Return the request."""
+        return protocol.submission(unit.jobs for unit in self.units)
+
+    def answered(self, reply: Dict[str, Any]) -> List[Call]:
+        """Refuse the one unit, or find among several the one that is at fault."""
+        if reply["code"] == 0:
+            again: Dict[str, int] = (reply.get("data") or {}).get("submissions", {})
+            for unit in self.units if again else ():
+                unit.future._are_submissions(again)
+            return []
+        if len(self.units) == 1:
+            names = ", ".join(self.units[0].future.ids)
+            self.refuse(self.units[0].future, JobRefused(f"the manager refused {names}: {reply.get('message')}"))
+            return []
+        middle = len(self.units) // 2
+        return [Submission(half, self.refuse) for half in (self.units[:middle], self.units[middle:])]
+
+    def failed(self, error: BaseException) -> None:
+        """Leave it to the futures, which the dispatcher breaks one by one."""
+
+
+@dataclass
+class Check:
+    """Asks for the states of jobs of which no event may have come."""
+
+    names: List[str]
+    found: Callable[[Dict[str, str], Dict[str, int]], None]
+    unknown: Callable[[str], None]
+
+    def message(self) -> bytes:
+        """Return the request."""
+        return protocol.request("jobStatus", self.names)
+
+    def answered(self, reply: Dict[str, Any]) -> List[Call]:
+        """Tell the states, or find among several the job that the manager does not know."""
+        if reply["code"] == 0:
+            self.found(protocol.states(reply), protocol.submissions(reply))
+            return []
+        if len(self.names) == 1:
+            self.unknown(self.names[0])
+            return []
+        middle = len(self.names) // 2
+        return [Check(half, self.found, self.unknown) for half in (self.names[:middle], self.names[middle:])]
+
+    def failed(self, error: BaseException) -> None:
+        """Leave it to the futures, which the dispatcher breaks one by one."""
+
+
+class Follow:
+    """Asks for the states of jobs that somebody else has submitted, and from then on follows them."""
+
+    def __init__(
+        self,
+        future: QCGPJFuture,
+        found: Callable[[Dict[str, str], Dict[str, int]], None],
+        refuse: Callable[[QCGPJFuture, BaseException], None],
+    ) -> None:
+        self.future = future
+        self._found = found
+        self._refuse = refuse
+        self.known: Future[None] = Future()
+        """Resolved when the manager has told that it knows the jobs, or that it does not."""
+
+    def message(self) -> bytes:
+        """Return the request."""
+        return protocol.request("jobStatus", self.future.ids)
+
+    def answered(self, reply: Dict[str, Any]) -> List[Call]:
+        """Tell the states, or that a job is unknown."""
+        if reply["code"] == 0:
+            submissions = protocol.submissions(reply)
+            self.future._are_submissions(submissions)
+            self._found(protocol.states(reply), submissions)
+            self.known.set_result(None)
+        else:
+            error = JobUnknown(f"the manager knows no such job: {reply.get('message')}")
+            self._refuse(self.future, error)
+            self.known.set_exception(error)
+        return []
+
+    def failed(self, error: BaseException) -> None:
+        """Pass the error on."""
+        self.future._break(error)
+        self.known.set_exception(error)
+
+
+class Question:
+    """A request whose reply somebody waits for."""
+
+    def __init__(self, message: bytes, *, is_glance: bool = False) -> None:
+        """`is_glance` tells that nobody needs the reply when there is no manager at the moment."""
+        self._message = message
+        self.is_glance = is_glance
+        self.reply: Future[Dict[str, Any]] = Future()
+
+    def message(self) -> bytes:
+        """Return the request."""
+        return self._message
+
+    def answered(self, reply: Dict[str, Any]) -> List[Call]:
+        """Pass the reply on."""
+        self.reply.set_result(reply)
+        return []
+
+    def failed(self, error: BaseException) -> None:
+        """Pass the error on."""
+        self.reply.set_exception(error)

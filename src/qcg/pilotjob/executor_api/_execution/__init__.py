@@ -1,0 +1,1 @@
+"""Runs one iteration of a job, here or on the nodes of an allocation. Its code runs in the manager's process."""

@@ -1,0 +1,482 @@
+"""The nodes of an allocation, seen from the manager: the start of their agents, talk with them, their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set
+
+from qcg.pilotjob.config import Config
+
+from qcg.pilotjob.executor_api._agent.messages import Lines
+from qcg.pilotjob.executor_api._execution import pool
+from qcg.pilotjob.executor_api._execution.agent_command import agent_command, srun_environment
+from qcg.pilotjob.executor_api._execution.gpus import AllocationGpus
+from qcg.pilotjob.executor_api._execution.slurm import AllocationResources, Wanted, words_of
+from qcg.pilotjob.executor_api._execution.steps import make_srun
+from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
+from qcg.pilotjob.executor_api._processes.children import Child, Children
+from qcg.pilotjob.executor_api._processes.run_times import wrapper_in
+from qcg.pilotjob.executor_api._processes.spawning import OWN_GROUP
+from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.exit_codes import end_text
+from qcg.pilotjob.executor_api._shared.run_files import tail
+
+_logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 30.0  # an agent answers at once, unless its machine or a file system stands still
+_LEAVE_SECONDS = 1.5  # for an agent to end its jobs and itself
+_LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
+_SILENT_SECONDS = 1.0  # in which agents start without a word to the user
+_WORD_SECONDS = 3.0  # between one word and the next
+_KILL_SECONDS = 1.0  # for a srun that was told to end
+_MOST_FAILURES = 2  # in a row, of starts on a node, for reasons of the node
+
+
+class AgentsNotStarted(Exception):
+    """A node's agent did not start."""
+
+
+class NodeLink:
+    """One node: its agent, and the srun (or ssh) process that keeps it.
+
+    The end of that process, or of what it hands on, is the end of the node for us: Slurm ends it when the node, the
+    agent or the allocation has gone.
+
+    Attributes:
+        ready: whether the agent has answered, and not gone since.
+        lost: why the node is no more, or nothing.
+        found: the cores that the agent has found there, as `cores_here.CoresHere` has them, and the GPUs.
+        failures: how many starts have failed in a row that would not fail on another node.
+    """
+
+    def __init__(self, node: Any, log: Path, children: Children, launcher: NodeLauncher) -> None:
+        self.node = node
+        self.name: str = node.name
+        self.log = log
+        self.ready = False
+        self.lost = ""
+        self.found: Dict[str, Any] = {}
+        self.failures = 0
+        self._children = children
+        self._launcher = launcher
+        self._loop = asyncio.get_event_loop()
+        self._process: Optional[Child] = None
+        self._lines: Optional[Lines] = None
+        self._due = 0
+        self._patience: Optional[asyncio.TimerHandle] = None
+        self._cause = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process is None
+
+    def start(self, command: List[str], environment: Dict[str, str], orders: Dict[str, Any]) -> None:
+        """Start the agent; it will be `ready`, or `lost`.
+
+        Raises:
+            OSError: the process cannot be started.
+        """
+        with self.log.open("ab") as log, contextlib.ExitStack() as its, contextlib.ExitStack() as ours:
+            to_agent, from_us = os.pipe()
+            its.callback(os.close, to_agent)
+            ours.callback(os.close, from_us)
+            from_agent, to_us = os.pipe()
+            its.callback(os.close, to_us)
+            ours.callback(os.close, from_agent)
+            process = subprocess.Popen(command, stdin=to_agent, stdout=to_us, stderr=log, env=environment, **OWN_GROUP)
+            ours.pop_all()
+        process.returncode = 0  # the children are waited for by their process id
+        self._process = Child("", self._process_ended)
+        self._children.adopt(process.pid, self._process)
+        first = json.dumps(orders).encode() + b"\n"
+        self._lines = Lines(self._loop, from_agent, from_us, self._hear, self._stream_ended, to_agent=True, first=first)
+
+    def send(self, message: Dict[str, Any]) -> None:
+        """Send what the agent has to answer; a node whose agent does not is given up."""
+        assert self._lines is not None
+        self._lines.send(message)
+        self._due += 1
+        if self._patience is None:
+            self._wait_for_answer()
+
+    def leave(self) -> None:
+        """Tell the agent to end: it ends its jobs, if there are any, and then itself."""
+        if self._lines is not None and not self.ended:
+            self._lines.close_target()
+            self._stop_waiting()
+            self._patience = self._loop.call_later(_LEAVE_SECONDS, self.give_up)
+
+    def give_up(self) -> None:
+        """End the process, and with it what Slurm started for it: nothing that it runs may come back to life."""
+        if self._process is not None:
+            self._children.end(self._process, _KILL_SECONDS)
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        self._stop_waiting()
+        if self._lines is not None:
+            self._lines.close()
+
+    def last_words(self) -> str:
+        """Return what Slurm says of the end."""
+        said = [line for line in tail(self.log, 30).splitlines() if line.startswith(("srun: error", "slurmstepd"))]
+        return "; ".join(dict.fromkeys(line.partition("error: ")[2] or line for line in said[-3:]))
+
+    def _wait_for_answer(self) -> None:
+        self._patience = self._loop.call_later(ANSWER_SECONDS, self._silent)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _silent(self) -> None:
+        self._cause = f"its agent has not answered for {ANSWER_SECONDS:g} s"
+        self._launcher.on_leaving(self.name)
+        self.give_up()
+
+    def _hear(self, message: Dict[str, Any]) -> None:
+        try:
+            self._heard(message)
+        except Exception as error:
+            if not self._cause:
+                self._cause = f"what its agent has sent could not be handled: {error!r}"
+                self._launcher.on_leaving(self.name)
+            self.give_up()  # what runs there might never be heard of
+            raise
+
+    def _heard(self, message: Dict[str, Any]) -> None:
+        if self.lost:
+            return
+        if "did" in message:
+            self._due -= "late" not in message
+            self._stop_waiting()
+            if self._due:
+                self._wait_for_answer()
+            if "pid" in message:
+                self.failures = 0
+            self._launcher.started(message["did"], message.get("pid"))
+        elif message.get("blames_node"):
+            self._launcher.not_started(self, message["ended"], message["message"])
+        elif "swept" in message:
+            self._launcher.swept(message["swept"], self.name)
+        elif "ended" in message:
+            self._launcher.ended(message["ended"], message["code"], message.get("message"))
+        elif "ready" in message:
+            self.ready = True
+            self.found = message["ready"]
+            self._launcher.is_ready(self)
+        elif "leaving" in message:
+            self._cause = message["leaving"]
+            self._launcher.on_leaving(self.name)
+            self._loop.call_later(_LEAVE_SECONDS, self.give_up)
+
+    def _stream_ended(self) -> None:
+        self._loop.call_later(_LAST_WORDS_SECONDS, self.give_up)
+
+    def _process_ended(self, code: int) -> None:
+        self._process = None
+        self._cause = self._cause or self.last_words() or f"its agent {end_text(code)}"
+        self._is_lost()
+        self._launcher.has_changed()
+
+    def _is_lost(self) -> None:
+        if not self.lost:
+            self.ready = False
+            self.lost = self._cause
+            self.close()
+            self._launcher.is_lost(self)
+
+
+class NodeLauncher:
+    """The agents of all nodes.
+
+    In place of the core's launcher, which never notices that an agent or a node has gone, waits for its answers without
+    end, polls, and listens on all interfaces without a password. Can go when that one watches the processes it starts.
+    """
+
+    def __init__(self, config: Dict[Any, Any], directory: str, children: Children) -> None:
+        self.on_ready: Callable[[Any], None] = lambda *_: None
+        self.on_leaving: Callable[[str], None] = lambda _: None
+        self.on_lost: Callable[[str, str], None] = lambda *_: None
+        self.on_unfit: Callable[[str, str], None] = lambda *_: None
+        self.on_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
+        self.on_note: Callable[[str], None] = lambda _: None
+        self._config = config
+        self._directory = directory
+        self._children = children
+        self._links: Dict[str, NodeLink] = {}
+        self._jobs: Dict[str, Any] = {}
+        self._sweeps: Dict[str, Set[str]] = {}  # nodes on which something may be left, by job
+        self._when_swept: Dict[str, Callable[[], None]] = {}
+        self._changed = asyncio.Event()
+        self._env = dict(os.environ)
+        self._srun_env = srun_environment(str(RequestInterface.directory))
+        self.earlier_sockets = ""  # those of a manager that was killed: the agents end what it has left
+        self.srun = make_srun(Path(directory, "bin"))
+        self.gpus = AllocationGpus(self._env, directory, None)
+        self._stopping = False
+        self._word: Optional[asyncio.TimerHandle] = None
+        self._shares = False  # the allocation with others: then it is seen later how much of a node is used
+
+    async def start(self, resources: AllocationResources, wanted: Wanted, umask: int) -> None:
+        """Return when enough agents are ready, by default all of them, and the cores of their nodes are known.
+
+        When a number of cores is wanted, agents are started until there are so many.
+
+        Raises:
+            AgentsNotStarted: they are not; none is left then.
+        """
+        nodes = list(resources.nodes)
+        by_slurm = Config.NL_START_METHOD.get(self._config) != "ssh"
+        self.gpus = AllocationGpus(self._env, self._directory, resources.granted if by_slurm else None)
+        if not nodes:
+            raise AgentsNotStarted("the allocation has no node in the range that --slurm-limit-nodes-range-* give")
+        for node in nodes:
+            node.available = False
+        timeout = float(Config.NL_INIT_TIMEOUT.get(self._config))
+        self._say_later(_SILENT_SECONDS)
+        try:
+            if wanted.cores is None:
+                starting = self._start_all(resources, wanted, umask)
+            else:
+                starting = self._start_some(resources, wanted, umask)
+            needed = await asyncio.wait_for(starting, timeout)
+        except asyncio.TimeoutError:
+            raise await self._not_started(f"after {timeout:g} s") from None
+        except OSError as error:
+            raise await self._not_started(f"({error})") from error
+        finally:
+            if self._word is not None:
+                self._word.cancel()
+        if sum(link.ready for link in self._links.values()) < needed:
+            raise await self._not_started()
+        if wanted.cores is not None:
+            await self._share(resources, wanted.cores)
+        pool.order_nodes(resources, resources.granted)
+        for text in words_of(resources.granted, {link.name: link.found for link in self._links.values() if link.ready}):
+            _logger.warning(text)
+            self.on_note(text)
+
+    async def _start_all(self, resources: AllocationResources, wanted: Wanted, umask: int) -> int:
+        """Start an agent on each node, and return how many of them have to be ready, once they are or cannot be."""
+        nodes = list(resources.nodes)
+        needed = max(1, int(len(nodes) * min(1.0, float(Config.NL_READY_THRESHOLD.get(self._config)))))
+        for node in nodes:
+            self._start_agent(node, umask, {**resources.granted[node.name].orders, **wanted.orders})
+        await self._until(lambda: self._enough(needed))
+        return needed
+
+    async def _start_some(self, resources: AllocationResources, wanted: Wanted, umask: int) -> int:
+        """Start agents that claim cores until there are enough, and return how many have been started."""
+        self._shares = True
+        left = list(resources.nodes)
+        cores = wanted.cores or 0
+        while left and (missing := cores - self._claimed()) > 0 and not self._has_lost_any():
+            while left and missing > 0:
+                node = left.pop(0)
+                most = min(missing, node.total)
+                missing -= most
+                claim = {"most": most, "place": f"{os.environ['SLURM_JOB_ID']}-{node.name}"}
+                self._start_agent(node, umask, {**resources.granted[node.name].orders, **wanted.orders, **claim})
+            await self._until(lambda: self._enough(len(self._links)))
+        return len(self._links)
+
+    def _claimed(self) -> int:
+        return sum(len(link.found["cores"]) for link in self._links.values() if link.ready)
+
+    def _has_lost_any(self) -> bool:
+        return any(link.lost for link in self._links.values())
+
+    async def _share(self, resources: AllocationResources, cores: int) -> None:
+        """Let jobs use the cores that were claimed and, should they not be enough, those that others have claimed.
+
+        Raises:
+            AgentsNotStarted: there are not so many; no agent is left then.
+        """
+        links = list(self._links.values())
+        for link in links:
+            missing = max(0, cores - self._claimed())
+            link.found["shared"] = link.found["taken"][:missing]
+            link.found["cores"] = [*link.found["cores"], *link.found["shared"]]
+        if self._claimed() < cores:
+            self._stopping = True
+            message = f"resources is {cores}, but the allocation has {self._claimed()} cores; leave it out to use all"
+            await self.stop()
+            raise AgentsNotStarted(message)
+        for link in links:
+            self._use(link)
+        for node in list(resources.nodes):
+            if node.name not in self._links or not node.total:
+                pool.drop_node(resources, node.name)
+
+    async def stop(self) -> None:
+        """End all agents and return when they have ended, which takes three seconds at the most."""
+        self._stopping = True
+        for link in self._links.values():
+            link.leave()
+        await self._until(lambda: all(link.ended for link in self._links.values()))
+        for link in self._links.values():
+            link.close()
+
+    def why_lost(self, node: str) -> str:
+        """Return why a node is no more, an empty string while it is there."""
+        return self._links[node].lost if node in self._links else ""
+
+    def run(
+        self, job: Any, node: str, name: str, command: List[str], env: Mapping[str, Optional[str]], **order: Any
+    ) -> None:
+        """Let the agent of `node` start the process of `job`, whose `process_pid` is set and `ended` called."""
+        self._jobs[job.jid] = job
+        self._links[node].send(
+            {
+                "run": job.jid,
+                "name": name,
+                "command": command,
+                "env": env,
+                **order,
+            }
+        )
+
+    def end(self, job: Any, node: str, grace: float) -> None:
+        """Let the agent of `node` end the processes of `job`."""
+        if job.jid in self._jobs and not self._links[node].lost:
+            self._links[node].send({"end": job.jid, "grace": grace})
+
+    def sweep(self, job: Any, nodes: List[str], when_done: Callable[[], None]) -> None:
+        """Let the agents of `nodes` end what is left of `job` there; call `when_done` when nothing is left."""
+        left = {node for node in nodes if not self._links[node].lost}
+        if self._stopping or not left:
+            when_done()
+            return
+        self._sweeps[job.jid], self._when_swept[job.jid] = left, when_done
+        for node in left:
+            self._links[node].send({"sweep": job.jid})
+
+    def swept(self, job: str, node: str) -> None:
+        """Take note that nothing of a job is left on a node, or that the node is no more."""
+        left = self._sweeps.get(job)
+        if left is None:
+            return
+        left.discard(node)
+        if not left:
+            del self._sweeps[job]
+            self._when_swept.pop(job)()
+
+    def forget(self, job: Any, nodes: List[str]) -> None:
+        """Hear no more of a job, one of whose `nodes` has gone; kill what Slurm has started for it on the others."""
+        self._jobs.pop(job.jid, None)
+        for node in nodes:
+            if len(nodes) > 1 and not self._links[node].lost:
+                self._links[node].send({"sweep": job.jid})
+
+    # ---- called by the links
+
+    def started(self, job: str, pid: Optional[int]) -> None:
+        """The agent has taken an order."""
+        if pid is not None and job in self._jobs:
+            self._jobs[job].process_pid = pid
+
+    def ended(self, job: str, code: int, message: Optional[str]) -> None:
+        """Nothing is left of a job."""
+        ended = self._jobs.pop(job, None)
+        if ended is not None:
+            ended.ended(code, message)
+
+    def not_started(self, link: NodeLink, job: str, why: str) -> None:
+        """A job has not started for a reason of its node, which takes no more jobs when that happens again."""
+        link.failures += 1
+        if link.failures == _MOST_FAILURES:
+            self.on_unfit(link.name, why)
+        ended = self._jobs.pop(job, None)
+        if ended is not None:
+            ended.not_started_here(why)
+
+    def is_ready(self, link: NodeLink) -> None:
+        """A node can be used."""
+        _logger.info("the agent of node %s is ready; its cores are %s", link.name, link.found["cores"])
+        if not self._shares:
+            self._use(link)
+        self._changed.set()
+
+    def _use(self, link: NodeLink) -> None:
+        found = self.gpus.found(link.found["gpus"])
+        if found.total_count:
+            _logger.info("node %s has the GPUs %s", link.name, found.ids)
+        pool.set_cores(link.node, link.found["cores"], binds=link.found["binds"])
+        pool.provide(link.node, [found])
+        link.node.available = True
+        self.on_ready(link.node)
+
+    def is_lost(self, link: NodeLink) -> None:
+        """A node is no more."""
+        if not self._stopping:
+            self.on_lost(link.name, link.lost)
+        for job in list(self._sweeps):
+            self.swept(job, link.name)
+
+    def has_changed(self) -> None:
+        """Look again at what is waited for."""
+        self._changed.set()
+
+    # ---- inside
+
+    def _start_agent(self, node: Any, umask: int, granted: Dict[str, Any]) -> None:
+        config = self._config
+        log = Path(self._directory, f"nl-agent-{node.name}.log")
+        orders = {
+            "umask": umask,
+            "granted": granted,
+            "earlier": self.earlier_sockets,
+            "name": node.name,
+            "address": f"ipc://{RequestInterface.directory / REQUESTS}",
+            "env": self._env,
+            "wd": os.path.dirname(self._directory),
+            "log_level": Config.LOG_LEVEL.get(config),
+            "process_times": bool(Config.ENABLE_PROC_STATS.get(config)),
+            "run_times": bool(Config.ENABLE_RT_STATS.get(config)),
+            "wrapper": wrapper_in(config),
+        }
+        link = self._links[node.name] = NodeLink(node, log, self._children, self)
+        options = self.gpus.step_options(node.name)
+        command = agent_command(node, Config.NL_START_METHOD.get(config), self._directory, options, self._srun_env)
+        link.start(command, self._srun_env, python_process.with_path(orders))
+
+    def _say_later(self, seconds: float) -> None:
+        self._word = asyncio.get_running_loop().call_later(seconds, self._say_who_is_missing)
+
+    def _say_who_is_missing(self) -> None:
+        waiting = {link.name: link.ready for link in self._links.values()}
+        if not all(waiting.values()):  # as after a moment in which nothing went on here
+            self.on_waiting(waiting)
+        self._say_later(_WORD_SECONDS)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _enough(self, needed: int) -> bool:
+        links = self._links.values()
+        return sum(link.ready for link in links) >= needed or sum(not link.lost for link in links) < needed
+
+    async def _not_started(self, when: str = "") -> AgentsNotStarted:
+        missing = [link for link in self._links.values() if not link.ready]
+        guilty = [link for link in missing if link.lost] or missing
+        message = "\n".join(_obituary(link, link.lost or f"it is not ready {when}") for link in guilty)
+        for link in missing:
+            link.give_up()
+        await self.stop()
+        return AgentsNotStarted(message)
+
+
+def _obituary(link: NodeLink, reason: str) -> str:
+    said = "".join(f"\n    | {line}" for line in tail(link.log, 10).splitlines())
+    return f"the agent of node {link.name} did not start: {reason}{said}\n    log: {link.log}"
