@@ -21,7 +21,7 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
 )
 from qcg.pilotjob.executor_api._allocation import several
-from qcg.pilotjob.executor_api._client import absence
+from qcg.pilotjob.executor_api._client import remote_dispatcher
 from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
 from qcg.pilotjob.executor_api._shared import protocol
 
@@ -86,13 +86,13 @@ def test_whatever_ends_the_guard_is_told(make, wait_until):
 
 
 def test_a_question_that_waits_for_a_manager_costs_no_cpu(make, monkeypatch, tmp_path, wait_until):
-    rounds, answer = [], absence.answer
+    rounds, answer = [], remote_dispatcher.answer
 
     def counted(*arguments):
         rounds.append(1)
         answer(*arguments)
 
-    monkeypatch.setattr(absence, "answer", counted)
+    monkeypatch.setattr(remote_dispatcher, "answer", counted)
     executor = make(setup=_OPENED)
     question = executor._connection.dispatcher.ask(protocol.request("resourcesInfo"))
     wait_until(lambda: rounds)

@@ -35,10 +35,10 @@ from qcg.pilotjob.executor_api import (
     WorkerDied,
 )
 from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
-from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
-from qcg.pilotjob.executor_api._client import distant, remote_channel
-from qcg.pilotjob.executor_api._client.distant import Distant
+from qcg.pilotjob.executor_api._allocation.scheduler import in_our_words
+from qcg.pilotjob.executor_api._client import links, remote_channel
 from qcg.pilotjob.executor_api._client.inbox import Inbox
+from qcg.pilotjob.executor_api._client.links import Distant
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE
 
@@ -398,7 +398,7 @@ def test_who_stood_still_does_not_take_the_manager_for_dead(make, monkeypatch, t
     manager = _manager_of(executor)
     handle = executor.detach()
     clock = _Clock()
-    monkeypatch.setattr(distant, "time", clock)
+    monkeypatch.setattr(links, "time", clock)
     monkeypatch.setattr(remote_channel, "_LOOK_SECONDS", 0.05)
     with QCGPJExecutor(manager=handle) as follower:
         followed = follower.attach("slow")
@@ -437,7 +437,7 @@ def test_a_manager_that_came_and_went_between_two_looks_is_missed(handed_over):
 
 def test_a_manager_that_comes_this_moment_has_not_ended(handed_over, monkeypatch):
     followed = Distant(str(handed_over))
-    exists = distant.os.path.exists
+    exists = links.os.path.exists
 
     def exists_and_comes(path):
         found = exists(path)
@@ -445,7 +445,7 @@ def test_a_manager_that_comes_this_moment_has_not_ended(handed_over, monkeypatch
         (handed_over / HANDOVER).unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(distant.os.path, "exists", exists_and_comes)
+    monkeypatch.setattr(links.os.path, "exists", exists_and_comes)
     assert not followed.has_ended
 
 

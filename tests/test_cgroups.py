@@ -2,7 +2,7 @@
 
 import pytest
 
-from qcg.pilotjob.executor_api._processes.cgroups import cpu_quota
+from qcg.pilotjob.executor_api._processes.cpus import cpu_quota
 
 V1 = "32 31 0:29 {root} {point} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
 V2 = "24 23 0:22 {root} {point} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, JobFailed, QCGPJExecutor, QCGPJFuture, ScriptTemplate
-from qcg.pilotjob.executor_api._shared.failure import is_named_after
+from qcg.pilotjob.executor_api._shared.job_info import is_named_after
 
 
 def start_sleeping(executor, name="sleeper", **parameters):

@@ -7,10 +7,10 @@ import pytest
 
 from qcg.pilotjob.executor_api._execution.gpus import AllocationGpus, Gpus, agent_environment, task_prolog
 from qcg.pilotjob.executor_api._execution.slurm import GrantedNode, _gpus_of
-from qcg.pilotjob.executor_api._processes import gpu_variables
-from qcg.pilotjob.executor_api._processes.gpu_variables import gpus_in
+from qcg.pilotjob.executor_api._processes import resources
+from qcg.pilotjob.executor_api._processes.resources import gpus_in
 
-CUDA, ROCR, HIP, ORDINAL = VARIABLES = gpu_variables.VARIABLES[:4]
+CUDA, ROCR, HIP, ORDINAL = VARIABLES = resources.VARIABLES[:4]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_variables_that_count_what_another_one_leaves():
 
 
 def test_with_amd_cuda_visible_devices_is_hips(monkeypatch):
-    monkeypatch.setattr(gpu_variables, "_is_amd", lambda: True)
+    monkeypatch.setattr(resources, "_is_amd", lambda: True)
     assert Gpus(gpus_in({CUDA: "0,1", ROCR: "0,1"})).variables(["1"]) == {ROCR: "1", CUDA: "0"}
 
 

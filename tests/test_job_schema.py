@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from qcg.pilotjob.executor_api import QCGPJError
 from qcg.pilotjob.executor_api._description.check.report import checked
-from qcg.pilotjob.executor_api._description.quoted_values import ANY, NO_TEXT
 from qcg.pilotjob.executor_api._description.rendering import rendered
+from qcg.pilotjob.executor_api._description.template import ANY, NO_TEXT
 from qcg.pilotjob.executor_api._description.validation import validated
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qcg.pilotjob.executor_api import Allocation, BasicTemplate, QCGPJExecutor
-from qcg.pilotjob.executor_api._processes import batch_systems, resources
+from qcg.pilotjob.executor_api._processes import cpus, resources
 from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 HERE = os.uname().nodename
@@ -138,7 +138,7 @@ def test_pbs(tmp_path, ncpus, lines, number):
         (tmp_path / "nodes").write_text("".join(f"{line}\n" for line in lines))
     if ncpus is not None:
         environ["NCPUS"] = ncpus
-    share = batch_systems.share(environ)
+    share = cpus.share(environ)
     assert (share and share[0]) == number
 
 
@@ -153,7 +153,7 @@ def test_pbs(tmp_path, ncpus, lines, number):
     ],
 )
 def test_lsf(variables, number):
-    share = batch_systems.share({"LSB_JOBID": "7", **variables})
+    share = cpus.share({"LSB_JOBID": "7", **variables})
     assert (share and share[0]) == number
 
 
@@ -168,12 +168,12 @@ def test_grid_engine(tmp_path, hosts, slots, number):
         (tmp_path / "hosts").write_text(hosts)
     if slots:
         environ["NSLOTS"] = slots
-    share = batch_systems.share(environ)
+    share = cpus.share(environ)
     assert (share and share[0]) == number
 
 
 def test_variables_without_a_job_mean_nothing():
-    assert batch_systems.share({"NCPUS": "1", "NSLOTS": "1", "OMP_NUM_THREADS": "1"}) is None
+    assert cpus.share({"NCPUS": "1", "NSLOTS": "1", "OMP_NUM_THREADS": "1"}) is None
 
 
 # ---- with the manager

@@ -18,8 +18,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.companion import Companion
-from qcg.pilotjob.executor_api._client.own_manager import limit_agents
+from qcg.pilotjob.executor_api._client.own_manager import Companion, limit_agents
 from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 

@@ -67,7 +67,7 @@ from qcg.pilotjob.executor_api._client import inbox
 from qcg.pilotjob.executor_api._client import core_client as manager
 from qcg.pilotjob.executor_api._client import answers as source
 from qcg.pilotjob.executor_api._functions import hub
-from qcg.pilotjob.executor_api._functions import waiting
+from qcg.pilotjob.executor_api._functions import calls as waiting
 
 files = [each.__file__ for each in (inbox, manager, source, hub, waiting)]  # where the thread has a lock, or waits
 numbers, seen, depth, futures, records = itertools.count(), set(), [], [], []

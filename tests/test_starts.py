@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, QCGPJExecutor
-from qcg.pilotjob.executor_api._processes import posix_spawn
+from qcg.pilotjob.executor_api._processes import spawning
 from qcg.pilotjob.executor_api._processes.spawning import CannotStart, Order, Spawner
 
 USUAL_SIGNALS = (1 << 31) - 1  # two of the others belong to the C library, which lets them be ignored
@@ -29,7 +29,7 @@ print(json.dumps({
 @pytest.fixture(params=["the C library's way", "Python's way"])
 def way(request, monkeypatch):
     """Both ways in which a process is started: the second where the first is not there, or has not worked."""
-    monkeypatch.setattr(posix_spawn, "available", request.param == "the C library's way")
+    monkeypatch.setattr(spawning, "available", request.param == "the C library's way")
     return request.param
 
 

@@ -16,7 +16,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._allocation.options import wanted
+from qcg.pilotjob.executor_api._allocation.own_allocation import wanted
 from qcg.pilotjob.executor_api._description.validation import validated
 from qcg.pilotjob.executor_api._description.walltimes import as_manager_has_it, seconds_in
 

@@ -31,7 +31,7 @@ def use(seconds: float) -> None:
 def in_manager() -> None:
     """Replace the start of a job, in a manager process that is about to run."""
     from qcg.pilotjob.executor_api._execution.local_job import LocalJob
-    from qcg.pilotjob.executor_api._manager.ahead import Ahead
+    from qcg.pilotjob.executor_api._manager.job_queue import Ahead
 
     seconds = float(os.environ[_SECONDS])
 

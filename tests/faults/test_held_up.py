@@ -18,8 +18,8 @@ import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, ManagerStartError, QCGPJExecutor, ScriptTemplate
 from qcg.pilotjob.executor_api._client.channels import Alarm, Channel
-from qcg.pilotjob.executor_api._client.companion import Companion
 from qcg.pilotjob.executor_api._client.inbox import Inbox
+from qcg.pilotjob.executor_api._client.own_manager import Companion
 from qcg.pilotjob.executor_api._processes import descendants
 
 

@@ -30,8 +30,7 @@ import re
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Dict, List, Optional, Tuple, Union
 
-from qcg.pilotjob.executor_api._shared.exit_codes import signal_of, state_text
-from qcg.pilotjob.executor_api._shared.spelling import printable
+from qcg.pilotjob.executor_api._shared.texts import printable, signal_of, state_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,11 @@ import threading
 import weakref
 from concurrent.futures import Executor
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._client.buffered_map import buffered_map
+from qcg.pilotjob.executor_api._client.futures import buffered_map
 from qcg.pilotjob.executor_api._description.validation import MPI_MODELS, validated
 from qcg.pilotjob.executor_api._description.walltimes import Walltime, seconds_in
 from qcg.pilotjob.executor_api._functions import messages
@@ -20,16 +21,16 @@ from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.modules import SearchPath, path_here
-from qcg.pilotjob.executor_api._functions.options import checked_count, checked_seconds
 from qcg.pilotjob.executor_api._functions.rendezvous import Place
 from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidJob
+from qcg.pilotjob.executor_api._shared.texts import shown
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidJob, InvalidOption
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
 
-__all__ = ["FunctionFuture", "FunctionPool"]
+__all__ = ["FunctionFuture", "FunctionPool", "checked_count", "checked_seconds"]
 
 _TEMPLATE = '{"name": "${name}", "execution": ${execution}, "resources": ${resources}, "attributes": ${attributes}}'
 _hubs: "weakref.WeakSet[Hub]" = weakref.WeakSet()
@@ -266,3 +267,31 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 # The hook that concurrent.futures has too. The one for executors is older, so this one is called before it.
 threading._register_atexit(_leave_at_exit)  # type: ignore[attr-defined]
+
+
+def checked_count(name: str, value: Any, least: int) -> int:
+    """Return a whole number.
+
+    Raises:
+        InvalidOption: it is none, or less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidOption(f"{name} must be a whole number, got {shown(value)}")
+    if value < least:
+        raise InvalidOption(
+            f"{name} must be {'greater than 0' if least == 1 else f'{least} or more'}, got {shown(value)}"
+        )
+    return int(value)
+
+
+def checked_seconds(name: str, value: Any) -> float:
+    """Return a number of seconds, which may be without end.
+
+    Raises:
+        InvalidOption: it is no number, or less than 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidOption(f"{name} must be a number of seconds, or math.inf; got {shown(value)}")
+    if not float(value) >= 0:  # as for NaN
+        raise InvalidOption(f"{name} must be 0 or more, got {shown(value)}")
+    return float(value)

@@ -6,8 +6,7 @@ from collections import Counter
 from concurrent.futures import Future, as_completed
 from typing import Any, Iterable, Iterator, Optional, Set, Type, TypeVar
 
-from qcg.pilotjob.executor_api._client.bars import bar_class
-from qcg.pilotjob.executor_api._client.tally import not_succeeded, outcome
+from qcg.pilotjob.executor_api._client.progress import bar_class, not_succeeded, outcome
 
 __all__ = ["progress"]
 

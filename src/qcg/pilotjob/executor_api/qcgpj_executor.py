@@ -151,7 +151,7 @@ class QCGPJExecutor(Executor):
         self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
         if signals:
-            from qcg.pilotjob.executor_api._client.stop_signals import on_signals
+            from qcg.pilotjob.executor_api._client.connection import on_signals
 
             on_signals(signals, self._connection)
         if bar_class is not None:
@@ -230,7 +230,7 @@ class QCGPJExecutor(Executor):
         """
         if buffersize is None:
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)  # type: ignore[arg-type]
-        from qcg.pilotjob.executor_api._client.buffered_map import buffered_map
+        from qcg.pilotjob.executor_api._client.futures import buffered_map
 
         submissions: Any = fn
         return buffered_map(self, submissions, iterables, timeout=timeout, buffersize=buffersize)
@@ -435,7 +435,7 @@ def _connection(
 
 
 def _bar_class() -> Optional[Type[Any]]:
-    from qcg.pilotjob.executor_api._client.bars import bar_class
+    from qcg.pilotjob.executor_api._client.progress import bar_class
 
     return bar_class()
 

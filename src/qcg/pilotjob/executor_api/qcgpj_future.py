@@ -8,9 +8,8 @@ from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from qcg.pilotjob.executor_api._client.answers import ExecutorSource, ManagerSource, Source
-from qcg.pilotjob.executor_api._client.condition import Condition
-from qcg.pilotjob.executor_api._client.futures import GuardsCallbacks
-from qcg.pilotjob.executor_api._shared.failure import failure_of, iterations_of
+from qcg.pilotjob.executor_api._client.futures import Condition, GuardsCallbacks
+from qcg.pilotjob.executor_api._shared.job_info import failure_of, iterations_of
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import JobTimeout
 from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo

@@ -6,17 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Union
 
-from qcg.pilotjob.executor_api._record.merging import drop_what_ran_elsewhere
 from qcg.pilotjob.executor_api._record.rows import RunRow
-from qcg.pilotjob.executor_api._record.runs import Run, find_reports, read_run
+from qcg.pilotjob.executor_api._record.runs import Run, drop_what_ran_elsewhere, find_reports, read_run, tell_of_others
 from qcg.pilotjob.executor_api._record.summary import RunFailure, RunSummary, summarize
-from qcg.pilotjob.executor_api._record.whose import tell_of_others
-from qcg.pilotjob.executor_api._shared.spelling import visible
+from qcg.pilotjob.executor_api._shared.texts import visible
 from qcg.pilotjob.executor_api._shared.times import now
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._record.moments import Moments
+    from qcg.pilotjob.executor_api._record.timelines import Moments
 
 __all__ = ["RunFailure", "RunRecord", "RunRow", "RunSummary"]
 
@@ -140,7 +138,7 @@ class RunRecord:
         return draw_utilisation(Path(path), self._moments(title))
 
     def _moments(self, title: Optional[str]) -> Moments:
-        from qcg.pilotjob.executor_api._record.moments import Moments
+        from qcg.pilotjob.executor_api._record.timelines import Moments
 
         return Moments(self._runs, self.taken, self._title() if title is None else title)
 

@@ -17,6 +17,8 @@ first, with the cores (see `cores_here`) and the GPUs (see `gpus_here`); ``{"end
 ``"blames_node": true`` for one that has not started here and may elsewhere; ``{"swept": id}`` when nothing of a job is
 left here; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not report after that went with the
 node.
+
+Such processes do not come from the agent, so only the mark in their environment tells whose they are.
 """
 
 from __future__ import annotations
@@ -29,20 +31,23 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from qcg.pilotjob.executor_api._agent.leftovers import Sweeper
+import psutil
+
 from qcg.pilotjob.executor_api._agent.messages import Lines
+from qcg.pilotjob.executor_api._processes import descendants
 from qcg.pilotjob.executor_api._processes.children import Child, Children
-from qcg.pilotjob.executor_api._processes.cores_here import find_cores
 from qcg.pilotjob.executor_api._processes.cpus import parse_cpus
 from qcg.pilotjob.executor_api._processes.descendants import become_subreaper, kill_descendants, kill_marked
-from qcg.pilotjob.executor_api._processes.gpus_here import gpus_here
-from qcg.pilotjob.executor_api._processes.measures import Measures
+from qcg.pilotjob.executor_api._processes.resources import find_cores, gpus_here
+from qcg.pilotjob.executor_api._processes.run_times import Measures
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart, Order
 from qcg.pilotjob.executor_api._processes.starter import fork_starter
 from qcg.pilotjob.executor_api._shared.proc import kill_jobs_of
-from qcg.pilotjob.executor_api._shared.streams import take_standard_input
+from qcg.pilotjob.executor_api._shared.python_process import take_standard_input
+
+__all__ = ["Sweeper"]
 
 _logger = logging.getLogger(__name__)
 
@@ -245,3 +250,50 @@ def _take_streams() -> Tuple[int, int]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return streams
+
+
+_GATHER_SECONDS = 0.002  # one look, which is at every process there is, is for all jobs that end meanwhile
+_AGAIN_SECONDS = 0.02
+_TERM_SECONDS = 1.0  # for a daemon of MPI to clean up; its job has ended
+_GIVE_UP_SECONDS = _TERM_SECONDS + descendants.LINGER_SECONDS + 1.0  # for what not even SIGKILL ends
+
+
+class Sweeper:
+    """Ends the processes of jobs on this node, and tells when none is left. Belongs to the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_swept: Callable[[str], None]) -> None:
+        """`on_swept` gets the mark of each job of which nothing is left."""
+        self._loop = loop
+        self._on_swept = on_swept
+        self._since: Dict[str, float] = {}
+        self._timer: Optional[asyncio.TimerHandle] = None
+
+    def sweep(self, job: str) -> None:
+        """End what has the mark `job`: with SIGTERM, and what is left a second later with SIGKILL."""
+        self._since.setdefault(job, self._loop.time())
+        self._look_in(_GATHER_SECONDS)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        found = descendants.all_marked(set(self._since))
+        for job, processes in found.items():
+            age = now - self._since[job]
+            if processes and age > _GIVE_UP_SECONDS:
+                _logger.warning("processes %s do not end after SIGKILL", [process.pid for process in processes])
+            if not processes or age > _GIVE_UP_SECONDS:
+                del self._since[job]
+                self._on_swept(job)
+            else:
+                _signal(processes, signal.SIGTERM if age < _TERM_SECONDS else signal.SIGKILL)
+        if self._since:
+            self._look_in(_AGAIN_SECONDS)
+
+
+def _signal(processes: List[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        descendants.send(process, number)

@@ -17,7 +17,7 @@
 
 Who ends what: the user's process ends the guard by closing its standard input, however it ends itself; the guard then
 cancels the allocation. Should both be killed, or the network be gone for good, the manager notices that nobody talks to
-it any more (see _manager/leash.py). Only what was detached outlives the client.
+it any more (see _manager/remote_sockets.py). Only what was detached outlives the client.
 
 An allocation's end is the scheduler's word, or the manager's own; a connection that is lost is none: it is made again,
 requests without a reply are sent again, and states are asked for of which no event may have come.

@@ -1,22 +1,71 @@
-"""The dispatcher's sockets: one for requests, one for events, and the descriptors that wake it."""
+"""The dispatcher's connections to a manager on this machine: its sockets, or the record that it has left."""
 
 from __future__ import annotations
 
 import json
 import socket
 import sys
+import threading
+import weakref
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 import zmq
 
+from qcg.pilotjob.executor_api._client.ended_jobs import Report
 from qcg.pilotjob.executor_api._shared import protocol
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Alarm", "Channel"]
+__all__ = ["Alarm", "Channel", "Listener", "Listeners", "News", "RecordChannel"]
+
+
+class Listener(Protocol):
+    """Has cores to give back."""
+
+    def others_wait(self, name: str) -> None:
+        """Take the news that the job, or the iteration of one, called `name` has waited longest. It must not wait."""
+
+
+class News(Protocol):
+    """The part of a channel by which the manager says who waits."""
+
+    def listen(self) -> None:
+        """Take the news of jobs that wait for cores from now on."""
+
+    def longest_waiting(self) -> str:
+        """Return which job has waited longest, when there was such news; otherwise an empty string."""
+
+
+class Listeners:
+    """Holds weak references to those that are told. Any thread may add one; the rest is the dispatcher's thread's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._references: List["weakref.ref[Listener]"] = []
+        self._listens = False
+
+    def add(self, listener: Listener) -> None:
+        """Tell `listener` too, as long as somebody else keeps it."""
+        with self._lock:
+            there = [reference for reference in self._references if reference() is not None]
+            self._references = [*there, weakref.ref(listener)]
+
+    def hear(self, news: News) -> None:
+        """Subscribe when the first listener has come, and tell all of them what has come."""
+        if not self._references:
+            return
+        if not self._listens:
+            self._listens = True
+            news.listen()
+        name = news.longest_waiting()
+        for reference in self._references if name else ():
+            listener = reference()
+            if listener is not None:
+                listener.others_wait(name)
+
 
 _READABLE = int(zmq.POLLIN)  # which is an enum, and those are slow
 
@@ -177,3 +226,69 @@ class Channel:
         except zmq.Again:
             return messages
         return messages
+
+
+class RecordChannel:
+    """Knows how jobs have ended, and refuses all else. Belongs to the dispatcher's thread alone."""
+
+    description = None
+    greeted = True
+    lost = False
+
+    def __init__(self, report: Report, alarm: Alarm) -> None:
+        self._report = report
+        self._alarm = alarm
+        self._reply: Optional[Dict[str, Any]] = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Nothing is open."""
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether a reply waits to be fetched."""
+        return self._reply is not None
+
+    def send(self, message: bytes) -> None:
+        """Answer a request."""
+        request = json.loads(message)
+        states = {name: self._report.state(name) for name in request.get("jobNames", [])}
+        if request["request"] == "jobStatus" and all(states.values()):
+            jobs = {
+                name: {"data": {"jobName": name, "status": state, SUBMISSION: self._report.submission(name)}}
+                for name, state in states.items()
+            }
+            self._reply = {"code": 0, "data": {"jobs": jobs}}
+            return
+        missing = ", ".join(name for name, state in states.items() if not state)
+        what = f"; {missing} had not ended before that" if missing else ""
+        self._reply = {"code": -1, "message": f"the manager has ended{what}; resume= takes up what it has left"}
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Sleep until there is a reply, the alarm is set, or `timeout` seconds have passed."""
+        milliseconds = 0 if self._reply is not None else -1 if timeout is None else int(timeout * 1000) + 1
+        if zmq.zmq_poll([(self._alarm.fileno(), zmq.POLLIN)], milliseconds):
+            self._alarm.clear()
+        return False
+
+    def reply(self) -> Optional[Dict[str, Any]]:
+        """Return the reply, if there is one."""
+        reply, self._reply = self._reply, None
+        return reply
+
+    def finished_jobs(self) -> List[Tuple[str, str, int]]:
+        """Return nothing: no job ends any more."""
+        return []
+
+    def has_missed(self) -> bool:
+        """Return False: there are no events."""
+        return False
+
+    def listen(self) -> None:
+        """Do nothing: no job waits."""
+
+    def longest_waiting(self) -> str:
+        """Return nothing."""
+        return ""

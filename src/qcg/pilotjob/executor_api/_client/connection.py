@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import warnings
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from qcg.pilotjob.executor_api._client.answers import ExecutorSource
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._functions.hub import Hub
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "on_signals"]
 
 
 class Connection:
@@ -72,8 +74,7 @@ class Connection:
         self._source = ExecutorSource(dispatcher, self.manager)
 
     def _spread(self, keepers: Sequence[Keeper], rerun: bool) -> Tuple[Spread, ExecutorSource]:
-        from qcg.pilotjob.executor_api._allocation.several import Spread
-        from qcg.pilotjob.executor_api._allocation.spread_source import SpreadSource
+        from qcg.pilotjob.executor_api._allocation.several import Spread, SpreadSource
 
         try:
             for keeper in keepers:
@@ -271,3 +272,29 @@ def _parameters(given: Any) -> Mapping[str, Any]:
             "{'name': '...'}"
         )
     return given
+
+
+def on_signals(numbers: List[int], connection: Connection) -> None:
+    """Let each of the signals end the run of `connection` in peace; once that has ended they mean what they meant."""
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, _: Optional[FrameType]) -> None:
+        if connection.has_ended:
+            _restore(number, before[number])
+            os.kill(os.getpid(), number)
+        else:
+            connection.leave(cancel_queued=True)
+
+    def restore() -> None:
+        for number in numbers:
+            if signal.getsignal(number) is stop:
+                _restore(number, before[number])
+
+    for number in numbers:
+        signal.signal(number, stop)
+    connection.restore_signals = restore
+
+
+def _restore(number: int, handler: Any) -> None:
+    # a handler that was not set in Python is None, and cannot be set from there
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)

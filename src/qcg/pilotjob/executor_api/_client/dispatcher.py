@@ -37,12 +37,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client import endings
+from qcg.pilotjob.executor_api._client.channels import Listener, Listeners
 from qcg.pilotjob.executor_api._client.futures import ResolvingThread
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.links import Link, Wire
-from qcg.pilotjob.executor_api._client.pending import Pending
-from qcg.pilotjob.executor_api._client.queue_news import Listener, Listeners
-from qcg.pilotjob.executor_api._client.requests import Call, Check, Follow, Question, Submission, Unit
+from qcg.pilotjob.executor_api._client.requests import Call, Check, Follow, Pending, Question, Submission, Unit
 from qcg.pilotjob.executor_api._description.rendering import encoded
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied

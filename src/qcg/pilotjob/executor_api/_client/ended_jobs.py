@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional, Set, Tuple
 
-from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED, SUBMISSION
 from qcg.pilotjob.executor_api._shared.times import moment_of
 from qcg.pilotjob.executor_api.jobs import JobInfo
 

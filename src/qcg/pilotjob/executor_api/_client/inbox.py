@@ -16,7 +16,7 @@ from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple, U
 
 from qcg.pilotjob.executor_api._client.channels import Alarm
 from qcg.pilotjob.executor_api._client.requests import Follow, Question, Unit
-from qcg.pilotjob.executor_api._shared.names import FREE_NAME
+from qcg.pilotjob.executor_api._shared.rules import FREE_NAME
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed
 
 __all__ = ["Inbox", "Leaving", "own"]

@@ -16,7 +16,7 @@ import zmq
 
 from qcg.pilotjob.executor_api._client.channels import Alarm
 from qcg.pilotjob.executor_api._shared import protocol
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
 from qcg.pilotjob.executor_api.errors import AllocationFailed
 
 if TYPE_CHECKING:

@@ -7,21 +7,46 @@ can be left to itself.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Protocol, Sequence
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence
 
-from qcg.pilotjob.executor_api._client import absence
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
-from qcg.pilotjob.executor_api._client.inbox import Leaving, own
+from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
 from qcg.pilotjob.executor_api._client.links import Link, Wire
-from qcg.pilotjob.executor_api._client.pending import Pending
-from qcg.pilotjob.executor_api._client.requests import Question
+from qcg.pilotjob.executor_api._client.requests import Pending, Question
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
-__all__ = ["Owner", "RemoteDispatcher"]
+__all__ = ["Owner", "RemoteDispatcher", "answer"]
+
+
+def answer(inbox: Inbox, pending: Pending, cancel: Callable[[List[str]], bool] = lambda _: False) -> None:
+    """Answer the questions in `inbox` that need no manager: for jobs that wait there to be sent, or are `pending`.
+
+    A job that waits is QUEUED; when it is cancelled it is not sent any more. Jobs that an earlier manager had are given
+    to `cancel`, which returns whether it could cancel them. What else is asked stays in the inbox.
+    """
+    for question in inbox.take_questions():
+        if question.is_glance:  # kept here, it would let another allocation be asked for
+            question.failed(ManagerDied("there is no manager at the moment"))
+            continue
+        request = json.loads(question.message())
+        names: List[str] = request.get("jobNames", [])
+        if request["request"] == "cancelJob" and (inbox.drop(names) or cancel(names)):
+            question.answered({"code": 0, "data": {}})
+        elif request["request"] in ("jobStatus", "jobInfo") and all(
+            name in pending or inbox.has_unsent(name) for name in names
+        ):
+            question.answered({"code": 0, "data": {"jobs": {name: {"data": _queued(name)} for name in names}}})
+        else:
+            inbox.keep(question)
+
+
+def _queued(name: str) -> Dict[str, Any]:
+    return {"jobName": name, "status": "QUEUED", "runtime": {}, "history": ""}
 
 
 class Owner(Protocol):
@@ -88,7 +113,7 @@ class RemoteDispatcher(Dispatcher):
         """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
         keeper = self.link.keeper
         if not channel.greeted:
-            absence.answer(self._inbox, self._pending, self._cancel_between_managers)
+            answer(self._inbox, self._pending, self._cancel_between_managers)
         if keeper is None or channel.greeted:
             return False
         if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):

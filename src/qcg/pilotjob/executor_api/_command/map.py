@@ -12,8 +12,7 @@ from typing_extensions import Annotated
 
 from qcg.pilotjob.executor_api._command import table
 from qcg.pilotjob.executor_api._command.parameters import combined, grid, read_rows, settings
-from qcg.pilotjob.executor_api._command.program import run_app, typer
-from qcg.pilotjob.executor_api._command.ready_made import listing
+from qcg.pilotjob.executor_api._command.program import listing, run_app, typer
 from qcg.pilotjob.executor_api._command.study import Study
 from qcg.pilotjob.executor_api._command.submitted import Submitted
 from qcg.pilotjob.executor_api._shared.run_files import find_run, of_this_user, runs_in

@@ -1,11 +1,24 @@
 """What the commands have in common: typer, and how they end."""
 
+from __future__ import annotations
+
 import io
 import os
 import sys
 from typing import Type
 
+import qcg.pilotjob.executor_api as api
 from qcg.pilotjob.executor_api.errors import QCGPJError
+
+__all__ = ["TEMPLATES", "listing", "run_app", "typer"]
+
+TEMPLATES = ("BasicTemplate", "ScriptTemplate", "ParallelTemplate", "IterationTemplate")
+
+
+def listing() -> str:
+    """Return a line for each: its name and what it is for."""
+    return "\n".join(f"{name:20}{(getattr(api, name).__doc__ or '').partition(chr(10))[0]}" for name in TEMPLATES)
+
 
 try:
     import typer
@@ -13,7 +26,6 @@ except ImportError:
     program = os.path.basename(sys.argv[0])
     sys.exit(f"{program} needs typer; pip install 'qcg-pilotjob-executor-api[command]'")
 
-__all__ = ["run_app", "typer"]
 
 _USAGE = 2
 _INTERRUPTED = 130

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any, Dict, Iterator, Sequence, Set
 
 import qcg.pilotjob.executor_api as api
-from qcg.pilotjob.executor_api._command.ready_made import TEMPLATES
+from qcg.pilotjob.executor_api._command.program import TEMPLATES
 from qcg.pilotjob.executor_api._command.submitted import Submitted, digest
 from qcg.pilotjob.executor_api._description.rendering import encoded, rendered, unused
 from qcg.pilotjob.executor_api._description.validation import validated

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from qcg.pilotjob.executor_api._record.live import rows_of
-from qcg.pilotjob.executor_api._shared.exit_codes import code_text
-from qcg.pilotjob.executor_api._shared.spelling import printable
+from qcg.pilotjob.executor_api._shared.texts import code_text, printable
 from qcg.pilotjob.executor_api.errors import JobFailed, QCGPJError
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 

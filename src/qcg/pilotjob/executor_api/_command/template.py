@@ -8,8 +8,7 @@ from typing import Any, List
 
 from typing_extensions import Annotated
 
-from qcg.pilotjob.executor_api._command.program import run_app, typer
-from qcg.pilotjob.executor_api._command.ready_made import listing
+from qcg.pilotjob.executor_api._command.program import listing, run_app, typer
 from qcg.pilotjob.executor_api._description.check.report import Finding, Report, checked
 from qcg.pilotjob.executor_api._description.reading import text_of
 from qcg.pilotjob.executor_api.errors import TemplateError

@@ -24,7 +24,6 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from qcg.pilotjob.executor_api._description.quoted_values import with_values
 from qcg.pilotjob.executor_api._description.reading import parsed, text_of
 from qcg.pilotjob.executor_api._description.template import (
     CLOSE,
@@ -36,9 +35,10 @@ from qcg.pilotjob.executor_api._description.template import (
     Template,
     compiled,
     hole_in,
+    with_values,
     without_marks,
 )
-from qcg.pilotjob.executor_api._shared.spelling import spelled
+from qcg.pilotjob.executor_api._shared.texts import spelled
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.free_values import MOST_LEVELS, is_too_large
 from qcg.pilotjob.executor_api.jobs import Job

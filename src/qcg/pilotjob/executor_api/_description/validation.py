@@ -14,10 +14,15 @@ import shlex
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
 from qcg.pilotjob.executor_api._description.walltimes import as_manager_has_it
-from qcg.pilotjob.executor_api._shared.circles import circle_in
-from qcg.pilotjob.executor_api._shared.limits import MOST_ITERATIONS, SHORT, problem_of_script, problem_of_text
-from qcg.pilotjob.executor_api._shared.names import problem_of_name
-from qcg.pilotjob.executor_api._shared.spelling import shown, spelled
+from qcg.pilotjob.executor_api._shared.rules import (
+    MOST_ITERATIONS,
+    SHORT,
+    circle_in,
+    problem_of_name,
+    problem_of_script,
+    problem_of_text,
+)
+from qcg.pilotjob.executor_api._shared.texts import shown, spelled
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.free_values import is_too_large, refuse_what_is_no_json
 from qcg.pilotjob.executor_api.jobs import Capacity, Job

@@ -8,7 +8,7 @@ from datetime import timedelta
 from numbers import Real
 from typing import Any, Union
 
-from qcg.pilotjob.executor_api._shared.spelling import shown
+from qcg.pilotjob.executor_api._shared.texts import shown
 
 __all__ = ["Walltime", "as_manager_has_it", "seconds_in"]
 

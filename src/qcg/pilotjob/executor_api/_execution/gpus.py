@@ -21,7 +21,7 @@ from qcg.pilotjob.resources import CRBind, CRType
 
 from qcg.pilotjob.executor_api._description.validation import JOB_ID_VARIABLE
 from qcg.pilotjob.executor_api._execution.slurm import GrantedNode
-from qcg.pilotjob.executor_api._processes.gpu_variables import HIDES_ALL, PLACE, VARIABLES, Gpu, gpus_in
+from qcg.pilotjob.executor_api._processes.resources import HIDES_ALL, PLACE, VARIABLES, Gpu, gpus_in
 from qcg.pilotjob.executor_api._shared.overriding import override
 
 __all__ = ["AllocationGpus", "Gpus", "agent_environment", "described", "task_prolog"]

@@ -13,15 +13,14 @@ from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
 
 from qcg.pilotjob.executor_api._execution import models
-from qcg.pilotjob.executor_api._execution.placing import MPI_MODELS, ranks_of
+from qcg.pilotjob.executor_api._execution.pool import MPI_MODELS, ranks_of
 from qcg.pilotjob.executor_api._manager.job_queue import kind_of
 from qcg.pilotjob.executor_api._processes.children import Child, Children
 from qcg.pilotjob.executor_api._processes.run_times import RunTimes
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
-from qcg.pilotjob.executor_api._shared.exit_codes import end_text, signal_named_by_shell
-from qcg.pilotjob.executor_api._shared.limits import in_pieces
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api._shared.variables import replaced
+from qcg.pilotjob.executor_api._shared.rules import in_pieces, replaced
+from qcg.pilotjob.executor_api._shared.texts import end_text, signal_named_by_shell
 
 _logger = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from qcg.pilotjob.executor_api._execution import models, steps
+from qcg.pilotjob.executor_api._execution import models
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.nodes import NodeLauncher
-from qcg.pilotjob.executor_api._execution.placing import MPI_MODELS, ranks_of
+from qcg.pilotjob.executor_api._execution.pool import MPI_MODELS, ranks_of
 from qcg.pilotjob.executor_api._execution.slurm import Wanted
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS
-from qcg.pilotjob.executor_api._shared.clock import RecordTime
 from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.times import RecordTime
 
 _logger = logging.getLogger(__name__)
 
@@ -152,19 +152,19 @@ class NodeJob(LocalJob):
         execution, parts, directory = self.job_execution, self.allocation.nodes, Path(self._executor.aux_dir)
         self.env_opts["nohostfile"] = True
         super()._prepare_env()
-        files = steps.step_files(parts, directory, self.jid)
-        is_all = self.nnodes == steps.nodes_of_allocation(os.environ)
+        files = models.step_files(parts, directory, self.jid)
+        is_all = self.nnodes == models.nodes_of_allocation(os.environ)
         given = execution.env or {}
-        variables = steps.step_variables(parts, is_all=is_all, hostfile=next(iter(files)))
+        variables = models.step_variables(parts, is_all=is_all, hostfile=next(iter(files)))
         self.env.update({name: value for name, value in variables.items() if name not in given})
         if self._is_bound:  # also a job with all that the allocation has of a node, which may not be all of the node
             own = given.get("SLURM_TASK_PROLOG", os.environ.get("SLURM_TASK_PROLOG", ""))
             prolog = directory / f"{self.jid}.binding"
-            files[prolog] = steps.task_prolog(parts, own)
+            files[prolog] = models.task_prolog(parts, own)
             self.env["SLURM_TASK_PROLOG"] = str(prolog)
             given = {**given, "SLURM_TASK_PROLOG": str(prolog)}
         if not is_all and self.launcher.srun is not None and execution.model not in MPI_MODELS:
-            self.env["PATH"] = steps.path_with(self.launcher.srun, given.get("PATH", os.environ.get("PATH", "")))
+            self.env["PATH"] = models.path_with(self.launcher.srun, given.get("PATH", os.environ.get("PATH", "")))
         self._write(files)
         self.env.pop("CUDA_VISIBLE_DEVICES", None)  # what the core has set is the first node's, for all nodes
         changes, made = self.launcher.gpus.job_environment(parts, given, self.jid)

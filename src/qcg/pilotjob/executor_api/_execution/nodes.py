@@ -17,15 +17,15 @@ from qcg.pilotjob.executor_api._agent.messages import Lines
 from qcg.pilotjob.executor_api._execution import pool
 from qcg.pilotjob.executor_api._execution.agent_command import agent_command, srun_environment
 from qcg.pilotjob.executor_api._execution.gpus import AllocationGpus
+from qcg.pilotjob.executor_api._execution.models import make_srun
 from qcg.pilotjob.executor_api._execution.slurm import AllocationResources, Wanted, words_of
-from qcg.pilotjob.executor_api._execution.steps import make_srun
 from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._processes.children import Child, Children
 from qcg.pilotjob.executor_api._processes.run_times import wrapper_in
 from qcg.pilotjob.executor_api._processes.spawning import OWN_GROUP
 from qcg.pilotjob.executor_api._shared import python_process
-from qcg.pilotjob.executor_api._shared.exit_codes import end_text
 from qcg.pilotjob.executor_api._shared.run_files import tail
+from qcg.pilotjob.executor_api._shared.texts import end_text
 
 _logger = logging.getLogger(__name__)
 

@@ -18,12 +18,10 @@ import zmq
 from qcg.pilotjob.executor_api._client.channels import Alarm
 from qcg.pilotjob.executor_api._client.futures import ResolvingThread, may_wait
 from qcg.pilotjob.executor_api._functions import messages
-from qcg.pilotjob.executor_api._functions.answers import hello_in, resolve, resolve_raised
-from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Worker
+from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Waiting, Worker, hello_in, resolve, resolve_raised
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.rendezvous import Place
 from qcg.pilotjob.executor_api._functions.tracebacks import said
-from qcg.pilotjob.executor_api._functions.waiting import Waiting
 from qcg.pilotjob.executor_api._functions.workers import Crew
 from qcg.pilotjob.executor_api.call_errors import BrokenCall
 from qcg.pilotjob.executor_api.errors import ExecutorClosed

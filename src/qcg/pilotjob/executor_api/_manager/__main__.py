@@ -11,7 +11,7 @@ import sys
 from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api._shared.proc import WITHIN, enclosing
-from qcg.pilotjob.executor_api._shared.streams import take_standard_input
+from qcg.pilotjob.executor_api._shared.python_process import take_standard_input
 
 _LOSS_SECONDS = 5.0  # Slurm ends the steps of an allocation one after the other, the batch script's perhaps last
 
@@ -42,7 +42,7 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
     os.set_inheritable(ready, False)
     jobs_umask = os.umask(0o077)
     try:
-        from qcg.pilotjob.executor_api._execution.environment import leave_step
+        from qcg.pilotjob.executor_api._execution.slurm import leave_step
         from qcg.pilotjob.executor_api._manager.imports import defer, import_asyncio_without_ssl
         from qcg.pilotjob.executor_api._processes.starter import fork_starter
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator
 from qcg.pilotjob.errors import IllegalJobDescription
 from qcg.pilotjob.joblist import Job, JobIteration, SubJobState
 
-from qcg.pilotjob.executor_api._shared.limits import MOST_ITERATIONS
+from qcg.pilotjob.executor_api._shared.rules import MOST_ITERATIONS
 
 __all__ = ["States", "make_job", "why_not_split"]
 

@@ -15,23 +15,21 @@ from qcg.pilotjob.publisher import EventTopic
 from qcg.pilotjob.resources import ResourcesType
 
 from qcg.pilotjob.executor_api._execution import pool
-from qcg.pilotjob.executor_api._execution.environment import is_ending
 from qcg.pilotjob.executor_api._execution.gpus import described
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.node_job import NodeJob
-from qcg.pilotjob.executor_api._execution.placing import Algorithm, place
-from qcg.pilotjob.executor_api._manager.ahead import Ahead
+from qcg.pilotjob.executor_api._execution.pool import PlacingAlgorithm, place
+from qcg.pilotjob.executor_api._execution.slurm import is_ending
 from qcg.pilotjob.executor_api._manager.arrays import why_not_split
-from qcg.pilotjob.executor_api._manager.interruptions import Interruptions
-from qcg.pilotjob.executor_api._manager.job_queue import Size, WaitingArray, WaitingJob, WaitingJobs
-from qcg.pilotjob.executor_api._manager.queue_news import QueueNews, is_next
+from qcg.pilotjob.executor_api._manager.job_queue import Ahead, Size, WaitingArray, WaitingJob, WaitingJobs
 from qcg.pilotjob.executor_api._manager.records import submission_of
 from qcg.pilotjob.executor_api._manager.requests import Handler
-from qcg.pilotjob.executor_api._manager.resume import ResumedJob
+from qcg.pilotjob.executor_api._manager.resume import Interruptions, ResumedJob
+from qcg.pilotjob.executor_api._manager.sockets import QueueNews, is_next
 from qcg.pilotjob.executor_api._processes.children import Child
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         self._submissions: Dict[str, int] = {}  # the numbers of the last ones of names that were used again, or may be
         super().__init__(tracer, config, parent_manager)
-        self._scheduler._scheduler_alg = Algorithm(self.resources)
+        self._scheduler._scheduler_alg = PlacingAlgorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
         self._ahead = Ahead(self._waiting, self._make_ready)
         self._news: Optional[QueueNews] = None

@@ -11,7 +11,7 @@ import os
 from typing import Any, Dict
 
 from qcg.pilotjob.executor_api._manager.__main__ import serve
-from qcg.pilotjob.executor_api._shared.streams import take_standard_input
+from qcg.pilotjob.executor_api._shared.python_process import take_standard_input
 
 __all__ = ["main"]
 

@@ -18,9 +18,9 @@ from typing import Dict, Optional
 from qcg.pilotjob.joblist import Job
 from qcg.pilotjob.reports import JsonFileReport
 
-from qcg.pilotjob.executor_api._shared import clock
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
+from qcg.pilotjob.executor_api._shared.times import seconds
 
 __all__ = ["BufferedLog", "LinesFile", "Record", "numbered", "submission_of", "write_environment"]
 
@@ -100,7 +100,7 @@ class _Clock:
     _second = -1
 
     def now(self) -> str:
-        moment = clock.seconds()
+        moment = seconds()
         if int(moment) != self._second:
             self._second = int(moment)
             local = time.localtime(moment)

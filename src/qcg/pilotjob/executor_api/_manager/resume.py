@@ -10,8 +10,10 @@
                    bear "interrupted" in their "runtime", and count for nothing here
 
 A name can be used again once its job has ended and was removed; its last submission is the job, and what is on record
-of earlier ones counts for nothing here (see _shared/submissions.py). Each file may have lost its last lines: what one
+of earlier ones counts for nothing here (see _shared/protocol.py). Each file may have lost its last lines: what one
 tells is true.
+
+They are true ends in the record, and count for nothing when the run is resumed.
 """
 
 from __future__ import annotations
@@ -34,13 +36,50 @@ from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned
-from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
-from qcg.pilotjob.executor_api._shared.resumable import STARTS
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED, STARTS, SUBMISSION, Submissions
 from qcg.pilotjob.executor_api._shared.run_files import CANCELS
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION, Submissions
 from qcg.pilotjob.executor_api._shared.times import moment_of
 
-__all__ = ["ResumedJob", "Tracker"]
+__all__ = ["Interruptions", "ResumedJob", "Tracker"]
+
+
+class Interruptions:
+    """The jobs and iterations that were interrupted."""
+
+    def __init__(self) -> None:
+        self._interrupted: Set[Tuple[str, Optional[int]]] = set()
+
+    def add(self, job: Job, iteration: Optional[int]) -> None:
+        """Let the end of a job, or of an iteration, that is to come count as an interruption."""
+        self._interrupted.add((job.name, iteration))
+
+    def forget(self, name: str) -> None:
+        """Forget a job that was removed: its name may be that of another one now."""
+        self._interrupted = {(job, iteration) for job, iteration in self._interrupted if job != name}
+
+    def caused(self, job: Job, iteration: Optional[int], state: JobState) -> bool:
+        """Whether an interruption has brought about that a job, or an iteration, ends in `state`.
+
+        So it is with what waited for an interrupted job, and with an array as a whole of which a part was interrupted.
+        """
+        if state == JobState.SUCCEED:
+            return False
+        if state == JobState.OMITTED and self._waited_for_one(job, iteration):
+            self.add(job, iteration)
+        parts = job.iteration.iterations_gen() if iteration is None and job.has_iterations else ()
+        if any((job.name, number) in self._interrupted for number in parts):
+            self.add(job, None)
+        return (job.name, iteration) in self._interrupted
+
+    def _waited_for_one(self, job: Job, iteration: Optional[int]) -> bool:
+        for dependency in job.dependencies.after if job.has_dependencies else ():
+            name, _, number = dependency.partition(":")
+            if number == "${it}" and iteration is not None:
+                number = str(iteration)
+            if (name, int(number) if number.isdigit() else None) in self._interrupted:
+                return True
+        return False
+
 
 _logger = logging.getLogger(__name__)
 

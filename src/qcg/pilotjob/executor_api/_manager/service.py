@@ -33,25 +33,29 @@ from qcg.pilotjob.executor_api._execution import pool
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.node_job import NodeJob
 from qcg.pilotjob.executor_api._execution.slurm import in_allocation, resources_of_allocation
-from qcg.pilotjob.executor_api._manager.earlier import end_earlier, sockets_of
-from qcg.pilotjob.executor_api._manager.leash import Leash
 from qcg.pilotjob.executor_api._manager.manager import Manager
-from qcg.pilotjob.executor_api._manager.neighbours import note_on_neighbours
-from qcg.pilotjob.executor_api._manager.presence import Presence, refuse_other_users
-from qcg.pilotjob.executor_api._manager.receiver import Receiver
+from qcg.pilotjob.executor_api._manager.presence import (
+    Presence,
+    end_earlier,
+    note_on_neighbours,
+    refuse_other_users,
+    sockets_of,
+)
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
+from qcg.pilotjob.executor_api._manager.remote_sockets import Leash
+from qcg.pilotjob.executor_api._manager.requests import Receiver
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
 from qcg.pilotjob.executor_api._processes.children import Children
 from qcg.pilotjob.executor_api._processes.resources import local_cpus, resources_of_machine
 from qcg.pilotjob.executor_api._processes.run_times import RunTimes, wrapper_in
 from qcg.pilotjob.executor_api._processes.starter import SOCKETS, Frames
-from qcg.pilotjob.executor_api._shared.clock import RecordTime
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, read_owned
 from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
 from qcg.pilotjob.executor_api._shared.run_files import HANDOVER
 from qcg.pilotjob.executor_api._shared.sockets import make_socket_directory
+from qcg.pilotjob.executor_api._shared.times import RecordTime
 
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._manager.remote_sockets import Remote
@@ -203,9 +207,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._manager.record = self._job_reporter
         self._manager.register_notifier(self._job_status_change_notify, self._manager)
         if self._remote_orders is not None:
-            from qcg.pilotjob.executor_api._manager.remote_sockets import (
-                Remote,  # and zmq.auth, for clients elsewhere only
-            )
+            from qcg.pilotjob.executor_api._manager.remote_sockets import Remote
 
             self._remote = Remote(self._remote_orders["keys"])
             self._remote.publish_by(self._manager.status_publisher)

@@ -29,7 +29,7 @@ import psutil
 from qcg.pilotjob.executor_api._processes import descendants, starter
 from qcg.pilotjob.executor_api._processes.spawning import CannotStart, Order
 from qcg.pilotjob.executor_api._processes.starter_link import StarterLink
-from qcg.pilotjob.executor_api._shared import clock
+from qcg.pilotjob.executor_api._shared import times
 
 _logger = logging.getLogger(__name__)
 
@@ -244,13 +244,13 @@ class Children:
             else:
                 child.on_failed(CannotStart(*how))
             if go_on is not None:
-                with clock.RecordTime.set_to(child.ended):  # since when it has the cores; the manager hears it late
+                with times.RecordTime.set_to(child.ended):  # since when it has the cores; the manager hears it late
                     go_on()
 
     def _has_started(self, number: int, pid: int, when: float) -> None:
         child = self._ordered[number]
         child.pid = pid
-        child.started = clock.moment_at(when)
+        child.started = times.moment_at(when)
         self._children[pid] = child
         if child.kill_timer is not None:  # that of its start
             child.kill_timer.cancel()
@@ -261,7 +261,7 @@ class Children:
 
     def _has_ended(self, child: Child, code: int, left: bool, when: float) -> None:
         assert child.started is not None
-        child.ended = clock.moment_at(when)
+        child.ended = times.moment_at(when)
         self.last_seconds = when - child.started.timestamp()
         del self._children[child.pid]
         self._collect(child, code, left)
@@ -318,7 +318,7 @@ class Children:
 
     def _collect(self, child: Child, code: int, left: bool) -> None:
         child.returncode = code
-        child.ended = child.ended or clock.RecordTime.now()
+        child.ended = child.ended or times.RecordTime.now()
         if child.kill_timer is not None:
             self._lingering.add(child)  # it has its time
             child.outlived = left
@@ -373,7 +373,7 @@ class Children:
                 timer.cancel()
         assert child.returncode is not None
         # the search for what the command has left takes time, in which the next one may have begun on the same cores
-        with clock.RecordTime.set_to(None if child.outlived else child.ended):
+        with times.RecordTime.set_to(None if child.outlived else child.ended):
             child.on_exit(child.returncode)
 
 

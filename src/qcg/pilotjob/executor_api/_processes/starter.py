@@ -51,7 +51,7 @@ from collections import deque
 from typing import Any, Deque, Dict, Iterator, Mapping, Optional, Set, Tuple
 
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart, Order, Spawner
-from qcg.pilotjob.executor_api._shared import clock
+from qcg.pilotjob.executor_api._shared import times
 from qcg.pilotjob.executor_api._shared.proc import (
     STARTER,
     kill_children,
@@ -324,7 +324,7 @@ class _Starter:
                 continue
             self._has_started(number, pid)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            ended = clock.seconds()
+            ended = times.seconds()
             left = _lives(pid)
             task = self._go_on(number, 0 if left else kind, ENDED, code, left, ended)
 
@@ -363,7 +363,7 @@ class _Starter:
             if is_known:
                 self._given_up.pop(number, None)
                 self._running[number] = pid
-                self._tell(STARTED, number, pid, clock.seconds())
+                self._tell(STARTED, number, pid, times.seconds())
         if self._alone or not is_known:
             _kill_group(pid)
 

@@ -9,14 +9,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Set, Tuple
 
-from qcg.pilotjob.executor_api._record.moments import Moments
-from qcg.pilotjob.executor_api._record.page import ALONG_TIME, NAME, NARROW, Tips, write_page
+from qcg.pilotjob.executor_api._record.page import (
+    ALONG_TIME,
+    NAME,
+    NARROW,
+    Tips,
+    tips_of_lanes,
+    tips_of_steps,
+    write_page,
+)
 from qcg.pilotjob.executor_api._record.rows import RunRow
-from qcg.pilotjob.executor_api._record.summary import label
-from qcg.pilotjob.executor_api._record.timelines import Bar, Lane, lanes_of
-from qcg.pilotjob.executor_api._record.tips import tips_of_lanes, tips_of_steps
-from qcg.pilotjob.executor_api._record.use import Steps, cores_there, cores_used
-from qcg.pilotjob.executor_api._shared.spelling import visible
+from qcg.pilotjob.executor_api._record.summary import Steps, cores_there, cores_used, label
+from qcg.pilotjob.executor_api._record.timelines import Bar, Lane, Moments, lanes_of
+from qcg.pilotjob.executor_api._shared.texts import visible
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
 __all__ = ["draw_timeline", "draw_utilisation"]

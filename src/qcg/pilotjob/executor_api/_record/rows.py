@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
-from qcg.pilotjob.executor_api._shared.exit_codes import signal_of
 from qcg.pilotjob.executor_api._shared.job_info import by_node
 from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
-from qcg.pilotjob.executor_api._shared.spelling import visible
+from qcg.pilotjob.executor_api._shared.texts import signal_of, visible
 from qcg.pilotjob.executor_api._shared.times import moment_of
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 

@@ -1,4 +1,8 @@
-"""The files of a run: what has ended, what was submitted, which cores there were and when."""
+"""The files of a run: what has ended, what was submitted, which cores there were and when.
+
+Nothing of such a run is executed, unpickled or connected to. All its files have to be those of one user: what somebody
+else has put between them tells nothing of that user's jobs.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,102 @@ import io
 import json
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import IO, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from qcg.pilotjob.executor_api._record.rows import RunRow, Task, make_row, split_task, task_of, unfinished_row
-from qcg.pilotjob.executor_api._record.whose import found_runs, open_of_run, owner_of_run
-from qcg.pilotjob.executor_api._shared.limits import MOST_ITERATIONS
-from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED
-from qcg.pilotjob.executor_api._shared.run_files import PREFIX, closed_to_us, is_lived_in
-from qcg.pilotjob.executor_api._shared.spelling import visible
-from qcg.pilotjob.executor_api._shared.submissions import Submissions
+from qcg.pilotjob.executor_api._record.rows import (
+    UNFINISHED,
+    RunRow,
+    Task,
+    make_row,
+    split_task,
+    task_of,
+    unfinished_row,
+)
+from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned, owner_name, owner_of
+from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED, Submissions
+from qcg.pilotjob.executor_api._shared.rules import MOST_ITERATIONS
+from qcg.pilotjob.executor_api._shared.run_files import PREFIX, closed_to_us, is_lived_in, of_this_user, runs_in
+from qcg.pilotjob.executor_api._shared.texts import visible
 from qcg.pilotjob.executor_api._shared.times import local, moment_of, now
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
-__all__ = ["Era", "Run", "find_reports", "read_run"]
+__all__ = [
+    "Era",
+    "Run",
+    "drop_what_ran_elsewhere",
+    "find_reports",
+    "found_runs",
+    "open_of_run",
+    "owner_of_run",
+    "read_run",
+    "tell_of_others",
+]
+
+_CALLER = 3  # whoever asks for the record
+
+
+def found_runs(directory: Path) -> List[str]:
+    """Return the runs in a working directory: this user's if there are any, else those of the one who works there.
+
+    Raises:
+        InvalidOption: there are several other users' runs.
+        PermissionError: the directory is closed to this user.
+    """
+    runs = runs_in(str(directory))
+    own = of_this_user(runs)
+    owners = sorted({owner_name(owner_of(run)) for run in runs})
+    if own and len(own) < len(runs):
+        warnings.warn(
+            f"{directory} has runs of others too, which are left out: {', '.join(sorted({*runs} - {*own}))}",
+            UserWarning,
+            stacklevel=_CALLER + 1,
+        )
+    if not own and len(owners) > 1:
+        raise InvalidOption(
+            f"{os.fspath(directory)!r} has runs of several users, {', '.join(owners)}; name one of them"
+        )
+    return own or runs
+
+
+def tell_of_others(reports: Iterable[Path]) -> None:
+    """Warn of runs that are another user's."""
+    for report in reports:
+        owner = owner_of_run(report)
+        if owner != os.geteuid():
+            name = owner_name(owner)
+            text = f"{report.parent} is a run of {name}: what is told of it is what {name} has written there"
+            warnings.warn(text, UserWarning, stacklevel=_CALLER)
+
+
+def owner_of_run(report: Path) -> int:
+    """Return whose a run is: the manager's directory tells, or the report when that was taken elsewhere."""
+    return (report.parent if report.parent.name.startswith(PREFIX) else report).stat().st_uid
+
+
+def open_of_run(path: Path, owner: int) -> IO[bytes]:
+    """Open a file of a run of that user.
+
+    Raises:
+        InvalidOption: it is another user's, or this user may not read it.
+        OSError: it cannot be opened.
+    """
+    try:
+        if path.parent.name.startswith(PREFIX):
+            return open_owned(path, owner=owner, others_write=True)
+        file = path.open("rb")
+        if os.fstat(file.fileno()).st_uid == owner:
+            return file
+        file.close()
+        raise NotOwned(f"{path} belongs to {owner_name(owner_of(path))}, and the report to {owner_name(owner)}")
+    except NotOwned as error:
+        raise InvalidOption(f"the run in {path.parent} is no single user's: {error}") from None
+    except PermissionError as error:
+        raise InvalidOption(f"{path} may not be read: {error.strerror}; ask {owner_name(owner)} for it") from None
+
 
 _REPORT = "jobs.report"
 _RESOURCES = ": available resources: "
@@ -277,3 +361,42 @@ def _moment(stamp: str) -> datetime:
 
 def _age(run: Path) -> float:
     return run.stat().st_ctime
+
+
+_Key = Tuple[str, Task]
+
+
+def drop_what_ran_elsewhere(runs: Sequence[Run]) -> None:
+    """Take out of each run what was interrupted, or lost, there and has ended later in another run of the same `wd`.
+
+    So it is when jobs of one executor are spread over allocations, and when a program is simply started again.
+    """
+    if len(runs) < 2:
+        return
+    ends: Dict[_Key, Tuple[datetime, Run]] = {}
+    for run in runs:
+        for row in run.rows:
+            key = _key(run, row)
+            if row["ended"] and not row["interrupted"] and (key not in ends or ends[key][0] < row["ended"]):
+                ends[key] = row["ended"], run
+    for run in runs:
+        kept: List[RunRow] = []
+        for row in run.rows:
+            left = _left_at(run, row)
+            ended, where = ends.get(_key(run, row), (left, run))
+            if left is None or where is run or not ended or ended <= left:
+                kept.append(row)
+            elif row["interrupted"]:
+                run.interruptions.append(row)
+        run.rows = kept
+
+
+def _key(run: Run, row: RunRow) -> _Key:
+    return os.path.dirname(run.directory), task_of(row)
+
+
+def _left_at(run: Run, row: RunRow) -> Optional[datetime]:
+    """Return when the job was left to others, None when it was not."""
+    if row["interrupted"]:
+        return row["ended"] or run.last_request
+    return run.last_request if row["state"] == UNFINISHED and not run.lives else None

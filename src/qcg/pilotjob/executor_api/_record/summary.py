@@ -5,18 +5,64 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from qcg.pilotjob.executor_api._record.rows import RunRow, spent
-from qcg.pilotjob.executor_api._record.runs import Run
-from qcg.pilotjob.executor_api._record.use import cores_there, seconds_covered
-from qcg.pilotjob.executor_api._shared.exit_codes import code_text
-from qcg.pilotjob.executor_api._shared.failure import is_named_after
+from qcg.pilotjob.executor_api._record.runs import Era, Run
+from qcg.pilotjob.executor_api._shared.job_info import is_named_after
 from qcg.pilotjob.executor_api._shared.run_files import tail
-from qcg.pilotjob.executor_api._shared.spelling import printable, visible
+from qcg.pilotjob.executor_api._shared.texts import code_text, printable, visible
 
-__all__ = ["RunFailure", "RunSummary", "duration", "label", "summarize"]
+__all__ = [
+    "RunFailure",
+    "RunSummary",
+    "Steps",
+    "cores_there",
+    "cores_used",
+    "duration",
+    "label",
+    "seconds_covered",
+    "summarize",
+]
+
+Steps = List[Tuple[datetime, int]]
+"""From each time on, as many; in the order of time."""
+
+
+def cores_there(eras: Iterable[Era]) -> Steps:
+    """Return how many cores jobs could use."""
+    return _steps((era.started, era.ended, era.cores) for era in eras)
+
+
+def cores_used(rows: Iterable[RunRow], now: datetime) -> Steps:
+    """Return how many cores jobs had; those that run have theirs up to `now`."""
+    return _steps(
+        (row["started"], row["ended"] or now, row["cores"])
+        for row in rows
+        if row["started"] and (row["ended"] or row["state"] == "EXECUTING")
+    )
+
+
+def seconds_covered(steps: Steps) -> float:
+    """Return for how long there was something."""
+    pairs = zip(steps, steps[1:])
+    return sum(((after - moment).total_seconds() for (moment, number), (after, _) in pairs if number), 0.0)
+
+
+def _steps(spans: Iterable[Tuple[datetime, datetime, int]]) -> Steps:
+    changes: List[Tuple[datetime, int]] = []
+    for started, ended, number in spans:
+        changes += [(started, number), (ended, -number)]
+    changes.sort()
+    steps: Steps = []
+    level = 0
+    for moment, together in groupby(changes, key=lambda change: change[0]):
+        level += sum(change for _, change in together)
+        steps.append((moment, level))
+    return steps
+
 
 _HOUR = 3600.0
 _MOST_FAILURES = 10

@@ -1,11 +1,15 @@
-"""The manager's messages: what is asked, how replies and events read."""
+"""What client and manager say to each other: requests, replies, events, and the run's files that both read.
+
+The manager numbers the submissions of each name from 1 on, in the order of ``track.reqs``. Numbers other than 1 stand
+as "submission" in the lines of ``jobs.report``, ``track.states`` and ``track.starts``, in events, and in the replies to
+``submit``, ``jobStatus`` and ``removeJob``.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
-
-from qcg.pilotjob.executor_api._shared.submissions import SUBMISSION
+import os
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
 
 __all__ = [
     "DETACH",
@@ -14,10 +18,14 @@ __all__ = [
     "INTERRUPTED",
     "JOB_FINISHED",
     "RETURNS",
+    "STARTS",
+    "SUBMISSION",
     "WAITING",
+    "Submissions",
     "details",
     "event",
     "request",
+    "started_in",
     "states",
     "submission",
     "submissions",
@@ -69,3 +77,39 @@ def details(reply: Dict[str, Any]) -> Dict[str, Any]:
     """Return what a ``jobStatus`` or ``jobInfo`` reply tells of each job that the manager could look up."""
     jobs = reply.get("data", {}).get("jobs", {})
     return {name: answer["data"] for name, answer in jobs.items() if "data" in answer}
+
+
+SUBMISSION = "submission"
+
+
+class Submissions:
+    """Tells of the lines of a file of ends, in their order, to which submission of its name each belongs.
+
+    Lines up to release 0.15 have no numbers. There the end of a whole job, which follows those of its iterations, ends
+    a submission, unless it was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._whole: Dict[str, int] = {}
+
+    def of(self, name: str, line: Mapping[str, Any], *, interrupted: bool) -> int:
+        """Return the number of the submission that a line is about; `name` is that of a job, or of an iteration."""
+        job, colon, _ = name.partition(":")
+        number = int(line.get(SUBMISSION) or self._whole.get(job, 0) + 1)
+        if not colon and not interrupted:
+            self._whole[job] = number
+        return number
+
+
+STARTS = "track.starts"
+"""A line for each start of a job or iteration, where that is kept."""
+
+
+def started_in(run: str) -> Set[str]:
+    """Return the names of the jobs of a run that have started, arrays of which an iteration has among them."""
+    try:
+        with open(os.path.join(run, STARTS), "rb") as file:
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return set()
+    return {json.loads(line)["task"].partition(":")[0] for line in lines}

@@ -13,7 +13,15 @@ from typing import Any, Dict, List
 
 from qcg.pilotjob.executor_api.errors import ManagerStartError
 
-__all__ = ["PROTECT_IMPORTS", "READ_ORDERS", "command", "interpreter", "protected_path", "with_path"]
+__all__ = [
+    "PROTECT_IMPORTS",
+    "READ_ORDERS",
+    "command",
+    "interpreter",
+    "protected_path",
+    "take_standard_input",
+    "with_path",
+]
 
 # what `os` and `sys` are is settled when this runs: Python has imported both at its start
 PROTECT_IMPORTS = (
@@ -98,3 +106,12 @@ def _place_of_package() -> str:
     for _ in __name__.split("."):
         place = os.path.dirname(place)
     return place
+
+
+def take_standard_input() -> int:
+    """Move standard input out of the jobs' reach, who get end of file there; return the descriptor that it has now."""
+    taken = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return taken

@@ -11,10 +11,13 @@ seconds since the epoch. Records up to release 0.15, and those of the bare core,
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
-from typing import Any, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone, tzinfo
+from typing import Any, Iterator, Mapping, Optional
 
-__all__ = ["local", "moment_of", "now", "seconds"]
+from qcg.pilotjob.executor_api._shared.overriding import override
+
+__all__ = ["RecordTime", "local", "moment_at", "moment_of", "now", "seconds"]
 
 _CLOCK = time.CLOCK_BOOTTIME
 _BEGAN = time.time() - time.clock_gettime(_CLOCK)
@@ -39,3 +42,29 @@ def seconds() -> float:
 def now() -> datetime:
     """Return the local time with its zone."""
     return datetime.fromtimestamp(seconds(), timezone.utc).astimezone()
+
+
+def moment_at(when: float) -> datetime:
+    """Return a time in seconds since the epoch as one with a zone."""
+    return datetime.fromtimestamp(when, timezone.utc)
+
+
+class RecordTime(datetime):
+    """Takes the place of ``datetime`` in modules of the core, which put ``datetime.now()`` on record."""
+
+    _told: Optional[datetime] = None
+
+    @classmethod
+    @override
+    def now(cls, tz: Optional[tzinfo] = None) -> datetime:  # type: ignore[override]  # with a zone, whatever is asked
+        return cls._told or moment_at(seconds())
+
+    @classmethod
+    @contextmanager
+    def set_to(cls, moment: Optional[datetime]) -> Iterator[None]:
+        """Put `moment` on record for all that happens meanwhile; the true time when it is None."""
+        before, cls._told = cls._told, moment
+        try:
+            yield
+        finally:
+            cls._told = before

@@ -24,9 +24,7 @@ class JSONTemplate(QCGPJTemplate):
     def __init__(self, path: Union[str, "os.PathLike[str]"], **defaults: Any) -> None:
         from pathlib import Path  # half a dozen modules, which need not delay the start of those who have no file
 
-        from qcg.pilotjob.executor_api._description.rendering import (
-            text_of_template,  # not for those who have no file either
-        )
+        from qcg.pilotjob.executor_api._description.rendering import text_of_template
 
         self.path = Path(path)
         self._text = text_of_template(self.path)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._description.check.examples import GOOD, NO_NAME, Open
-from qcg.pilotjob.executor_api._description.check.places import Path, at
+from qcg.pilotjob.executor_api._description.check.examples import GOOD, NO_NAME, Open, Path, at
 from qcg.pilotjob.executor_api._description.validation import validated
 from qcg.pilotjob.executor_api.errors import InvalidJob
 
