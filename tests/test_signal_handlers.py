@@ -44,7 +44,7 @@ def test_info_at_each_line_of_info(run_script):
 
 
 def test_status_of_a_manager_that_does_not_answer(executor, gate, monkeypatch):
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.answers._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("qcg.pilotjob.executor_api._shared.protocol.ANSWER_SECONDS", 0.2)
     future = executor.submit(ScriptTemplate, name="a", script=f"while [ ! -e {gate.path} ]; do sleep 0.01; done")
     assert set(future.status()) == {"a"}
     manager = executor._connection.dispatcher.link.process.pid

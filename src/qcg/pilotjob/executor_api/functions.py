@@ -13,7 +13,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._client.futures import buffered_map
 from qcg.pilotjob.executor_api._description.validation import MPI_MODELS, validated
 from qcg.pilotjob.executor_api._description.walltimes import Walltime, seconds_in
 from qcg.pilotjob.executor_api._functions import messages
@@ -23,6 +22,7 @@ from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.modules import SearchPath, path_here
 from qcg.pilotjob.executor_api._functions.rendezvous import Place
 from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.futures import buffered_map
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.texts import shown
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidJob, InvalidOption

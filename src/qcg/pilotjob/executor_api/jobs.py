@@ -23,6 +23,7 @@ __all__ = [
     "Capacity",
     "Dependencies",
     "Execution",
+    "HasJobNames",
     "Iteration",
     "IterationInfo",
     "Job",
@@ -35,6 +36,14 @@ __all__ = [
 State = Literal["QUEUED", "SCHEDULED", "EXECUTING", "SUCCEED", "FAILED", "CANCELED", "OMITTED"]
 
 FINAL_STATES = frozenset({"SUCCEED", "FAILED", "CANCELED", "OMITTED"})
+
+
+class HasJobNames:
+    """Stands for jobs in the parameters of another one: ``after=future`` means the names of its jobs."""
+
+    __slots__ = ()
+
+    ids: List[str]
 
 
 class Execution(TypedDict, total=False):

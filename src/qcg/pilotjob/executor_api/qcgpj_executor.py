@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
 
 from qcg.pilotjob.executor_api._client import endings
-from qcg.pilotjob.executor_api._client.futures import may_wait
 from qcg.pilotjob.executor_api._client.options import (
     checked_restarts,
     checked_signals,
@@ -34,6 +33,7 @@ from qcg.pilotjob.executor_api._client.options import (
     refuse_other_tasks,
 )
 from qcg.pilotjob.executor_api._client.own_manager import ManagerProcess
+from qcg.pilotjob.executor_api._shared.futures import may_wait
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import InvalidOption
 
@@ -230,7 +230,7 @@ class QCGPJExecutor(Executor):
         """
         if buffersize is None:
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)  # type: ignore[arg-type]
-        from qcg.pilotjob.executor_api._client.futures import buffered_map
+        from qcg.pilotjob.executor_api._shared.futures import buffered_map
 
         submissions: Any = fn
         return buffered_map(self, submissions, iterables, timeout=timeout, buffersize=buffersize)

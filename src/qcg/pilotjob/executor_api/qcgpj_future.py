@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
+from abc import ABC, abstractmethod
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.answers import ExecutorSource, ManagerSource, Source
-from qcg.pilotjob.executor_api._client.futures import Condition, GuardsCallbacks
+from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.futures import Condition, GuardsCallbacks
 from qcg.pilotjob.executor_api._shared.job_info import failure_of, iterations_of
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import JobTimeout
-from qcg.pilotjob.executor_api.jobs import IterationInfo, JobInfo
+from qcg.pilotjob.executor_api.jobs import FINAL_STATES, HasJobNames, IterationInfo, JobInfo
 
-__all__ = ["QCGPJFuture"]
+__all__ = ["ManagerSource", "QCGPJFuture", "Source"]
 
 
-class QCGPJFuture(GuardsCallbacks, Future[Dict[str, str]]):
+class Source(ABC):
+    """Answers a future's questions."""
+
+    @property
+    @abstractmethod
+    def manager(self) -> Any:
+        """The core manager that can be asked by hand."""
+
+    @abstractmethod
+    def refresh(self, future: QCGPJFuture) -> None:
+        """Bring the future up to date."""
+
+    @abstractmethod
+    def await_end(self, future: QCGPJFuture, timeout: Optional[float]) -> None:
+        """Return when ``Future.result`` may be called."""
+
+    @abstractmethod
+    def cancel(self, future: QCGPJFuture) -> bool:
+        """Cancel the future's jobs; return whether it is or will be cancelled."""
+
+    @abstractmethod
+    def cancel_some(self, names: Sequence[str]) -> Dict[str, str]:
+        """Cancel iterations by name; return why some were not."""
+
+    @abstractmethod
+    def states(self, names: Sequence[str]) -> Dict[str, str]:
+        """Return the jobs' states."""
+
+    @abstractmethod
+    def infos(self, names: Sequence[str], ended: bool, submissions: Mapping[str, int]) -> Dict[str, JobInfo]:
+        """Return what is known of the jobs; `submissions` tells which ones of their names, where not the first."""
+
+
+class QCGPJFuture(GuardsCallbacks, HasJobNames, Future[Dict[str, str]]):
     """The jobs of one submission, as a ``concurrent.futures.Future``.
 
     It means what Python's documentation says, with these differences: ``running()`` is true from the submission
@@ -49,10 +84,10 @@ class QCGPJFuture(GuardsCallbacks, Future[Dict[str, str]]):
         self._exception: Optional[BaseException] = None
         self._waiters: List[Any] = []
         self._done_callbacks: List[Callable[[Future[Dict[str, str]]], Any]] = []
-        self.ids: List[str] = [ids] if isinstance(ids, str) else list(ids)
+        self.ids = [ids] if isinstance(ids, str) else list(ids)
         self._count = len(self.ids) if len(self.ids) < 2 else len(set(self.ids))
         self._states: Optional[Dict[str, str]] = None
-        self._source: Source = qcgpjm if isinstance(qcgpjm, ExecutorSource) else ManagerSource(qcgpjm)
+        self._source: Source = qcgpjm if isinstance(qcgpjm, Source) else ManagerSource(qcgpjm)
 
     @property
     def qcgpjm(self) -> Any:
@@ -234,3 +269,69 @@ class QCGPJFuture(GuardsCallbacks, Future[Dict[str, str]]):
             self.set_exception(error)
         except InvalidStateError:
             return  # as above
+
+
+class ManagerSource(Source):
+    """Answers for a future that was made by hand: it asks ``manager.status(ids)`` whenever the future is asked.
+
+    There is no thread behind it, so it is resolved when somebody asks, and callbacks run then.
+    """
+
+    _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+    def __init__(self, manager: Any) -> None:
+        self._core_manager = manager
+
+    @property
+    @override
+    def manager(self) -> Any:
+        """The manager that the future was made with."""
+        return self._core_manager
+
+    @override
+    def refresh(self, future: QCGPJFuture) -> None:
+        """Ask for the states of the jobs that have not ended."""
+        names = future._unfinished()
+        for name, state in self.states(names).items() if names else ():
+            if state in FINAL_STATES:
+                future._job_ended(name, state)
+
+    @override
+    def await_end(self, future: QCGPJFuture, timeout: Optional[float]) -> None:
+        """Ask until the jobs have ended."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pauses = iter(self._PAUSES)
+        while not future.done():
+            pause = next(pauses, self._PAUSES[-1])
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise future._too_late(timeout)
+            time.sleep(min(pause, left))
+
+    @override
+    def cancel(self, future: QCGPJFuture) -> bool:
+        """Cancel the jobs and wait for their end."""
+        self._core_manager.cancel(future._unfinished())
+        self.await_end(future, protocol.ANSWER_SECONDS)
+        return future.cancelled()
+
+    @override
+    def cancel_some(self, names: Sequence[str]) -> Dict[str, str]:
+        """Ask the manager to cancel iterations; the core's client keeps to itself which it refused."""
+        self._core_manager.cancel(list(names))
+        return {}
+
+    @override
+    def states(self, names: Sequence[str]) -> Dict[str, str]:
+        """Ask the manager."""
+        return protocol.states({"data": self._core_manager.status(list(names))})
+
+    @override
+    def infos(
+        self,
+        names: Sequence[str],
+        ended: bool,  # it always asks
+        submissions: Mapping[str, int],
+    ) -> Dict[str, JobInfo]:
+        """Ask the manager."""
+        return protocol.details({"data": self._core_manager.info(list(names), withChilds=True)})

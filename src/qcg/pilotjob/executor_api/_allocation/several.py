@@ -19,21 +19,19 @@ import os
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Set
+from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
 from qcg.pilotjob.executor_api._client.answers import ExecutorSource
-from qcg.pilotjob.executor_api._client.inbox import Leaving, own
+from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.links import Link
 from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
+from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.protocol import started_in
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed, InvalidOption, JobUnknown, QCGPJError
 from qcg.pilotjob.executor_api.jobs import JobInfo
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
-
-if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
 __all__ = ["Item", "Spread", "SpreadSource"]
 
@@ -121,7 +119,7 @@ class Spread:
         item = Item(future, list(jobs))
         with self._lock:
             if self._broken is not None:
-                raise own(self._broken)
+                raise copy_of_error(self._broken)
             if self._leaving:
                 raise ExecutorClosed("cannot submit after shutdown of the executor or the interpreter")
             for place, name in enumerate(future.ids):
@@ -328,7 +326,7 @@ class Spread:
             self._to_do.append(lambda name=name: item.future._job_ended(name, state))  # type: ignore[misc]
 
     def _break_later(self, item: Item, error: BaseException) -> None:
-        self._to_do.append(lambda: item.future._break(own(error)))
+        self._to_do.append(lambda: item.future._break(copy_of_error(error)))
 
     # ---- without it
 

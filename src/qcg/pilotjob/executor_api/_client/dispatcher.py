@@ -38,12 +38,12 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
 from qcg.pilotjob.executor_api._client import endings
 from qcg.pilotjob.executor_api._client.channels import Listener, Listeners
-from qcg.pilotjob.executor_api._client.futures import ResolvingThread
-from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
+from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving
 from qcg.pilotjob.executor_api._client.links import Link, Wire
 from qcg.pilotjob.executor_api._client.requests import Call, Check, Follow, Pending, Question, Submission, Unit
 from qcg.pilotjob.executor_api._description.rendering import encoded
 from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.futures import ResolvingThread, copy_of_error
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -433,7 +433,7 @@ class Dispatcher:
         self._inbox.break_(error)
         for future in self._pending.futures():
             self._pending.remove(future)
-            future._break(own(error))
+            future._break(copy_of_error(error))
 
     def _finish(self) -> None:
         """Leave nothing behind: no process, no socket, nobody who waits."""
@@ -445,9 +445,9 @@ class Dispatcher:
         self._ended.set()
         for item in [*left, *self._urgent, *([self._call] if self._call else [])]:
             if isinstance(item, Unit):
-                item.future._break(own(error))
+                item.future._break(copy_of_error(error))
             else:
-                item.failed(own(error))
+                item.failed(copy_of_error(error))
         self._inbox.alarm.close()
         self.at_end()
         endings.unregister(self)

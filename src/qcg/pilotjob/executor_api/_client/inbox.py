@@ -8,18 +8,18 @@ set, which CPython does as a whole. Only at the end does that thread need the lo
 
 from __future__ import annotations
 
-import copy
 import enum
 import threading
 from collections import deque
 from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.channels import Alarm
 from qcg.pilotjob.executor_api._client.requests import Follow, Question, Unit
+from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api._shared.rules import FREE_NAME
+from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.errors import DuplicateJobName, ExecutorClosed
 
-__all__ = ["Inbox", "Leaving", "own"]
+__all__ = ["Inbox", "Leaving"]
 
 
 class Leaving(enum.IntEnum):
@@ -81,7 +81,7 @@ class Inbox:
         """Queue a question, or tell it that there will be no answer."""
         with self._lock:
             if self._broken is not None:
-                item.failed(own(self._broken))
+                item.failed(copy_of_error(self._broken))
             elif self._closed:
                 item.failed(ExecutorClosed("the executor was shut down"))
             else:
@@ -91,7 +91,7 @@ class Inbox:
     def refuse_when_leaving(self) -> None:
         """Raise what `submit` raises after the end."""
         if self._broken is not None:
-            raise own(self._broken)
+            raise copy_of_error(self._broken)
         if self.leaving or self._abandoned or self.detaching:
             raise ExecutorClosed("cannot submit or attach after shutdown of the executor or the interpreter")
 
@@ -229,13 +229,3 @@ class Inbox:
             left = list(self._items)
             self._items.clear()
             return left, self._broken or ExecutorClosed("the executor was shut down")
-
-
-def own(error: BaseException) -> BaseException:
-    """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
-    try:
-        copied = copy.copy(error).with_traceback(error.__traceback__)
-        copied.__cause__ = error.__cause__
-    except Exception:  # noqa: BLE001  # not every class can be copied, or changed; then all get the same
-        return error
-    return copied

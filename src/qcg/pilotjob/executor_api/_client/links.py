@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.channels import Alarm, Channel, News
+from qcg.pilotjob.executor_api._client.channels import Channel, News
 from qcg.pilotjob.executor_api._client.ended_jobs import Report
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, owner_name, read_owned, refuse_foreign
 from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE, Directories, find_run, is_lived_in
+from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple
 
 import zmq
 
-from qcg.pilotjob.executor_api._client.channels import Alarm
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
+from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.errors import AllocationFailed
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence
 
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
-from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving, own
+from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving
 from qcg.pilotjob.executor_api._client.links import Link, Wire
 from qcg.pilotjob.executor_api._client.requests import Pending, Question
 from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
@@ -164,7 +165,7 @@ class RemoteDispatcher(Dispatcher):
         error = ExecutorClosed(f"the executor was detached; manager={keeper.directories.aux!r} follows its jobs")
         for future in [*self._pending.futures(), *(unit.future for unit in unsent)]:
             self._pending.remove(future)
-            future._break(own(error))
+            future._break(copy_of_error(error))
         return True
 
     @override

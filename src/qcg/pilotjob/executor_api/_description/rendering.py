@@ -43,6 +43,7 @@ from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.free_values import MOST_LEVELS, is_too_large
 from qcg.pilotjob.executor_api.jobs import Job
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.jobs import HasJobNames, Job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,7 +249,7 @@ def _plain_items(values: Any, name: str, level: int) -> List[Any]:
 
 
 def _future_names(value: Any) -> Optional[List[str]]:
-    return list(value.ids) if isinstance(value, QCGPJFuture) else None
+    return list(value.ids) if isinstance(value, HasJobNames) else None
 
 
 def _sound(text: str, name: str) -> str:

@@ -13,8 +13,7 @@ from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
 
 from qcg.pilotjob.executor_api._execution import models
-from qcg.pilotjob.executor_api._execution.pool import MPI_MODELS, ranks_of
-from qcg.pilotjob.executor_api._manager.job_queue import kind_of
+from qcg.pilotjob.executor_api._execution.pool import MPI_MODELS, kind_of, ranks_of
 from qcg.pilotjob.executor_api._processes.children import Child, Children
 from qcg.pilotjob.executor_api._processes.run_times import RunTimes
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order

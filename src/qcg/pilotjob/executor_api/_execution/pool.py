@@ -25,7 +25,13 @@ from qcg.pilotjob.scheduleralgo import SchedulerAlgorithm
 
 from qcg.pilotjob.executor_api._shared.overriding import override
 
-__all__ = ["MPI_MODELS", "RANKS", "PlacingAlgorithm", "place", "ranks_of"]
+__all__ = ["MPI_MODELS", "RANKS", "PlacingAlgorithm", "Size", "kind_of", "place", "ranks_of", "size_of"]
+
+Size = Tuple[Any, ...]
+"""What a job asks for, its least number of cores first."""
+
+_known_sizes: Dict[Size, Size] = {}
+_kinds: Dict[Size, int] = {}
 
 
 def usable_cores(resources: Resources) -> int:
@@ -295,3 +301,24 @@ class PlacingAlgorithm(Algorithm):
         for node, count in parts:
             allocation.add_node(node.allocate_exact(count))
         return allocation
+
+
+def size_of(resources: Any) -> Size:
+    """Return what a job asks for, its least number of cores first; jobs of one size have the same object."""
+    kinds = sorted((kind.name, count) for kind, count in resources.crs.items()) if resources.has_crs else ()
+    piece = getattr(resources, "cores_per_rank", 1)  # ranks of many cores may not fit where those of few do
+    size = (resources.get_min_num_cores() or 0, _extent(resources.cores), _extent(resources.nodes), piece, *kinds)
+    return _known_sizes.setdefault(size, size)  # one for all jobs that have it
+
+
+def kind_of(resources: Any) -> int:
+    """Return the number of all that asks for exactly so many cores and nothing else, 0 for other requests."""
+    size = size_of(resources)
+    _, cores, nodes, _, *kinds = size
+    if cores is None or cores[0] is None or nodes is not None or kinds:
+        return 0
+    return _kinds.setdefault(size, len(_kinds) + 1)
+
+
+def _extent(size: Any) -> Any:
+    return None if size is None else (size.exact, size.min, size.max)

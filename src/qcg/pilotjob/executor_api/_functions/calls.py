@@ -14,10 +14,10 @@ from typing import Any, Deque, Dict, List, Optional, Set, Tuple
 
 import zmq
 
-from qcg.pilotjob.executor_api._client.inbox import own
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.tracebacks import said, shown
+from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api.call_errors import CallFailed, CallUnreadable, RemoteTraceback, WorkerDied
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, QCGPJError
 
@@ -109,7 +109,7 @@ class Waiting:
         """
         with self.lock:
             if self._broken is not None:
-                raise own(self._broken)
+                raise copy_of_error(self._broken)
             if self.closed:
                 raise ExecutorClosed("cannot schedule new futures after shutdown of the pool or of its executor")
             self._calls.append(call)
@@ -161,7 +161,7 @@ class Waiting:
     def end(self, call: Call, error: BaseException) -> None:
         """Give the future of a call an exception as its end, unless it has one."""
         if self.claim(call):
-            call.future._fail(own(error))
+            call.future._fail(copy_of_error(error))
             self.forget(call)
 
     def break_(self, error: BaseException) -> None:
@@ -175,7 +175,7 @@ class Waiting:
                 call.is_over = True
         for call in left:
             call.future._begin()  # a cancelled one is told of to those that wait for it
-            call.future._fail(own(error))
+            call.future._fail(copy_of_error(error))
 
     def fail(self, error: BaseException, most: Optional[int] = None) -> None:
         """Fail the first calls, or all."""

@@ -8,7 +8,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING,
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._client.futures import GuardsCallbacks
+from qcg.pilotjob.executor_api._shared.futures import GuardsCallbacks
 from qcg.pilotjob.executor_api._shared.overriding import override
 
 __all__ = ["FunctionFuture"]

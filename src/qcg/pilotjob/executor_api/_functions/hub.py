@@ -15,14 +15,14 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 import zmq
 
-from qcg.pilotjob.executor_api._client.channels import Alarm
-from qcg.pilotjob.executor_api._client.futures import ResolvingThread, may_wait
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Waiting, Worker, hello_in, resolve, resolve_raised
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.rendezvous import Place
 from qcg.pilotjob.executor_api._functions.tracebacks import said
 from qcg.pilotjob.executor_api._functions.workers import Crew
+from qcg.pilotjob.executor_api._shared.futures import ResolvingThread, may_wait
+from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.call_errors import BrokenCall
 from qcg.pilotjob.executor_api.errors import ExecutorClosed
 

@@ -28,16 +28,12 @@ from typing import AbstractSet, Any, Callable, Deque, Dict, Iterable, Iterator, 
 from qcg.pilotjob.joblist import Job, JobList, JobState
 
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
+from qcg.pilotjob.executor_api._execution.pool import Size, kind_of, size_of
 
-__all__ = ["Ahead", "Size", "WaitingArray", "WaitingJob", "WaitingJobs", "kind_of"]
-
-Size = Tuple[Any, ...]
-"""What a job asks for, its least number of cores first."""
+__all__ = ["Ahead", "WaitingArray", "WaitingJob", "WaitingJobs"]
 
 _ALL = sys.maxsize  # cores
 _ANY = "*"  # any iteration of an array
-_known_sizes: Dict[Size, Size] = {}
-_kinds: Dict[Size, int] = {}
 
 
 class WaitingJob:
@@ -50,7 +46,7 @@ class WaitingJob:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.size = _size_of(job.resources)
+        self.size = size_of(job.resources)
         self.after = frozenset(job.dependencies.after if job.has_dependencies else ())
         self.number = 0
         self.taken = False
@@ -103,7 +99,7 @@ class WaitingArray:
         # iterations may differ in what they ask for, or in whom they wait for
         self.own_size = bool(scheduling._res_cores_gen or scheduling._res_nodes_gen or scheduling._after_iteration_jobs)
         least = scheduling.get_minimum_require_cores() or 0
-        self.size = (least, self.job.name) if self.own_size else _size_of(self.job.resources)
+        self.size = (least, self.job.name) if self.own_size else size_of(self.job.resources)
 
     @property
     def after(self) -> AbstractSet[str]:
@@ -296,26 +292,6 @@ class WaitingJobs:
         job_name, iteration = JobList.parse_jobname(name)
         job = self._job_list.get(job_name)
         return None if job is None else job.state(iteration)
-
-
-def _size_of(resources: Any) -> Size:
-    kinds = sorted((kind.name, count) for kind, count in resources.crs.items()) if resources.has_crs else ()
-    piece = getattr(resources, "cores_per_rank", 1)  # ranks of many cores may not fit where those of few do
-    size = (resources.get_min_num_cores() or 0, _extent(resources.cores), _extent(resources.nodes), piece, *kinds)
-    return _known_sizes.setdefault(size, size)  # one for all jobs that have it
-
-
-def kind_of(resources: Any) -> int:
-    """Return the number of all that asks for exactly so many cores and nothing else, 0 for other requests."""
-    size = _size_of(resources)
-    _, cores, nodes, _, *kinds = size
-    if cores is None or cores[0] is None or nodes is not None or kinds:
-        return 0
-    return _kinds.setdefault(size, len(_kinds) + 1)
-
-
-def _extent(size: Any) -> Any:
-    return None if size is None else (size.exact, size.min, size.max)
 
 
 _SHORT_SECONDS = 1.0  # after a longer job, a millisecond without the next one is nothing

@@ -18,10 +18,10 @@ from qcg.pilotjob.executor_api._execution import pool
 from qcg.pilotjob.executor_api._execution.gpus import described
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.node_job import NodeJob
-from qcg.pilotjob.executor_api._execution.pool import PlacingAlgorithm, place
+from qcg.pilotjob.executor_api._execution.pool import PlacingAlgorithm, Size, place
 from qcg.pilotjob.executor_api._execution.slurm import is_ending
 from qcg.pilotjob.executor_api._manager.arrays import why_not_split
-from qcg.pilotjob.executor_api._manager.job_queue import Ahead, Size, WaitingArray, WaitingJob, WaitingJobs
+from qcg.pilotjob.executor_api._manager.job_queue import Ahead, WaitingArray, WaitingJob, WaitingJobs
 from qcg.pilotjob.executor_api._manager.records import submission_of
 from qcg.pilotjob.executor_api._manager.requests import Handler
 from qcg.pilotjob.executor_api._manager.resume import Interruptions, ResumedJob

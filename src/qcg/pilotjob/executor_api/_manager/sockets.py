@@ -19,7 +19,8 @@ from qcg.pilotjob.response import Response
 from qcg.pilotjob.zmqinterface import ZMQInterface
 from zmq.asyncio import Context
 
-from qcg.pilotjob.executor_api._manager.job_queue import Ahead, Size, WaitingJobs
+from qcg.pilotjob.executor_api._execution.pool import Size
+from qcg.pilotjob.executor_api._manager.job_queue import Ahead, WaitingJobs
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.protocol import HELLO, RETURNS, WAITING
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["rows_of", "runs_of"]
 
-_ANSWER_SECONDS = 60.0
 _BATCH = 500  # jobs in one question: the manager's loop stands still while it answers
 
 
@@ -55,7 +54,7 @@ def _unfinished(dispatcher: Dispatcher, directory: str) -> Dict[Task, RunRow]:
 
 
 def _ask(dispatcher: Dispatcher, message: bytes) -> Dict[str, Any]:
-    reply = dispatcher.ask(message).reply.result(_ANSWER_SECONDS)
+    reply = dispatcher.ask(message).reply.result(protocol.ANSWER_SECONDS)
     return reply if reply.get("data") else {"data": {}}  # jobs that were removed meanwhile are none to tell of
 
 

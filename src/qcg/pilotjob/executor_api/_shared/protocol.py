@@ -12,6 +12,7 @@ import os
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
 
 __all__ = [
+    "ANSWER_SECONDS",
     "DETACH",
     "FINISH_RUNNING",
     "HELLO",
@@ -30,6 +31,9 @@ __all__ = [
     "submission",
     "submissions",
 ]
+
+ANSWER_SECONDS = 60.0
+"""How long a manager that lives may take to answer."""
 
 JOB_FINISHED = "JFI"  # the core's topic for the end of a whole job
 FINISH_RUNNING = "finishAfterRunningJobs"  # our manager's command beside the core's finishAfterAllTasksDone

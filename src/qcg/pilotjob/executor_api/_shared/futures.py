@@ -9,6 +9,7 @@ all jobs and calls, because of one callback, so there they are logged too.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import os
@@ -19,7 +20,7 @@ from collections import deque
 from concurrent.futures import Executor, Future
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-__all__ = ["Condition", "GuardsCallbacks", "ResolvingThread", "buffered_map", "may_wait"]
+__all__ = ["Condition", "GuardsCallbacks", "ResolvingThread", "buffered_map", "copy_of_error", "may_wait"]
 
 
 class Condition(RLock):  # type: ignore[misc]  # final in typeshed alone: CPython lets it have subclasses
@@ -136,3 +137,13 @@ def _value_or_cancel(future: Future[Any], timeout: Optional[float]) -> Any:
             future.cancel()
     finally:
         del future  # the traceback of an exception holds this frame: it must not hold the future
+
+
+def copy_of_error(error: BaseException) -> BaseException:
+    """Return a copy: one that is raised again and again grows, and holds what all those frames hold."""
+    try:
+        copied = copy.copy(error).with_traceback(error.__traceback__)
+        copied.__cause__ = error.__cause__
+    except Exception:  # noqa: BLE001  # not every class can be copied, or changed; then all get the same
+        return error
+    return copied
