@@ -22,7 +22,7 @@ from qcg.pilotjob.executor_api import (
 )
 from qcg.pilotjob.executor_api._allocation import several
 from qcg.pilotjob.executor_api._client import remote_dispatcher
-from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
+from qcg.pilotjob.executor_api._client.remote_dispatcher import AllocationDispatcher
 from qcg.pilotjob.executor_api._shared import protocol
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("psij") is None, reason="psij-python is not installed")
@@ -114,27 +114,29 @@ def test_a_wait_for_a_job_keeps_its_timeout_while_there_is_no_manager(make, tmp_
     assert executor.qcgpj_manager.wait4("a", timeout=60) == job.result(60) == {"a": "SUCCEED"}
 
 
-class _EndsAtOnce(RemoteDispatcher):
-    """A dispatcher whose constructor returns when its allocation has ended, or its pilot runs."""
+class _EndsAtOnce(AllocationDispatcher):
+    """A dispatcher that has started when its allocation has ended, or its pilot runs."""
 
-    def __init__(self, link, owner):
-        super().__init__(link, owner)
+    def start(self):
+        super().start()
+        link = self.link
         (Path(link.keeper.directories.aux).parent / "gate").touch()
         end = time.monotonic() + 60
         while self._inbox._broken is None and link.keeper.status.state not in _LIVES and time.monotonic() < end:
             if link.keeper.status.state == "ENDED":  # its thread tells that to its owner now, which is not made yet
                 end = min(end, time.monotonic() + 1.0)
             threading.Event().wait(0.01)
+        return self
 
 
 def test_an_allocation_that_ends_while_the_next_is_connected_breaks_nothing_else(make, monkeypatch):
-    monkeypatch.setattr(several, "RemoteDispatcher", _EndsAtOnce)
+    monkeypatch.setattr(several, "AllocationDispatcher", _EndsAtOnce)
     executor = make(count=2, setup=f"{_OPENED}; if mkdir first; then exit 1; fi")
     assert executor.submit(BasicTemplate, name="a", exec="true").result(60) == {"a": "SUCCEED"}
 
 
 def test_when_all_allocations_end_at_the_start_nothing_waits(make, monkeypatch, wait_until):
-    monkeypatch.setattr(several, "RemoteDispatcher", _EndsAtOnce)
+    monkeypatch.setattr(several, "AllocationDispatcher", _EndsAtOnce)
     executor = make(count=2, setup=f"{_OPENED}; exit 1")
     wait_until(lambda: executor._connection.dispatcher.has_ended)
     with pytest.raises(AllocationFailed):

@@ -638,7 +638,7 @@ def three(make):
 
 
 def _managers_of(executor):
-    runs = [Path(keeper.directories.aux) for keeper in executor._connection._keepers]
+    runs = [Path(dispatcher.link.process.directories.aux) for dispatcher in executor._connection.dispatchers]
     return [psutil.Process(json.loads((run / "manager.json").read_text())["pid"]) for run in runs]
 
 

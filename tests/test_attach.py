@@ -24,7 +24,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.links import Link
+from qcg.pilotjob.executor_api._client.links import OthersProcess
 
 UNTIL_GO = "touch begun; until [ -e go ]; do sleep 0.01; done"
 
@@ -175,14 +175,13 @@ def test_a_manager_that_ends_before_the_second_client_has_connected(executor, tm
     executor.submit(BasicTemplate, name="a", exec="true").result(20)
     submitted = threading.Event()
 
-    def channel_too_late(link, alarm, channel=Link.channel):
-        if link.process is None:
-            executor.shutdown()  # it does not wait in the thread of a dispatcher
-            assert executor._connection.dispatcher.join(20)
-            submitted.wait(20)  # once the loss is noticed, submit() itself raises
+    def channel_too_late(link, alarm, channel=OthersProcess.channel):
+        executor.shutdown()  # it does not wait in the thread of a dispatcher
+        assert executor._connection.dispatcher.join(20)
+        submitted.wait(20)  # once the loss is noticed, submit() itself raises
         return channel(link, alarm)
 
-    monkeypatch.setattr(Link, "channel", channel_too_late)
+    monkeypatch.setattr(OthersProcess, "channel", channel_too_late)
     with QCGPJExecutor(manager=tmp_path) as second:
         future = second.submit(BasicTemplate, name="b", exec="true")
         submitted.set()
@@ -258,9 +257,9 @@ def test_another_user_cannot_attach(executor, tmp_path):
     # what is imported before can be used by the other user, who may not read this directory
     program = f"""
 import os
-from qcg.pilotjob.executor_api._client.links import Link
+from qcg.pilotjob.executor_api._client.links import link_to_directory
 os.setuid(65534)
-Link.to_directory({str(run)!r})
+link_to_directory({str(run)!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/")
     assert "InvalidOption" in done.stderr

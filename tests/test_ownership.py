@@ -24,7 +24,7 @@ from qcg.pilotjob.executor_api import (
     RunRecord,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.links import Link
+from qcg.pilotjob.executor_api._client.links import link_to_directory
 from qcg.pilotjob.executor_api._functions.rendezvous import Place
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned, read_owned
 from qcg.pilotjob.executor_api._shared.sockets import make_socket_directory
@@ -56,7 +56,7 @@ def plant(run, command):
 def as_nobody(program):
     """Run a program as another user, who may not read this package: all that it needs is imported before."""
     head = "import fcntl, os, pwd\nfrom qcg.pilotjob.executor_api import *\n"
-    head += "import qcg.pilotjob.executor_api._client.connection\n"
+    head += "import qcg.pilotjob.executor_api._client.kinds\n"
     head += (
         f"import qcg.pilotjob.executor_api._record.live\nos.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     )
@@ -198,7 +198,7 @@ def test_a_socket_that_another_user_has_put_in_place_of_the_managers_is_not_conn
         socket.socket, "getsockopt", lambda *_: (1).to_bytes(4, "little") + NOBODY.to_bytes(8, "little")
     )
     with pytest.raises(InvalidOption, match="nobody listens at"):
-        Link.to_directory(tmp_path)
+        link_to_directory(tmp_path)
 
 
 def test_a_manager_whose_sockets_were_cleaned_away_is_said_to_live(executor, tmp_path):

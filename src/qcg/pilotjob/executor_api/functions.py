@@ -25,10 +25,10 @@ from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.futures import buffered_map
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.texts import shown
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidJob, InvalidOption
+from qcg.pilotjob.executor_api.errors import InvalidJob, InvalidOption
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api.qcgpj_executor import QCGPJExecutor
+    from qcg.pilotjob.executor_api._client.connection import Connection
 
 __all__ = ["FunctionFuture", "FunctionPool", "checked_count", "checked_seconds"]
 
@@ -45,7 +45,7 @@ class FunctionPool(Executor):
     that dies takes its own call with it, not the pool.
     """
 
-    def __init__(self, executor: QCGPJExecutor, hub: Hub, *, shares_memory: bool, shares_path: bool) -> None:
+    def __init__(self, executor: Executor, hub: Hub, *, shares_memory: bool, shares_path: bool) -> None:
         self._executor = executor  # it lives as long as somebody can submit
         self._hub = hub
         self._shares_memory = shares_memory
@@ -145,7 +145,8 @@ class FunctionPool(Executor):
 
 
 def make_pool(
-    executor: QCGPJExecutor,
+    executor: Executor,
+    connection: Connection,
     *,
     max_workers: Optional[int],
     cores: int,
@@ -172,15 +173,13 @@ def make_pool(
         InvalidJob: no worker could ever run.
         ImportError: cloudpickle is not installed.
     """
-    if executor.finished:
-        raise ExecutorClosed("functions() after shutdown of the executor")
     try:
         messages.use_cloudpickle()
     except ImportError as error:
         raise ImportError(
             "functions() needs cloudpickle; pip install 'qcg-pilotjob-executor-api[functions]'", name="cloudpickle"
         ) from error
-    link = executor._connection.dispatcher.link
+    link = connection.dispatcher.link
     given = {"model": model, "model_opts": model_opts, "env": env, "wd": wd, "modules": modules, "venv": venv}
     execution = {key: value for key, value in given.items() if value}
     size: Dict[str, Any] = {"numCores": checked_count("cores", cores, 1)}
@@ -217,10 +216,9 @@ def make_pool(
         ranks=processes,
         same_python=python is None and venv is None,
     )
-    hub = Hub(partial(_submit, executor._connection), make_place, needs)
+    hub = Hub(partial(_submit, connection), make_place, needs)
     _hubs.add(hub)
-    executor._pools.add(hub)
-    for dispatcher in executor._connection.dispatchers:
+    for dispatcher in connection.dispatchers:
         dispatcher.tell_who_waits(hub)
     return FunctionPool(executor, hub, shares_memory=link.is_local, shares_path=python is None and venv is None)
 

@@ -35,12 +35,11 @@ from qcg.pilotjob.executor_api._client.options import (
 from qcg.pilotjob.executor_api._client.own_manager import ManagerProcess
 from qcg.pilotjob.executor_api._shared.futures import may_wait
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api.errors import InvalidOption
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
     from qcg.pilotjob.executor_api._client.connection import Connection
     from qcg.pilotjob.executor_api._description.walltimes import Walltime
     from qcg.pilotjob.executor_api._functions.hub import Hub
@@ -306,8 +305,11 @@ class QCGPJExecutor(Executor):
         """
         from qcg.pilotjob.executor_api.functions import make_pool
 
-        return make_pool(
+        if self.finished:
+            raise ExecutorClosed("functions() after shutdown of the executor")
+        pool = make_pool(
             self,
+            self._connection,
             max_workers=max_workers,
             cores=cores,
             nodes=nodes,
@@ -326,6 +328,8 @@ class QCGPJExecutor(Executor):
             idle_seconds=idle_seconds,
             retries=retries,
         )
+        self._pools.add(pool._hub)
+        return pool
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -382,7 +386,7 @@ class QCGPJExecutor(Executor):
     @property
     def allocations(self) -> Sequence[AllocationStatus]:
         """Where the allocations stand that were asked for by `allocation`."""
-        return self._connection.allocations()
+        return self._connection.statuses
 
     def detach(self) -> str:
         """Take no more jobs, leave the allocation and its manager to themselves, and return the run's directory.
@@ -420,18 +424,26 @@ def _connection(
     start_timeout: float,
     orders: Mapping[str, Any],
 ) -> Connection:
-    process = None
-    keepers: List[Keeper] = []
     if allocation is not None:
-        from qcg.pilotjob.executor_api._allocation.own_allocation import make_keepers
+        from qcg.pilotjob.executor_api._allocation.own_allocation import connect_own_allocation, make_keepers
 
         keepers = make_keepers(allocation, arguments, orders)
-    elif manager is None:
-        process = ManagerProcess(arguments, start_timeout, orders)
-    # imported while the manager process starts: both are ready sooner
-    from qcg.pilotjob.executor_api._client.connection import Connection
+        if len(keepers) == 1:
+            return connect_own_allocation(keepers[0])
+        from qcg.pilotjob.executor_api._allocation.several import connect_several
 
-    return Connection(process, manager, keepers, rerun=allocation is None or allocation.rerun)
+        return connect_several(keepers, rerun=allocation.rerun)
+    if manager is None:
+        process = ManagerProcess(arguments, start_timeout, orders)
+        # imported while the manager process starts: both are ready sooner
+        from qcg.pilotjob.executor_api._client.kinds import connect_own_process
+
+        return connect_own_process(process)
+    from qcg.pilotjob.executor_api._client.kinds import connect_bare_core, connect_others_manager
+
+    if isinstance(manager, (str, os.PathLike)):
+        return connect_others_manager(manager)
+    return connect_bare_core(manager)
 
 
 def _bar_class() -> Optional[Type[Any]]:

@@ -16,10 +16,17 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import zmq
 
+from qcg.pilotjob.executor_api._client.connection import Connection
+from qcg.pilotjob.executor_api._client.ended_jobs import Report
+from qcg.pilotjob.executor_api._client.kinds import MadeClient, connect_dispatcher, distant_client
+from qcg.pilotjob.executor_api._client.links import UNKNOWN, OwnLink, Wire
 from qcg.pilotjob.executor_api._client.options import value_of
 from qcg.pilotjob.executor_api._client.own_manager import Companion, directories_of, limit_agents
+from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
+from qcg.pilotjob.executor_api._client.remote_dispatcher import AllocationDispatcher
 from qcg.pilotjob.executor_api._description.walltimes import seconds_in
 from qcg.pilotjob.executor_api._shared import python_process
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.ownership import read_owned
 from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
 from qcg.pilotjob.executor_api._shared.run_files import (
@@ -33,6 +40,7 @@ from qcg.pilotjob.executor_api._shared.run_files import (
     tail,
 )
 from qcg.pilotjob.executor_api._shared.texts import end_text
+from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
 from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
@@ -396,6 +404,31 @@ class Keeper:
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
         self._companion.close_descriptors()
+
+
+class OwnAllocation(OwnLink):
+    """The link to the manager that there will be in an allocation of this executor."""
+
+    is_remote = True
+
+    def __init__(self, keeper: Keeper) -> None:
+        report = Report(Path(keeper.directories.report), interrupted=False)
+        super().__init__(keeper, keeper.expected_capacity(UNKNOWN), report)
+        self.keeper = keeper
+
+    @override
+    def channel(self, alarm: Alarm) -> Wire:
+        return RemoteChannel(self.keeper, alarm)
+
+
+def connect_own_allocation(keeper: Keeper) -> Connection:
+    """Connect an executor to its allocation, when the scheduler has taken what is asked for.
+
+    Raises:
+        AllocationFailed: the scheduler refuses it.
+    """
+    keeper.await_ready()
+    return connect_dispatcher(AllocationDispatcher(OwnAllocation(keeper), MadeClient(distant_client), keeper))
 
 
 def make_keepers(allocation: Allocation, arguments: Sequence[str], orders: Mapping[str, Any]) -> List[Keeper]:

@@ -19,13 +19,17 @@ import os
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
-from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
+from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper, OwnAllocation
 from qcg.pilotjob.executor_api._client.answers import ExecutorSource
+from qcg.pilotjob.executor_api._client.connection import Connection
+from qcg.pilotjob.executor_api._client.dispatcher import Attach
 from qcg.pilotjob.executor_api._client.inbox import Leaving
+from qcg.pilotjob.executor_api._client.kinds import MadeClient, distant_client
 from qcg.pilotjob.executor_api._client.links import Link
-from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
+from qcg.pilotjob.executor_api._client.remote_dispatcher import AllocationDispatcher
 from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.protocol import started_in
@@ -55,7 +59,7 @@ class Item:
 
 @dataclass(eq=False)
 class _Member:
-    dispatcher: RemoteDispatcher
+    dispatcher: AllocationDispatcher
     keeper: Keeper
     load: int = 0
     is_broken: bool = False
@@ -83,12 +87,12 @@ class Spread:
         self._is_abandoned = False
         self._is_over = False  # all jobs were given to allocations, which end one by one
         self._broken: Optional[BaseException] = None
-        self.at_end: Callable[[], None] = lambda: None
         self._members: List[_Member] = []
         with self._lock:  # the thread of a dispatcher may have to tell at once that its allocation has ended
             for keeper in keepers:
                 keeper.on_change = lambda _: self._deal()
-                self._members.append(_Member(RemoteDispatcher(Link.to_allocation(keeper), owner=self), keeper))
+                dispatcher = AllocationDispatcher(OwnAllocation(keeper), MadeClient(distant_client), keeper, self)
+                self._members.append(_Member(dispatcher.start(), keeper))
 
     # ---- as a dispatcher's
 
@@ -103,7 +107,7 @@ class Spread:
         return [member.keeper.status for member in self._members]
 
     @property
-    def dispatchers(self) -> List[RemoteDispatcher]:
+    def dispatchers(self) -> List[AllocationDispatcher]:
         """Those of the allocations."""
         return [member.dispatcher for member in self._members]
 
@@ -178,6 +182,14 @@ class Spread:
         """Wait for the end; return whether it came."""
         return sum(member.dispatcher.join(timeout) for member in self._members) == len(self._members)
 
+    def core_client(self, attach: Attach) -> Any:  # noqa: ARG002  # a dispatcher's has it
+        """Refuse: there is no one manager to be asked.
+
+        Raises:
+            InvalidOption: always.
+        """
+        raise InvalidOption("qcgpj_manager is for one allocation; with count= there are several managers")
+
     def detach(self) -> str:
         """Refuse: what waits here would be lost.
 
@@ -189,7 +201,7 @@ class Spread:
     # ---- for the source of the futures
 
     @property
-    def any_dispatcher(self) -> RemoteDispatcher:
+    def any_dispatcher(self) -> AllocationDispatcher:
         """One of the dispatchers, to be asked where a thread may wait."""
         return self._members[0].dispatcher
 
@@ -217,7 +229,7 @@ class Spread:
         """Whether jobs wait for cores."""
         return bool(self._ready)
 
-    def salvage(self, dispatcher: RemoteDispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
+    def salvage(self, dispatcher: AllocationDispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
         """Take back the unfinished jobs of an allocation that has ended, or fail those that are not to run again."""
         with self._lock:
             member = next(member for member in self._members if member.dispatcher is dispatcher)
@@ -363,6 +375,25 @@ def _cores_of(job: Any) -> int:
 
 def _most(size: Any) -> int:
     return size if isinstance(size, int) else int((size or {}).get("exact") or (size or {}).get("max") or 1)
+
+
+def connect_several(keepers: Sequence[Keeper], *, rerun: bool) -> Connection:
+    """Connect an executor to several allocations, when the scheduler has taken all that is asked for.
+
+    With `rerun` the jobs of an allocation that has ended run again in another one.
+
+    Raises:
+        AllocationFailed: the scheduler refuses one of them; then all are given back.
+    """
+    try:
+        for keeper in keepers:
+            keeper.await_ready()
+        spread = Spread(keepers, rerun=rerun)
+    except BaseException:
+        for keeper in keepers:
+            keeper.kill()
+        raise
+    return Connection(spread, partial(SpreadSource, spread))
 
 
 class SpreadSource(ExecutorSource):

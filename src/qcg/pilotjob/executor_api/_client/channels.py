@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import os
 import sys
 import threading
 import weakref

@@ -6,85 +6,90 @@ import os
 import signal
 import threading
 import warnings
+from concurrent.futures import Future
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Type
 
-from qcg.pilotjob.executor_api._client.answers import ExecutorSource
-from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._client.dispatcher import Attach, Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Leaving
 from qcg.pilotjob.executor_api._client.links import Link
 from qcg.pilotjob.executor_api._description.rendering import rendered, unused
 from qcg.pilotjob.executor_api._description.validation import refuse_cycles, refuse_what_is_ours, validated
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobUnknown
-from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
+from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown
+from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture, Source
 from qcg.pilotjob.executor_api.templates.qcgpj_template import read
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
-    from qcg.pilotjob.executor_api._allocation.several import Spread
-    from qcg.pilotjob.executor_api._client.own_manager import ManagerProcess
     from qcg.pilotjob.executor_api._client.progress import Progress
-    from qcg.pilotjob.executor_api._functions.hub import Hub
+    from qcg.pilotjob.executor_api._client.requests import Question
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
 __all__ = ["Connection", "on_signals"]
 
 
+class Pool(Protocol):
+    """Has workers that are jobs of the executor."""
+
+    def when_ended(self, what: Callable[[], None]) -> None:
+        """Call `what` when the pool has ended; at once when it has."""
+
+
+class Target(Protocol):
+    """A `Dispatcher`, or what stands in its place for several."""
+
+    @property
+    def link(self) -> Link:
+        """What is known of the manager, or of one of several that are alike."""
+
+    @property
+    def dispatchers(self) -> Sequence[Dispatcher]:
+        """One for each manager."""
+
+    @property
+    def statuses(self) -> Sequence[AllocationStatus]:
+        """Where the allocations stand that were asked for by this executor."""
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs in the thread of a dispatcher; it must not wait there."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more goes on."""
+
+    def submit(self, future: QCGPJFuture, jobs: Sequence[Any]) -> None:
+        """Queue the jobs of `future`."""
+
+    def follow(self, future: QCGPJFuture) -> "Future[None]":
+        """Let `future` follow jobs that the manager has."""
+
+    def leave(self, how: Leaving) -> None:
+        """Take no more jobs, and end as `how` says."""
+
+    def abandon(self) -> None:
+        """Leave when all jobs are done; called where no lock may be taken."""
+
+    def join(self, timeout: Optional[float] = None) -> bool:
+        """Wait for the end; return whether it came."""
+
+    def detach(self) -> str:
+        """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
+
+    def core_client(self, attach: Attach) -> Any:
+        """Return the client of the core for requests by hand."""
+
+
 class Connection:
-    """An executor's connection to its manager. Any thread may use it."""
+    """An executor's connection to its manager, or to several. Any thread may use it."""
 
-    def __init__(
-        self,
-        process: Optional[ManagerProcess],
-        manager: Any = None,
-        keepers: Sequence[Keeper] = (),
-        *,
-        rerun: bool = True,
-    ) -> None:
-        """Connect to `process` when it is ready, or to the `manager` of the core or of another executor's directory.
-
-        With `keepers` it is connected later, when there is a manager in their allocations.
-
-        Raises:
-            AllocationFailed: the scheduler refuses an allocation.
-            ManagerStartError: the process is not ready in time.
-            InvalidOption: `manager` is neither.
-            ManagerDied: the other executor's manager has ended.
-        """
-        self._manager = None if isinstance(manager, (str, os.PathLike)) else manager
-        self._own_manager: Any = None
-        self._keepers = keepers
-        self._lock = threading.RLock()  # a signal handler may ask for the same
+    def __init__(self, dispatcher: Target, source: Callable[[Callable[[], Any]], Source]) -> None:
+        """Use `dispatcher`, which has started; `source` gets what returns the core's client, and answers futures."""
+        self.dispatcher = dispatcher
+        self._source = source(self.manager)
         self._progress: Optional[Progress] = None
         self._is_closed = False
         self.restore_signals: Callable[[], None] = lambda: None
-        self.dispatcher: Union[Dispatcher, Spread]
-        if len(keepers) > 1:
-            self.dispatcher, self._source = self._spread(keepers, rerun)
-            return
-        link = _link(process, manager, keepers)
-        try:
-            dispatcher = self.dispatcher = _dispatcher(link)
-        except BaseException:
-            if link.process is not None:
-                link.process.kill()
-            raise
-        dispatcher.at_end = self._close_manager
-        self._source = ExecutorSource(dispatcher, self.manager)
-
-    def _spread(self, keepers: Sequence[Keeper], rerun: bool) -> Tuple[Spread, ExecutorSource]:
-        from qcg.pilotjob.executor_api._allocation.several import Spread, SpreadSource
-
-        try:
-            for keeper in keepers:
-                keeper.await_ready()
-            spread = Spread(keepers, rerun=rerun)
-        except BaseException:
-            for keeper in keepers:
-                keeper.kill()
-            raise
-        return spread, SpreadSource(spread, self.manager)
 
     def submit(
         self,
@@ -135,50 +140,37 @@ class Connection:
 
     def manager(self) -> Any:
         """Return a client of the core for requests by hand: the given one, or one made at the first call."""
-        if self._manager is not None:
-            return self._manager
-        if not isinstance(self.dispatcher, Dispatcher):
-            raise InvalidOption("qcgpj_manager is for one allocation; with count= there are several managers")
-        with self._lock:
-            if self._own_manager is None:
-                from qcg.pilotjob.executor_api._client.core_client import ConnectedManager, DistantManager
-
-                kind = ConnectedManager if self.dispatcher.link.open is None else DistantManager
-                made = kind(self.dispatcher, self.attach)
-                if self._own_manager is not None:  # a signal handler has made one meanwhile
-                    made.close()
-                else:
-                    self._own_manager = made
-            return self._own_manager
+        return self.dispatcher.core_client(self.attach)
 
     def show(self, bar_class: Type[Any]) -> None:
         """Show the jobs that come from now on by a bar of tqdm's."""
         from qcg.pilotjob.executor_api._client.progress import Progress
 
         self._progress = Progress(self, bar_class)
+        self._progress.start()
 
     @property
     def dispatchers(self) -> Sequence[Dispatcher]:
         """One for each manager."""
-        return [self.dispatcher] if isinstance(self.dispatcher, Dispatcher) else self.dispatcher.dispatchers
+        return self.dispatcher.dispatchers
 
     @property
     def is_only_client(self) -> bool:
         """Whether all jobs that the manager has are this executor's."""
-        return self.dispatcher.link.process is not None
+        return self.dispatcher.link.is_ours
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing more goes on here."""
         return self.dispatcher.has_ended
 
-    def leave_after(self, pools: Sequence[Hub], *, cancel_queued: bool) -> None:
+    def leave_after(self, pools: Sequence[Pool], *, cancel_queued: bool) -> None:
         """Take no more jobs of the user's, and leave when the pools have ended: until then they need workers."""
         self._is_closed = True
         open_pools = {*pools}
         lock = threading.Lock()
 
-        def has_ended(pool: Hub) -> None:
+        def has_ended(pool: Pool) -> None:
             with lock:
                 open_pools.discard(pool)
                 is_last = not open_pools
@@ -202,9 +194,18 @@ class Connection:
         """Take no more jobs, cancel those that have not ended, and end."""
         self.dispatcher.leave(Leaving.NOW)
 
-    def allocations(self) -> Sequence[AllocationStatus]:
-        """Return where the allocations stand that are this executor's."""
-        return [keeper.status for keeper in self._keepers]
+    @property
+    def statuses(self) -> Sequence[AllocationStatus]:
+        """Where the allocations stand that were asked for by this executor."""
+        return self.dispatcher.statuses
+
+    def has_ended_within(self, seconds: float) -> bool:
+        """Wait for the end; return whether it came."""
+        return self.dispatcher.join(seconds)
+
+    def glance(self, message: bytes) -> List[Question]:
+        """Ask each manager for what is of use only at once."""
+        return [dispatcher.glance(message) for dispatcher in self.dispatchers]
 
     def detach(self) -> str:
         """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
@@ -222,31 +223,6 @@ class Connection:
             self._progress.join()
         if threading.current_thread() is threading.main_thread():
             self.restore_signals()
-
-    def _close_manager(self) -> None:
-        with self._lock:
-            if self._own_manager is not None:
-                self._own_manager.close()
-
-
-def _link(process: Optional[ManagerProcess], manager: Any, keepers: Sequence[Keeper]) -> Link:
-    if process is not None:
-        process.await_ready()
-        return Link.to_process(process)
-    if keepers:
-        keepers[0].await_ready()
-        return Link.to_allocation(keepers[0])
-    if isinstance(manager, (str, os.PathLike)):
-        return Link.to_directory(manager)
-    return Link.to_manager(manager)
-
-
-def _dispatcher(link: Link) -> Dispatcher:
-    if link.open is None:
-        return Dispatcher(link)
-    from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
-
-    return RemoteDispatcher(link)
 
 
 def _job_names(names: Sequence[Any]) -> List[str]:

@@ -34,7 +34,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from qcg.pilotjob.executor_api._client import endings
 from qcg.pilotjob.executor_api._client.channels import Listener, Listeners
@@ -48,6 +48,11 @@ from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, JobU
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from qcg.pilotjob.executor_api.allocation import AllocationStatus
+
 __all__ = ["Dispatcher", "Leaving"]
 
 _BATCH = 500  # jobs in one request: the manager's loop stands still for about 0.1 ms a job
@@ -58,14 +63,29 @@ _GOES_ON = "the executor was left before the job had ended; the job goes on"
 _LOST_SECONDS = 0.9  # for a connection to come back, before the manager counts as dead
 
 
+Attach = Callable[[Sequence[str], Optional[float]], QCGPJFuture]
+"""Gives the future of jobs by their names, within so many seconds; see ``Connection.attach``."""
+
+
+class CoreClient(Protocol):
+    """The client of the core that an executor has for requests by hand."""
+
+    def get(self, dispatcher: Dispatcher, attach: Attach) -> Any:
+        """Return it; the first call may make it."""
+
+    def close(self) -> None:
+        """Close what was made."""
+
+
 class Dispatcher:
     """Submits jobs, follows them and resolves their futures; see the module's picture."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, client: CoreClient) -> None:
+        """Take the `link` to the manager, and the `client` of the core for requests by hand; `start` connects."""
         self.link = link
+        self._client = client
         self._pid = os.getpid()
         self._inbox = Inbox()
-        self.at_end: Callable[[], None] = lambda: None
         self._ended = threading.Event()
         # the thread's own
         self._pending = Pending()
@@ -80,6 +100,9 @@ class Dispatcher:
         self._kill_at: Optional[float] = None
         self._listeners = Listeners()
         self._thread = ResolvingThread(target=self._run, name="qcgpj-dispatcher")
+
+    def start(self) -> Self:
+        """Start the thread, and return the dispatcher; when that fails, a manager of ours is ended."""
         try:
             endings.register(self)
             self._thread.start()
@@ -87,7 +110,23 @@ class Dispatcher:
             self._ended.set()
             self._inbox.alarm.close()
             endings.unregister(self)
+            self.link.kill()
             raise
+        return self
+
+    @property
+    def dispatchers(self) -> Sequence[Dispatcher]:
+        """The dispatchers of all managers: this one."""
+        return [self]
+
+    @property
+    def statuses(self) -> Sequence[AllocationStatus]:
+        """Where the allocations stand that were asked for by this executor."""
+        return []
+
+    def core_client(self, attach: Attach) -> Any:
+        """Return the client of the core for requests by hand; `attach` gives the futures of jobs by their names."""
+        return self._client.get(self, attach)
 
     def leave_at_exit(self) -> None:
         """Leave when all jobs are done: the interpreter is shutting down."""
@@ -98,8 +137,7 @@ class Dispatcher:
         self._ended = threading.Event()  # a thread that the child does not have may hold the lock of the other one
         self._ended.set()
         self._inbox.forget_in_child()
-        if self.link.process is not None:
-            self.link.process.close_descriptors()
+        self.link.close_descriptors()
 
     # ---- called by any thread
 
@@ -270,7 +308,7 @@ class Dispatcher:
             if isinstance(other, Follow):
                 self._pending.add(other.future, attached=True)
             return other
-        if self._inbox.is_done and not self._pending and not self._said_goodbye and self.link.process is not None:
+        if self._inbox.is_done and not self._pending and not self._said_goodbye and self.link.is_ours:
             self._said_goodbye = True
             return self._farewell("control", command="finishAfterAllTasksDone")
         return self._check()
@@ -334,7 +372,7 @@ class Dispatcher:
         self._acted_on = how
         if how >= Leaving.WITHOUT_QUEUED:
             self._drop_unsent()
-        if how == Leaving.WITHOUT_QUEUED and self.link.process is not None:
+        if how == Leaving.WITHOUT_QUEUED and self.link.is_ours:
             self._said_goodbye = True
             self._urgent.append(self._farewell("control", command=protocol.FINISH_RUNNING))
         elif how == Leaving.WITHOUT_QUEUED:
@@ -342,7 +380,7 @@ class Dispatcher:
                 self._urgent.append(Check(names, self._cancel_queued, lambda _: None))
         if how == Leaving.NOW:
             self._kill_at = time.monotonic() + _CANCEL_SECONDS
-            if self.link.process is not None:
+            if self.link.is_ours:
                 self._said_goodbye = True
                 self._urgent.append(self._farewell("finish"))
             else:
@@ -352,10 +390,9 @@ class Dispatcher:
 
     def _farewell(self, request: str, **fields: str) -> Question:
         """Return what tells the manager to end."""
-        assert self.link.process is not None
-        process = self.link.process
+        link = self.link
         question = Question(protocol.request(request, **fields))
-        question.reply.add_done_callback(lambda _: process.farewell())
+        question.reply.add_done_callback(lambda _: link.farewell())
         return question
 
     def _leave_attached(self) -> None:
@@ -381,7 +418,7 @@ class Dispatcher:
 
     def _nothing_left(self) -> bool:
         """Whether the thread can end; with a manager of ours its end is still to come."""
-        return self._inbox.is_done and not self._pending and self.link.process is None
+        return self._inbox.is_done and not self._pending and not self.link.is_ours
 
     def _pause(self) -> Optional[float]:
         due = self._next_check if self._pending else math.inf
@@ -399,24 +436,21 @@ class Dispatcher:
         now = time.monotonic()
         self._lost_since = (self._lost_since or now) if channel.lost else None
         if self._lost_since is not None and now - self._lost_since >= _LOST_SECONDS:
-            raise self.link.loss()
+            raise self.link.obituary()
         if self._kill_at is None or now < self._kill_at:
             return False
-        if self.link.process is not None:
-            self.link.process.kill()
+        self.link.kill()
         self._look_at_record()
         self._cancel_pending()
         return True
 
     def _manager_ended(self) -> None:
-        process = self.link.process
-        assert process is not None
-        process.clean_up()
+        self.link.clean_up()
         self._look_at_record()
         if self._acted_on == Leaving.NOW:
             self._cancel_pending()
         if self._pending or not self._said_goodbye:
-            self._break(process.obituary())
+            self._break(self.link.obituary())
 
     def _cancel_pending(self) -> None:
         for name in list(self._pending):
@@ -437,10 +471,9 @@ class Dispatcher:
 
     def _finish(self) -> None:
         """Leave nothing behind: no process, no socket, nobody who waits."""
-        if self.link.process is not None:
-            if not self.link.process.wait(1.0):
-                self.link.process.kill()
-            self.link.process.clean_up()
+        if not self.link.wait(1.0):
+            self.link.kill()
+        self.link.clean_up()
         left, error = self._inbox.close()
         self._ended.set()
         for item in [*left, *self._urgent, *([self._call] if self._call else [])]:
@@ -449,7 +482,7 @@ class Dispatcher:
             else:
                 item.failed(copy_of_error(error))
         self._inbox.alarm.close()
-        self.at_end()
+        self._client.close()
         endings.unregister(self)
 
 

@@ -9,13 +9,13 @@ import os
 import socket
 import struct
 import time
-from dataclasses import dataclass, replace
-from functools import partial
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.channels import Channel, News
+from qcg.pilotjob.executor_api._client.channels import Channel, News, RecordChannel
 from qcg.pilotjob.executor_api._client.ended_jobs import Report
+from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, owner_name, read_owned, refuse_foreign
 from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE, Directories, find_run, is_lived_in
 from qcg.pilotjob.executor_api._shared.wakeup import Alarm
@@ -25,11 +25,24 @@ from qcg.pilotjob.executor_api.jobs import Capacity
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
 
-__all__ = ["Distant", "Link", "Owned", "Wire"]
+__all__ = [
+    "UNKNOWN",
+    "BareCore",
+    "DetachedAllocation",
+    "Distant",
+    "Link",
+    "OthersAllocation",
+    "OthersProcess",
+    "OwnLink",
+    "OwnProcess",
+    "Owned",
+    "Wire",
+    "link_to_directory",
+]
 
-_UNKNOWN = 1 << 40
+UNKNOWN = 1 << 40
+"""Cores or nodes of an allocation that has not told of its own yet."""
 
 
 class Owned(Protocol):
@@ -109,57 +122,72 @@ class Wire(News, Protocol):
         """Return whether events may have been missed."""
 
 
-@dataclass(frozen=True)
-class Link:
-    """A manager's addresses, and what can be expected of it.
+class Link(ABC):
+    """What is known of a manager: its capacity, its record, and what can be expected of it. A class for each kind.
 
     Attributes:
+        capacity: what its jobs can have.
+        report: what it has on record, when it is a manager of this package.
+        address: of its socket for requests; an empty string when that is on another machine.
+        events: the address of its socket for events; likewise.
         greets: it tells a new subscriber when it is one.
         trusted: its events carry the states of jobs; a bare core's may carry that of one iteration.
         first_check: seconds until the first question for states that no event has told.
-        process: the process, when it is this executor's and ends with it.
-        report: what it has on record, when it is a manager of this package.
         is_local: its jobs are processes of this machine.
-        keeper: the allocation in which the manager is, when that is this executor's; then `process` is the same.
-        open: opens the connection, when it is none of sockets on this machine.
+        is_ours: it ends with this executor.
+        is_remote: it is in an allocation, so it may not be there yet, or out of reach for a while.
         run: the directory of the manager, when that is another executor's.
     """
 
-    address: str
-    events: str
-    capacity: Capacity
-    greets: bool
-    trusted: bool
-    first_check: float
-    process: Optional[Owned] = None
-    report: Optional[Report] = None
-    is_local: bool = False
-    keeper: Optional[Keeper] = None
-    open: Optional[Callable[[Alarm], Wire]] = None
-    run: str = ""
+    address = ""
+    events = ""
+    greets = True
+    trusted = True
+    first_check = 5.0
+    is_local = False
+    is_ours = False
+    is_remote = False
+    run = ""
 
+    def __init__(self, capacity: Capacity, report: Optional[Report]) -> None:
+        self.capacity = capacity
+        self.report = report
+
+    @abstractmethod
     def channel(self, alarm: Alarm) -> Wire:
         """Return the connection to the manager, to be entered."""
-        if self.open is not None:
-            return self.open(alarm)
-        hear = self.process.hear if self.process is not None else lambda: True
-        return Channel(self.address, self.events, alarm, self.end_fd, hear)
 
-    @property
-    def end_fd(self) -> Optional[int]:
-        """The descriptor whose end is that of the process."""
-        return self.process.end_fd if self.process is not None else None
+    def describe(self, description: Dict[str, Any]) -> None:
+        """Take what the manager says of itself."""
+        self.capacity = _capacity(description)
 
     def recorded_state(self, name: str) -> str:
         """Return the state in which a job has ended, an empty string when nothing is on record.
 
         What the manager has interrupted counts when this client had asked the manager to end.
         """
-        asked = self.process is not None and not self.process.reason
-        return self.report.state(name, interrupted=asked) if self.report is not None else ""
+        return self.report.state(name, interrupted=False) if self.report is not None else ""
 
-    def loss(self) -> ManagerDied:
-        """Return the exception that tells that a manager cannot be reached any more, which is not this executor's."""
+    # ---- the end of the manager: of one that is not ours, nothing has to be done
+
+    def farewell(self) -> None:  # noqa: B027
+        """Take the news that the manager was told to end."""
+
+    def wait(self, timeout: float) -> bool:  # noqa: ARG002  # whose end is waited for has it
+        """Wait for the end of a manager of ours; return whether it came."""
+        return True
+
+    def kill(self) -> None:  # noqa: B027
+        """End a manager of ours, and every job, at once."""
+
+    def clean_up(self) -> None:  # noqa: B027
+        """Collect what has ended."""
+
+    def close_descriptors(self) -> None:  # noqa: B027
+        """Close this process's ends of the pipes."""
+
+    def obituary(self) -> ManagerDied:
+        """Return the exception that tells how the manager has ended; of another's, that it is lost."""
         told = f"the connection to the manager at {self.address} is lost"
         if self.run:
             told += (
@@ -169,87 +197,118 @@ class Link:
             )
         return ManagerDied(told)
 
-    @classmethod
-    def to_process(cls, process: Owned) -> Link:
-        """Return the link to a manager process that is ready."""
-        return cls._described(process.description, process)
 
-    @classmethod
-    def to_allocation(cls, keeper: Keeper) -> Link:
-        """Return the link to the manager that there will be in an allocation."""
+class OwnLink(Link):
+    """The link to a manager that ends with this executor, as the `process` that looks after it does."""
+
+    is_ours = True
+
+    def __init__(self, process: Owned, capacity: Capacity, report: Report) -> None:
+        super().__init__(capacity, report)
+        self.process = process
+
+    @override
+    def recorded_state(self, name: str) -> str:
+        return self.report.state(name, interrupted=not self.process.reason) if self.report is not None else ""
+
+    @override
+    def farewell(self) -> None:
+        self.process.farewell()
+
+    @override
+    def wait(self, timeout: float) -> bool:
+        return self.process.wait(timeout)
+
+    @override
+    def kill(self) -> None:
+        self.process.kill()
+
+    @override
+    def clean_up(self) -> None:
+        self.process.clean_up()
+
+    @override
+    def close_descriptors(self) -> None:
+        self.process.close_descriptors()
+
+    @override
+    def obituary(self) -> ManagerDied:
+        return self.process.obituary()
+
+
+class OwnProcess(OwnLink):
+    """The link to the executor's own manager process, which is ready."""
+
+    def __init__(self, process: Owned) -> None:
+        description = process.description
+        super().__init__(process, _capacity(description), _report(description))
+        self.address, self.events = description["address"], description["events"]
+        self.is_local = description["local"]
+
+    @override
+    def channel(self, alarm: Alarm) -> Wire:
+        return Channel(self.address, self.events, alarm, self.process.end_fd, self.process.hear)
+
+
+class OthersProcess(Link):
+    """The link to the manager process of another executor, by what that manager says of itself."""
+
+    def __init__(self, run: str, description: Dict[str, Any]) -> None:
+        super().__init__(_capacity(description), _report(description))
+        self.run = run
+        self.address, self.events = description["address"], description["events"]
+        self.is_local = description["local"]
+
+    @override
+    def channel(self, alarm: Alarm) -> Wire:
+        return Channel(self.address, self.events, alarm, None, lambda: True)
+
+
+class OthersAllocation(Link):
+    """The link to a manager in an allocation of another program: one that goes on, or waits in the queue, or has ended.
+
+    Raises:
+        InvalidOption: the directory of its run is another user's.
+    """
+
+    is_remote = True
+
+    def __init__(self, run: str) -> None:
+        super().__init__(Capacity(UNKNOWN, UNKNOWN), Report(Path(run, "jobs.report"), interrupted=False))
+        self._peer = Distant(run)
+
+    @override
+    def channel(self, alarm: Alarm) -> Wire:
+        if self._peer.has_ended and self.report is not None:
+            return RecordChannel(self.report, alarm)
         from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
 
-        return cls(
-            address="",
-            events="",
-            capacity=keeper.expected_capacity(_UNKNOWN),
-            greets=True,
-            trusted=True,
-            first_check=5.0,
-            process=keeper,
-            report=Report(Path(keeper.directories.report), interrupted=False),
-            keeper=keeper,
-            open=partial(RemoteChannel, keeper),
-        )
+        return RemoteChannel(self._peer, alarm)
 
-    def described(self, description: Dict[str, Any]) -> Link:
-        """Return the link as it is when the manager has said what it has."""
-        return replace(self, capacity=_capacity(description))
 
-    @classmethod
-    def to_directory(cls, directory: Union[str, "os.PathLike[str]"]) -> Link:
-        """Return the link to the manager, another executor's, that lives in `directory`.
+class DetachedAllocation(Link):
+    """Stands for the manager in an allocation that was left to itself: what it had on record can be looked up."""
 
-        Raises:
-            InvalidOption: there is no directory of a manager, or it is another user's.
-            ManagerDied: the manager has ended, or is out of reach.
-        """
-        run = find_run("manager", directory)
-        if os.path.exists(os.path.join(run, KEYS)):
-            return cls._to_allocation_of(run)
-        try:
-            description = json.loads(read_owned(Path(run, PRESENCE)))
-        except NotOwned as error:
-            raise InvalidOption(f"manager is {os.fspath(directory)!r}: {error}") from None
-        except (FileNotFoundError, ValueError):
-            raise ManagerDied(f"the manager of {run} has ended; resume= takes up what it has left") from None
-        _refuse_deaf(run, description)
-        return replace(cls._described(description, None), run=run)
+    is_remote = True
 
-    @classmethod
-    def _to_allocation_of(cls, run: str) -> Link:
-        """Return the link to a manager in an allocation that goes on, or waits in the queue, or has ended."""
-        from qcg.pilotjob.executor_api._client.channels import RecordChannel
-        from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
+    @override
+    def channel(self, alarm: Alarm) -> Wire:
+        assert self.report is not None
+        return RecordChannel(self.report, alarm)
 
-        distant = Distant(run)
-        report = Report(Path(run, "jobs.report"), interrupted=False)
-        link = cls("", "", Capacity(_UNKNOWN, _UNKNOWN), greets=True, trusted=True, first_check=5.0, report=report)
-        if distant.has_ended:
-            return replace(link, open=partial(RecordChannel, report))
-        return replace(link, open=partial(RemoteChannel, distant))
 
-    @classmethod
-    def _described(cls, description: Dict[str, Any], process: Optional[Owned]) -> Link:
-        return cls(
-            description["address"],
-            description["events"],
-            _capacity(description),
-            greets=True,
-            trusted=True,
-            first_check=5.0,
-            process=process,
-            report=Report(Path(description["report"]), description["recorded"]),
-            is_local=description["local"],
-        )
+class BareCore(Link):
+    """The link to what a ``Manager`` or ``LocalManager`` of the core is connected to.
 
-    @classmethod
-    def to_manager(cls, manager: Any) -> Link:
-        """Return the link to what `manager`, a ``Manager`` or ``LocalManager`` of the core, is connected to.
+    Raises:
+        InvalidOption: `manager` is neither, or it does not publish events.
+    """
 
-        Raises:
-            InvalidOption: it is neither, or its manager does not publish events.
-        """
+    greets = False
+    trusted = False
+    first_check = 0.1
+
+    def __init__(self, manager: Any) -> None:
         from qcg.pilotjob.api.manager import Manager
 
         if not isinstance(manager, Manager):
@@ -260,8 +319,36 @@ class Link:
         if not manager._publisher_address:
             raise InvalidOption("the given manager publishes no events; start it without --disable-pub")
         resources = manager.resources()
-        capacity = Capacity(resources["total_nodes"], resources["total_cores"])
-        return cls(manager._address, manager._publisher_address, capacity, greets=False, trusted=False, first_check=0.1)
+        super().__init__(Capacity(resources["total_nodes"], resources["total_cores"]), None)
+        self.address, self.events = manager._address, manager._publisher_address
+
+    @override
+    def channel(self, alarm: Alarm) -> Wire:
+        return Channel(self.address, self.events, alarm, None, lambda: True)
+
+
+def link_to_directory(directory: Union[str, "os.PathLike[str]"]) -> Union[OthersProcess, OthersAllocation]:
+    """Return the link to the manager, another executor's, that lives in `directory`.
+
+    Raises:
+        InvalidOption: there is no directory of a manager, or it is another user's.
+        ManagerDied: the manager has ended, or is out of reach.
+    """
+    run = find_run("manager", directory)
+    if os.path.exists(os.path.join(run, KEYS)):
+        return OthersAllocation(run)
+    try:
+        description = json.loads(read_owned(Path(run, PRESENCE)))
+    except NotOwned as error:
+        raise InvalidOption(f"manager is {os.fspath(directory)!r}: {error}") from None
+    except (FileNotFoundError, ValueError):
+        raise ManagerDied(f"the manager of {run} has ended; resume= takes up what it has left") from None
+    _refuse_deaf(run, description)
+    return OthersProcess(run, description)
+
+
+def _report(description: Dict[str, Any]) -> Report:
+    return Report(Path(description["report"]), description["recorded"])
 
 
 def _capacity(description: Dict[str, Any]) -> Capacity:

@@ -18,15 +18,30 @@ import time
 import weakref
 from collections import Counter, deque
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple, Type, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api.errors import ExecutorClosed
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._client.connection import Connection
     from qcg.pilotjob.executor_api._client.requests import Question
+    from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
 __all__ = ["Progress", "Tally", "bar_class", "not_succeeded", "outcome", "set_total"]
 
@@ -187,11 +202,29 @@ _SECONDS = 0.5  # between two looks
 _ANSWER_SECONDS = 0.1  # what comes later is for the next one
 
 
-class Progress:
-    """Shows the jobs of a connection."""
+class Shown(Protocol):
+    """Tells how the jobs of an executor fare."""
 
-    def __init__(self, connection: Connection, bar_class: Type[Any]) -> None:
-        self._connection = connection
+    @property
+    def statuses(self) -> Sequence[AllocationStatus]:
+        """Where the executor's allocations stand."""
+
+    @property
+    def is_only_client(self) -> bool:
+        """Whether all jobs that the managers have are this executor's."""
+
+    def has_ended_within(self, seconds: float) -> bool:
+        """Wait for the executor's end; return whether it came."""
+
+    def glance(self, message: bytes) -> List[Question]:
+        """Ask each manager for what is of use only at once."""
+
+
+class Progress:
+    """Shows the jobs of an executor."""
+
+    def __init__(self, executor: Shown, bar_class: Type[Any]) -> None:
+        self._executor = executor
         self._bar_class = bar_class
         self.tally = Tally()
         # the thread's own
@@ -199,6 +232,9 @@ class Progress:
         self._questions: List[Question] = []
         self._answers: List[Dict[str, Any]] = []
         self._thread = threading.Thread(target=self._run, name="qcgpj-progress")
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def join(self) -> None:
@@ -210,7 +246,7 @@ class Progress:
 
     def _run(self) -> None:
         try:
-            while not self._connection.dispatcher.join(_SECONDS):
+            while not self._executor.has_ended_within(_SECONDS):
                 self._show(self._where_it_stands)
             self._show(list)
             if self._bar is not None:
@@ -240,7 +276,7 @@ class Progress:
         unfinished = self.tally.unfinished
         if not unfinished:
             return []
-        states = [status.state for status in self._connection.allocations()]
+        states = [status.state for status in self._executor.statuses]
         if states and "RUNNING" not in states:
             self._answers = []
             return [f"allocation {states[0].lower()}"]
@@ -248,7 +284,7 @@ class Progress:
         if not self._answers:
             return []
         cores = f"{_sum(self._answers, 'UsedCores')}/{_sum(self._answers, 'UsableCores')} cores"
-        if not self._connection.is_only_client:
+        if not self._executor.is_only_client:
             return [cores]  # what runs there may be another one's
         running = min(_sum(self._answers, "ExecutingJobs"), unfinished)
         return [_count(running, "running"), _count(unfinished - running, "queued"), cores]
@@ -257,7 +293,7 @@ class Progress:
         """Ask the managers, unless they have not answered yet, and take their answers if they come soon."""
         if not self._questions:
             message = protocol.request("status", options={"allJobsFinished": True})
-            self._questions = [dispatcher.glance(message) for dispatcher in self._connection.dispatchers]
+            self._questions = self._executor.glance(message)
         if wait([question.reply for question in self._questions], _ANSWER_SECONDS).not_done:
             return
         replies = [_data(question) for question in self._questions]

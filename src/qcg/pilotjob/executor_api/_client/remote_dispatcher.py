@@ -8,16 +8,17 @@ can be left to itself.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
-from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
+from qcg.pilotjob.executor_api._client.dispatcher import CoreClient, Dispatcher
 from qcg.pilotjob.executor_api._client.inbox import Inbox, Leaving
-from qcg.pilotjob.executor_api._client.links import Link, Wire
+from qcg.pilotjob.executor_api._client.links import DetachedAllocation, Link, Wire
 from qcg.pilotjob.executor_api._client.requests import Pending, Question
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.run_files import Directories
+from qcg.pilotjob.executor_api.allocation import AllocationStatus
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
@@ -50,8 +51,35 @@ def _queued(name: str) -> Dict[str, Any]:
     return {"jobName": name, "status": "QUEUED", "runtime": {}, "history": ""}
 
 
+class AllocationKeeper(Protocol):
+    """Looks after an allocation that this executor has asked for."""
+
+    status: AllocationStatus
+    directories: Directories
+    has_lapsed: bool
+
+    def renew(self) -> None:
+        """Let the next allocation be asked for."""
+
+    @property
+    def runs_nothing(self) -> bool:
+        """Whether an allocation has ended and the next one has no manager yet, so that none of the jobs runs."""
+
+    def cancel(self, jobs: Mapping[str, int]) -> None:
+        """Put on record, for the next manager, that jobs are cancelled; `jobs` has the numbers of their submissions."""
+
+    def kill(self) -> None:
+        """Give the allocation back."""
+
+    def detach(self, jobs: Optional[Sequence[str]] = None) -> None:
+        """Let the allocation go on by itself; a manager that is not there yet finds the `jobs` that it is to take."""
+
+    def clean_up(self) -> None:
+        """Collect the process that looks after the allocation."""
+
+
 class Owner(Protocol):
-    """Who has several dispatchers."""
+    """Has several dispatchers, and sees to what they cannot see to alone."""
 
     @property
     def wants_more(self) -> bool:
@@ -63,19 +91,56 @@ class Owner(Protocol):
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
 
-    def salvage(self, dispatcher: RemoteDispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
+    def salvage(self, dispatcher: AllocationDispatcher, futures: Sequence[QCGPJFuture], error: BaseException) -> None:
         """Take over the unfinished jobs of a dispatcher whose manager has ended."""
 
 
 class RemoteDispatcher(Dispatcher):
-    """The same for a manager elsewhere."""
+    """The dispatcher for a manager on another machine, in an allocation that another program has asked for."""
 
-    def __init__(self, link: Link, owner: Optional[Owner] = None) -> None:
-        """Connect; `owner` has more than one of them, and sees to what they cannot see to alone."""
+    _description: Optional[Dict[str, Any]] = None
+
+    @override
+    def detach(self) -> str:
+        """Refuse: the allocation is not this executor's.
+
+        Raises:
+            InvalidOption: always.
+        """
+        self.refuse_in_child()
+        raise InvalidOption("detach() is for whoever asked for the allocation; this one was found by manager=")
+
+    # ---- the thread
+
+    @override
+    def _is_over(self, channel: Wire) -> bool:
+        if channel.description is not None and channel.description is not self._description:
+            self._description = channel.description
+            self.link.describe(channel.description)
+        if channel.has_missed():
+            self._suspects = list(self._pending)
+        if not channel.greeted:
+            answer(self._inbox, self._pending, self._cancel_between_managers)
+        return False
+
+    def _cancel_between_managers(self, names: List[str]) -> bool:  # noqa: ARG002  # whose allocation it is can
+        """Cancel jobs while there is no manager; return whether that was possible."""
+        return False
+
+
+class AllocationDispatcher(RemoteDispatcher):
+    """The dispatcher for a manager in an allocation that this executor has asked for, through a `keeper`."""
+
+    def __init__(self, link: Link, client: CoreClient, keeper: AllocationKeeper, owner: Optional[Owner] = None) -> None:
+        super().__init__(link, client)
+        self._keeper = keeper
         self._owner = owner
         self._detached: Optional[Question] = None
-        self._description: Optional[Dict[str, Any]] = None
-        super().__init__(link)
+
+    @property
+    @override
+    def statuses(self) -> Sequence[AllocationStatus]:
+        return [self._keeper.status]
 
     @override
     def leave_at_exit(self) -> None:
@@ -85,53 +150,40 @@ class RemoteDispatcher(Dispatcher):
     def detach(self) -> str:
         """Take no more jobs, and leave the allocation to itself; return the directory by which it is found again."""
         self.refuse_in_child()
-        if self.link.keeper is None:
-            raise InvalidOption("detach() is for whoever asked for the allocation; this one was found by manager=")
-        directory = self.link.keeper.directories.aux
         self._inbox.refuse_when_leaving()
         self._inbox.detach()
         self.join()
-        return directory
+        return self._keeper.directories.aux
 
     # ---- the thread
 
     @override
     def _is_over(self, channel: Wire) -> bool:
-        self._look_at(channel)
+        super()._is_over(channel)
         if self._owner is not None:
             self._owner.leave_if_abandoned()
         return self._has_detached(channel) or self._needs_no_manager(channel)
 
-    def _look_at(self, channel: Wire) -> None:
-        """Take the news that a connection to another machine has."""
-        if channel.description is not None and channel.description is not self._description:
-            self._description = channel.description
-            self.link = self.link.described(channel.description)
-        if channel.has_missed():
-            self._suspects = list(self._pending)
-
     def _needs_no_manager(self, channel: Wire) -> bool:
         """See to it that there is an allocation when it is needed; return whether none is, nor will be."""
-        keeper = self.link.keeper
-        if not channel.greeted:
-            answer(self._inbox, self._pending, self._cancel_between_managers)
-        if keeper is None or channel.greeted:
+        if channel.greeted:
             return False
         if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
-            if keeper.has_lapsed:
-                keeper.renew()
+            if self._keeper.has_lapsed:
+                self._keeper.renew()
             return False
         if not self._inbox.is_done:
             return False
         self._said_goodbye = True
-        keeper.kill()
+        self._keeper.kill()
         return True
 
+    @override
     def _cancel_between_managers(self, names: List[str]) -> bool:
         """Cancel jobs of an allocation that has ended, before the next one begins; return whether that was possible."""
-        keeper = self.link.keeper
+        keeper = self._keeper
         owners = [name.partition(":")[0] for name in names]
-        if keeper is None or not keeper.runs_nothing or not all(owner in self._pending for owner in owners):
+        if not keeper.runs_nothing or not all(owner in self._pending for owner in owners):
             return False
         try:
             keeper.cancel({name: self._pending.submission(owner) for name, owner in zip(names, owners)})
@@ -146,8 +198,8 @@ class RemoteDispatcher(Dispatcher):
 
     def _has_detached(self, channel: Wire) -> bool:
         """Detach, when that is wished and possible now; return whether it has happened."""
-        keeper = self.link.keeper
-        if keeper is None or not self._inbox.detaching or self._call is not None:
+        keeper = self._keeper
+        if not self._inbox.detaching or self._call is not None:
             return False
         if self._detached is None and keeper.status.state == "LAPSED" and (self._pending or self._inbox.has_units):
             return False  # `_needs_no_manager` has the guard ask for the allocation that takes them; then it may go
@@ -161,7 +213,7 @@ class RemoteDispatcher(Dispatcher):
         unsent = self._inbox.take_unsent()
         keeper.detach(None if self._detached is not None else [unit.jobs for unit in unsent])
         keeper.clean_up()
-        self.link = replace(self.link, process=None, keeper=None)
+        self.link = DetachedAllocation(self.link.capacity, self.link.report)
         error = ExecutorClosed(f"the executor was detached; manager={keeper.directories.aux!r} follows its jobs")
         for future in [*self._pending.futures(), *(unit.future for unit in unsent)]:
             self._pending.remove(future)

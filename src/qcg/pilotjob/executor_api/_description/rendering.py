@@ -41,8 +41,6 @@ from qcg.pilotjob.executor_api._description.template import (
 from qcg.pilotjob.executor_api._shared.texts import spelled
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.free_values import MOST_LEVELS, is_too_large
-from qcg.pilotjob.executor_api.jobs import Job
-from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 from qcg.pilotjob.executor_api.jobs import HasJobNames, Job
 
 if TYPE_CHECKING:

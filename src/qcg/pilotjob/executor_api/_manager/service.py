@@ -42,7 +42,6 @@ from qcg.pilotjob.executor_api._manager.presence import (
     sockets_of,
 )
 from qcg.pilotjob.executor_api._manager.records import BufferedLog, Record, write_environment
-from qcg.pilotjob.executor_api._manager.remote_sockets import Leash
 from qcg.pilotjob.executor_api._manager.requests import Receiver
 from qcg.pilotjob.executor_api._manager.resume import Tracker
 from qcg.pilotjob.executor_api._manager.sockets import LINGER, REQUESTS, EventPublisher, RequestInterface
@@ -243,6 +242,8 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         if self._lifeline is not None:
             self._loop.add_reader(self._lifeline, self._read_lifeline, self._lifeline)
         if self._remote is not None and self._remote_orders is not None:
+            from qcg.pilotjob.executor_api._manager.remote_sockets import Leash
+
             Leash(
                 self._remote,
                 self._manager,

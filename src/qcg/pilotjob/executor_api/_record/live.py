@@ -31,7 +31,7 @@ def _run_of(dispatcher: Dispatcher, connection: Connection) -> Run:
     report = dispatcher.link.report
     if report is None:
         return _told(connection.manager())
-    if dispatcher.has_ended or dispatcher.is_current_thread or dispatcher.link.open is not None:
+    if dispatcher.has_ended or dispatcher.is_current_thread or dispatcher.link.is_remote:
         return read_run(report.path)  # a manager elsewhere may not be there yet; its files are here
     try:
         live = _unfinished(dispatcher, str(Path(report.path).parent))
