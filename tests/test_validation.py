@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from qcg.pilotjob.executor_api import InvalidJob, QCGPJExecutor
-from qcg.pilotjob.executor_api._description.validation import JOB_ID_VARIABLE, validated
+from qcg.pilotjob.executor_api._description.validation import validated
+from qcg.pilotjob.executor_api._shared.rules import JOB_ID_VARIABLE
 from qcg.pilotjob.executor_api.jobs import Capacity
 
 RUNS = {"exec": "echo"}

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Type
 from typing_extensions import is_typeddict
 
 from qcg.pilotjob.executor_api import jobs
-from qcg.pilotjob.executor_api._description.validation import MODELS
+from qcg.pilotjob.executor_api._shared.rules import MODELS
 
 if sys.version_info >= (3, 11):
     from typing import Required, get_type_hints

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from qcg.pilotjob.executor_api._description.validation import MPI_MODELS, validated
+from qcg.pilotjob.executor_api._description.validation import validated
 from qcg.pilotjob.executor_api._description.walltimes import Walltime, seconds_in
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs
@@ -24,6 +24,7 @@ from qcg.pilotjob.executor_api._functions.rendezvous import Place
 from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.futures import buffered_map
 from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS
 from qcg.pilotjob.executor_api._shared.texts import shown
 from qcg.pilotjob.executor_api.errors import InvalidJob, InvalidOption
 

@@ -221,7 +221,7 @@ def refuse_other_tasks(extra: Sequence[Any], resources: Any) -> None:
     tasks, task = (_number(os.environ.get(name, "")) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
     if task == 0 or tasks < 2:
         return
-    from qcg.pilotjob.executor_api._description.validation import JOB_ID_VARIABLE
+    from qcg.pilotjob.executor_api._shared.rules import JOB_ID_VARIABLE
 
     if JOB_ID_VARIABLE not in os.environ:  # what a job has of it is its agent's
         raise InvalidOption(

@@ -15,7 +15,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, c
 
 from qcg.pilotjob.executor_api._description.walltimes import as_manager_has_it
 from qcg.pilotjob.executor_api._shared.rules import (
+    JOB_ID_VARIABLE,
+    MODELS,
     MOST_ITERATIONS,
+    MPI_MODELS,
     SHORT,
     circle_in,
     problem_of_name,
@@ -27,11 +30,8 @@ from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.free_values import is_too_large, refuse_what_is_no_json
 from qcg.pilotjob.executor_api.jobs import Capacity, Job
 
-__all__ = ["JOB_ID_VARIABLE", "MODELS", "MPI_MODELS", "refuse_cycles", "refuse_what_is_ours", "validated"]
+__all__ = ["refuse_cycles", "refuse_what_is_ours", "validated"]
 
-JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
-MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
-MODELS = ("default", "threads", *MPI_MODELS)
 
 _MARKED_VARIABLE = re.compile(r"(?:\\ud800|\ud800)(\w+)(?:\\ud801|\ud801)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

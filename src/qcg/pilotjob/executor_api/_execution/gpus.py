@@ -19,10 +19,10 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from qcg.pilotjob.allocation import CRBindAllocation
 from qcg.pilotjob.resources import CRBind, CRType
 
-from qcg.pilotjob.executor_api._description.validation import JOB_ID_VARIABLE
 from qcg.pilotjob.executor_api._execution.slurm import GrantedNode
 from qcg.pilotjob.executor_api._processes.resources import HIDES_ALL, PLACE, VARIABLES, Gpu, gpus_in
 from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.rules import JOB_ID_VARIABLE
 
 __all__ = ["AllocationGpus", "Gpus", "agent_environment", "described", "task_prolog"]
 

@@ -13,12 +13,12 @@ from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
 
 from qcg.pilotjob.executor_api._execution import models
-from qcg.pilotjob.executor_api._execution.pool import MPI_MODELS, kind_of, ranks_of
+from qcg.pilotjob.executor_api._execution.pool import kind_of, ranks_of
 from qcg.pilotjob.executor_api._processes.children import Child, Children
 from qcg.pilotjob.executor_api._processes.run_times import RunTimes
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api._shared.rules import in_pieces, replaced
+from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS, in_pieces, replaced
 from qcg.pilotjob.executor_api._shared.texts import end_text, signal_named_by_shell
 
 _logger = logging.getLogger(__name__)

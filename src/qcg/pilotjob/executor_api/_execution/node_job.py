@@ -13,10 +13,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 from qcg.pilotjob.executor_api._execution import models
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.nodes import NodeLauncher
-from qcg.pilotjob.executor_api._execution.pool import MPI_MODELS, ranks_of
+from qcg.pilotjob.executor_api._execution.pool import ranks_of
 from qcg.pilotjob.executor_api._execution.slurm import Wanted
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS
 from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS
 from qcg.pilotjob.executor_api._shared.times import RecordTime
 
 _logger = logging.getLogger(__name__)

@@ -24,8 +24,9 @@ from qcg.pilotjob.resources import Resources
 from qcg.pilotjob.scheduleralgo import SchedulerAlgorithm
 
 from qcg.pilotjob.executor_api._shared.overriding import override
+from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS
 
-__all__ = ["MPI_MODELS", "RANKS", "PlacingAlgorithm", "Size", "kind_of", "place", "ranks_of", "size_of"]
+__all__ = ["RANKS", "PlacingAlgorithm", "Size", "kind_of", "place", "ranks_of", "size_of"]
 
 Size = Tuple[Any, ...]
 """What a job asks for, its least number of cores first."""
@@ -200,7 +201,6 @@ def _count(resources: Resources, node: Any) -> None:
         resources._total_crs[kind] = resources._total_crs.get(kind, 0) + one.total_count
 
 
-MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
 RANKS = "ranks"
 """The key of ``model_opts`` that has the number of ranks: on each node when the job asks for nodes, else in all."""
 

@@ -296,7 +296,7 @@ def _cpus_of_job(counts: List[int], environment: Mapping[str, str]) -> Optional[
 
     For a node where they are not known there is None among them.
     """
-    from qcg.pilotjob.executor_api._description.validation import JOB_ID_VARIABLE
+    from qcg.pilotjob.executor_api._shared.rules import JOB_ID_VARIABLE
 
     if JOB_ID_VARIABLE not in environment:
         return None

@@ -13,8 +13,11 @@ from typing import Any, Iterable, List, Mapping, Tuple
 
 __all__ = [
     "FREE_NAME",
+    "JOB_ID_VARIABLE",
     "MARKS",
+    "MODELS",
     "MOST_ITERATIONS",
+    "MPI_MODELS",
     "SHORT",
     "circle_in",
     "in_pieces",
@@ -24,6 +27,9 @@ __all__ = [
     "replaced",
 ]
 
+JOB_ID_VARIABLE = "QCG_PM_EXEC_API_JOB_ID"
+MPI_MODELS = ("openmpi", "intelmpi", "srunmpi")
+MODELS = ("default", "threads", *MPI_MODELS)
 FREE_NAME = "run it again after qcgpj_manager.remove([name])"
 """What to do about a name that is taken, in error messages."""
 
