@@ -192,7 +192,7 @@ def read_page(tmp_path):
 
     def read(page, *options, commands, timeout, env=None):
         done = subprocess.run(
-            [sys.executable, "-W", "error", root / "tests" / "page.py", page, *options],
+            [sys.executable, "-W", "error", root / "tests" / "pages" / "page.py", page, *options],
             cwd=tmp_path,
             env={**os.environ, **(env or {}), "PATH": f"{commands}:{os.environ['PATH']}"},
             capture_output=True,

@@ -19,7 +19,7 @@ from qcg.pilotjob.executor_api._description.validation import validated
 
 jsonschema = pytest.importorskip("jsonschema")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = files("qcg.pilotjob.executor_api").joinpath("job.schema.json").read_text(encoding="utf-8")
 WALLTIMES = [
     "90",

@@ -13,7 +13,7 @@ from pathlib import Path
 import processes
 import pytest
 
-STUDY = Path(__file__).resolve().parent.parent / "examples" / "lennard_jones"
+STUDY = Path(__file__).resolve().parents[2] / "examples" / "lennard_jones"
 
 nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed: it comes with the extra notebook")
 WIDGET = "application/vnd.jupyter.widget-view+json"

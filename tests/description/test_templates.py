@@ -23,7 +23,7 @@ from qcg.pilotjob.executor_api import (
     TemplateError,
 )
 
-FILES = Path(__file__).parent.parent / "templates"
+FILES = Path(__file__).parents[2] / "templates"
 
 
 @pytest.fixture

