@@ -7,15 +7,15 @@ import itertools
 import logging
 import os
 import shlex
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from qcg.pilotjob.executionjob import LocalSchemaExecutionJob
 from qcg.pilotjob.joblist import JobExecution
 
 from qcg.pilotjob.executor_api._execution import models
 from qcg.pilotjob.executor_api._execution.pool import kind_of, ranks_of
-from qcg.pilotjob.executor_api._processes.children import Child, Children
-from qcg.pilotjob.executor_api._processes.run_times import RunTimes
+from qcg.pilotjob.executor_api._execution.settings import Settings
+from qcg.pilotjob.executor_api._processes.children import Child
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS, in_pieces, replaced
@@ -47,11 +47,6 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     input from the jobs. Can go when the core starts jobs in groups of their own and ends those.
     """
 
-    children: Children
-    run_times: Optional[RunTimes] = None
-    note_in_log: Optional[Callable[[str], None]] = None
-    grace: float = 5.0
-
     _walltime_timer: Optional[asyncio.TimerHandle] = None
     _over_walltime = False
     _is_shell = False  # what runs it tells of a signal by an exit code of its own
@@ -60,6 +55,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
     def __init__(self, executor: Any, envs: Any, allocation: Any, job_iteration: Any, schema: Any) -> None:
         # not those of the core: they copy the whole environment for each job
         self._executor = executor
+        self.settings: Settings = executor._manager.settings
         self._envs = envs
         self._schema = schema
         self.allocation = allocation
@@ -122,29 +118,29 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
     def _end(self) -> None:
         if self._child is not None:
-            self.children.end(self._child, self.grace)
+            self.settings.children.end(self._child, self.settings.grace)
 
     def _start(self) -> None:
-        self.children.start(*self._order(), self.kind)
+        self.settings.children.start(*self._order(), self.kind)
         self._limit_walltime()  # its start may hang
 
     def make_ready(self) -> None:
         """Have it started when a process of its kind ends, which is when `begin` has to be called."""
         self.preprocess()
-        self.children.make_ready(*self._order(), self.kind)
+        self.settings.children.make_ready(*self._order(), self.kind)
 
     def begin(self, *, now: bool) -> None:
         """Take note that it starts in the allocation that it has; `now` it has to be started."""
         self.pre_start()
         if now and self._child is not None:
-            self.children.start_ready(self._child)
+            self.settings.children.start_ready(self._child)
         self._limit_walltime()
 
     def _order(self) -> Tuple[Order, Child]:
         execution = self.job_execution
         command = [execution.exec, *execution.args]
-        if self.run_times is not None:
-            command = self.run_times.wrapped(command, self.env, self.job_iteration.name)
+        if self.settings.run_times is not None:
+            command = self.settings.run_times.wrapped(command, self.env, self.job_iteration.name)
         self._child = Child(self.jid, self._ended, self._has_started, self._not_started, self._forget_walltime)
         return Order(command, self.wd_path, self.env, self._files(), makes_cwd=True), self._child
 
@@ -196,8 +192,8 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self._walltime_timer = loop.call_later(walltime.total_seconds(), self._end_over_walltime)
 
     def _log(self, what: str) -> None:
-        if LocalJob.note_in_log is not None:
-            LocalJob.note_in_log(f"job {self.job_iteration.name} {what}")
+        if self.settings.note_in_log is not None:
+            self.settings.note_in_log(f"job {self.job_iteration.name} {what}")
 
     def _note(self, facts: Dict[str, str]) -> None:
         self.job_iteration.job.append_runtime(facts, iteration=self.job_iteration.iteration)
@@ -213,8 +209,8 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         by = signal_named_by_shell(exit_code) if self._is_shell else None
         if by is not None:
             self._note({"signal": by})
-        if self.run_times is not None and child is not None and child.started and child.ended:
-            self.run_times.ended(self.job_iteration.name, child.started, child.ended)
+        if self.settings.run_times is not None and child is not None and child.started and child.ended:
+            self.settings.run_times.ended(self.job_iteration.name, child.started, child.ended)
         if self._over_walltime and not self.canceled:
             walltime = self.job_iteration.job.resources.wt
             self.postprocess(exit_code or -15, f"walltime of {walltime} is over; the job was ended")

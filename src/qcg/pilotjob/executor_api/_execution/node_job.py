@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 from qcg.pilotjob.executor_api._execution import models
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.nodes import NodeLauncher
 from qcg.pilotjob.executor_api._execution.pool import ranks_of
-from qcg.pilotjob.executor_api._execution.slurm import Wanted
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS
@@ -30,50 +28,12 @@ class NodeJob(LocalJob):
     for ever, and files for Slurm are left in the user's directory. Can go with LocalJob, when the core fails such jobs.
     """
 
-    launcher: Optional[NodeLauncher] = None
-    umask = 0o022
-    restarts = 0
-    loss_seconds = 0.0
-    """For which a node that has gone is not called lost: it may be the first of an allocation that ends."""
-    tell_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
-    tell_note: Callable[[str], None] = lambda _: None
-    wanted = Wanted()
-    earlier_sockets = ""
-    """Those of the manager whose run is taken up, when that was killed."""
-
     _lost_message = ""
     _has_ended = False  # its first process
 
-    @classmethod
-    def start_agents(
-        cls, config: Dict[Any, Any], _wdir: str, aux_dir: str, nodes: List[Any], _binding: bool, manager: Any
-    ) -> None:
-        """Start an agent on each node; called by the core's executor, before the loop runs."""
-        cls.launcher = NodeLauncher(config, aux_dir, cls.children)
-        cls.launcher.on_waiting = cls.tell_waiting
-        cls.launcher.on_note = cls.tell_note
-        cls.launcher.earlier_sockets = cls.earlier_sockets
-        loop = asyncio.get_event_loop()
-        nodes = list(nodes)
-        loop.run_until_complete(cls.launcher.start(manager.resources, cls.wanted, cls.umask))
-        manager.resources.keep_core()
-        cls.launcher.on_ready = lambda _: manager.node_ready()
-        cls.launcher.on_unfit = manager.node_unfit
-        cls.launcher.on_leaving = manager.drop_node
-        cls.launcher.on_lost = lambda name, why: manager.node_gone(name, why, cls.loss_seconds)
-        for node in nodes:  # it may be enough when some of them are ready
-            if cls.launcher.why_lost(node.name):
-                loop.call_soon(manager.node_lost, node.name, cls.launcher.why_lost(node.name))
-
-    @classmethod
-    async def stop_agents(cls) -> None:
-        """End them; called by the core's executor."""
-        if cls.launcher is not None:
-            await cls.launcher.stop()
-            cls.launcher = None
-
     def __init__(self, executor: Any, envs: Any, allocation: Any, job_iteration: Any, schema: Any) -> None:
         super().__init__(executor, envs, allocation, job_iteration, schema)
+        self.launcher: Optional[NodeLauncher] = executor._manager.agents.launcher
         # an allocation that was released has forgotten its nodes
         self._nodes: List[str] = [part.node.name for part in allocation.nodes]
         self._cores: List[str] = list(allocation.nodes[0].cores)
@@ -253,7 +213,7 @@ class NodeJob(LocalJob):
     @override
     def _end(self) -> None:
         if self.launcher is not None:
-            self.launcher.end(self, self._nodes[0], self.grace)
+            self.launcher.end(self, self._nodes[0], self.settings.grace)
 
     def _vanish(self, message: str) -> None:
         """End without an exit code, since nobody has seen how the process ended; or start again on another node."""
@@ -262,7 +222,7 @@ class NodeJob(LocalJob):
         if self.launcher is not None:
             self.launcher.forget(self, self._nodes)
         self._remove_temporary()
-        if not self.canceled and self._executor._manager.run_again(self, message, self.restarts):
+        if not self.canceled and self._executor._manager.run_again(self, message, self.settings.restarts):
             return
         if not self.canceled:
             self._executor._manager.interruptions.add(self.job_iteration.job, self.job_iteration.iteration)

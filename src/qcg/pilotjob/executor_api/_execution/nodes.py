@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Set
 
 from qcg.pilotjob.config import Config
 
@@ -18,8 +18,8 @@ from qcg.pilotjob.executor_api._execution import pool
 from qcg.pilotjob.executor_api._execution.agent_command import agent_command, srun_environment
 from qcg.pilotjob.executor_api._execution.gpus import AllocationGpus
 from qcg.pilotjob.executor_api._execution.models import make_srun
+from qcg.pilotjob.executor_api._execution.settings import Settings
 from qcg.pilotjob.executor_api._execution.slurm import AllocationResources, Wanted, words_of
-from qcg.pilotjob.executor_api._manager.sockets import REQUESTS, RequestInterface
 from qcg.pilotjob.executor_api._processes.children import Child, Children
 from qcg.pilotjob.executor_api._processes.run_times import wrapper_in
 from qcg.pilotjob.executor_api._processes.spawning import OWN_GROUP
@@ -40,6 +40,25 @@ _MOST_FAILURES = 2  # in a row, of starts on a node, for reasons of the node
 
 class AgentsNotStarted(Exception):
     """A node's agent did not start."""
+
+
+class Listener(Protocol):
+    """Has to know what becomes of the nodes: the manager of the jobs."""
+
+    def node_ready(self) -> None:
+        """Use a node that is ready."""
+
+    def node_unfit(self, name: str, reason: str) -> None:
+        """Send nothing more to a node that does not start what is sent."""
+
+    def drop_node(self, name: str) -> None:
+        """Send nothing more to a node that goes."""
+
+    def node_gone(self, name: str, reason: str, patience: float) -> None:
+        """Send nothing more to a node that has gone; it is lost in `patience` seconds."""
+
+    def node_lost(self, name: str, reason: str) -> None:
+        """Fail the jobs of a node that is no more."""
 
 
 class NodeLink:
@@ -139,7 +158,7 @@ class NodeLink:
 
     def _silent(self) -> None:
         self._cause = f"its agent has not answered for {ANSWER_SECONDS:g} s"
-        self._launcher.on_leaving(self.name)
+        self._launcher.is_leaving(self)
         self.give_up()
 
     def _hear(self, message: Dict[str, Any]) -> None:
@@ -148,7 +167,7 @@ class NodeLink:
         except Exception as error:
             if not self._cause:
                 self._cause = f"what its agent has sent could not be handled: {error!r}"
-                self._launcher.on_leaving(self.name)
+                self._launcher.is_leaving(self)
             self.give_up()  # what runs there might never be heard of
             raise
 
@@ -175,7 +194,7 @@ class NodeLink:
             self._launcher.is_ready(self)
         elif "leaving" in message:
             self._cause = message["leaving"]
-            self._launcher.on_leaving(self.name)
+            self._launcher.is_leaving(self)
             self._loop.call_later(_LEAVE_SECONDS, self.give_up)
 
     def _stream_ended(self) -> None:
@@ -202,31 +221,32 @@ class NodeLauncher:
     end, polls, and listens on all interfaces without a password. Can go when that one watches the processes it starts.
     """
 
-    def __init__(self, config: Dict[Any, Any], directory: str, children: Children) -> None:
-        self.on_ready: Callable[[Any], None] = lambda *_: None
-        self.on_leaving: Callable[[str], None] = lambda _: None
-        self.on_lost: Callable[[str, str], None] = lambda *_: None
-        self.on_unfit: Callable[[str, str], None] = lambda *_: None
-        self.on_waiting: Callable[[Dict[str, bool]], None] = lambda _: None
-        self.on_note: Callable[[str], None] = lambda _: None
+    def __init__(self, config: Dict[Any, Any], directory: str, settings: Settings) -> None:
+        self._settings = settings
+        self._listener: Optional[Listener] = None
         self._config = config
         self._directory = directory
-        self._children = children
         self._links: Dict[str, NodeLink] = {}
         self._jobs: Dict[str, Any] = {}
         self._sweeps: Dict[str, Set[str]] = {}  # nodes on which something may be left, by job
         self._when_swept: Dict[str, Callable[[], None]] = {}
         self._changed = asyncio.Event()
         self._env = dict(os.environ)
-        self._srun_env = srun_environment(str(RequestInterface.directory))
-        self.earlier_sockets = ""  # those of a manager that was killed: the agents end what it has left
+        self._srun_env = srun_environment(str(settings.sockets))
         self.srun = make_srun(Path(directory, "bin"))
         self.gpus = AllocationGpus(self._env, directory, None)
         self._stopping = False
         self._word: Optional[asyncio.TimerHandle] = None
         self._shares = False  # the allocation with others: then it is seen later how much of a node is used
 
-    async def start(self, resources: AllocationResources, wanted: Wanted, umask: int) -> None:
+    def tell(self, listener: Listener) -> None:
+        """Tell `listener` of the nodes from now on, and of those that were lost before."""
+        self._listener = listener
+        for link in self._links.values():  # it may be enough when some of them are ready
+            if link.lost:
+                asyncio.get_event_loop().call_soon(listener.node_lost, link.name, link.lost)
+
+    async def start(self, resources: AllocationResources) -> None:
         """Return when enough agents are ready, by default all of them, and the cores of their nodes are known.
 
         When a number of cores is wanted, agents are started until there are so many.
@@ -234,7 +254,7 @@ class NodeLauncher:
         Raises:
             AgentsNotStarted: they are not; none is left then.
         """
-        nodes = list(resources.nodes)
+        nodes, wanted = list(resources.nodes), self._settings.wanted
         by_slurm = Config.NL_START_METHOD.get(self._config) != "ssh"
         self.gpus = AllocationGpus(self._env, self._directory, resources.granted if by_slurm else None)
         if not nodes:
@@ -245,9 +265,9 @@ class NodeLauncher:
         self._say_later(_SILENT_SECONDS)
         try:
             if wanted.cores is None:
-                starting = self._start_all(resources, wanted, umask)
+                starting = self._start_all(resources, wanted)
             else:
-                starting = self._start_some(resources, wanted, umask)
+                starting = self._start_some(resources, wanted)
             needed = await asyncio.wait_for(starting, timeout)
         except asyncio.TimeoutError:
             raise await self._not_started(f"after {timeout:g} s") from None
@@ -263,18 +283,18 @@ class NodeLauncher:
         pool.order_nodes(resources, resources.granted)
         for text in words_of(resources.granted, {link.name: link.found for link in self._links.values() if link.ready}):
             _logger.warning(text)
-            self.on_note(text)
+            self._settings.tell({"note": text})
 
-    async def _start_all(self, resources: AllocationResources, wanted: Wanted, umask: int) -> int:
+    async def _start_all(self, resources: AllocationResources, wanted: Wanted) -> int:
         """Start an agent on each node, and return how many of them have to be ready, once they are or cannot be."""
         nodes = list(resources.nodes)
         needed = max(1, int(len(nodes) * min(1.0, float(Config.NL_READY_THRESHOLD.get(self._config)))))
         for node in nodes:
-            self._start_agent(node, umask, {**resources.granted[node.name].orders, **wanted.orders})
+            self._start_agent(node, {**resources.granted[node.name].orders, **wanted.orders})
         await self._until(lambda: self._enough(needed))
         return needed
 
-    async def _start_some(self, resources: AllocationResources, wanted: Wanted, umask: int) -> int:
+    async def _start_some(self, resources: AllocationResources, wanted: Wanted) -> int:
         """Start agents that claim cores until there are enough, and return how many have been started."""
         self._shares = True
         left = list(resources.nodes)
@@ -285,7 +305,7 @@ class NodeLauncher:
                 most = min(missing, node.total)
                 missing -= most
                 claim = {"most": most, "place": f"{os.environ['SLURM_JOB_ID']}-{node.name}"}
-                self._start_agent(node, umask, {**resources.granted[node.name].orders, **wanted.orders, **claim})
+                self._start_agent(node, {**resources.granted[node.name].orders, **wanted.orders, **claim})
             await self._until(lambda: self._enough(len(self._links)))
         return len(self._links)
 
@@ -393,8 +413,8 @@ class NodeLauncher:
     def not_started(self, link: NodeLink, job: str, why: str) -> None:
         """A job has not started for a reason of its node, which takes no more jobs when that happens again."""
         link.failures += 1
-        if link.failures == _MOST_FAILURES:
-            self.on_unfit(link.name, why)
+        if link.failures == _MOST_FAILURES and self._listener is not None:
+            self._listener.node_unfit(link.name, why)
         ended = self._jobs.pop(job, None)
         if ended is not None:
             ended.not_started_here(why)
@@ -413,12 +433,18 @@ class NodeLauncher:
         pool.set_cores(link.node, link.found["cores"], binds=link.found["binds"])
         pool.provide(link.node, [found])
         link.node.available = True
-        self.on_ready(link.node)
+        if self._listener is not None:
+            self._listener.node_ready()
+
+    def is_leaving(self, link: NodeLink) -> None:
+        """Send nothing more to a node that will be lost."""
+        if self._listener is not None:
+            self._listener.drop_node(link.name)
 
     def is_lost(self, link: NodeLink) -> None:
         """A node is no more."""
-        if not self._stopping:
-            self.on_lost(link.name, link.lost)
+        if not self._stopping and self._listener is not None:
+            self._listener.node_gone(link.name, link.lost, self._settings.loss_seconds)
         for job in list(self._sweeps):
             self.swept(job, link.name)
 
@@ -428,15 +454,15 @@ class NodeLauncher:
 
     # ---- inside
 
-    def _start_agent(self, node: Any, umask: int, granted: Dict[str, Any]) -> None:
+    def _start_agent(self, node: Any, granted: Dict[str, Any]) -> None:
         config = self._config
         log = Path(self._directory, f"nl-agent-{node.name}.log")
         orders = {
-            "umask": umask,
+            "umask": self._settings.umask,
             "granted": granted,
-            "earlier": self.earlier_sockets,
+            "earlier": self._settings.earlier_sockets,
             "name": node.name,
-            "address": f"ipc://{RequestInterface.directory / REQUESTS}",
+            "address": self._settings.address,
             "env": self._env,
             "wd": os.path.dirname(self._directory),
             "log_level": Config.LOG_LEVEL.get(config),
@@ -444,7 +470,7 @@ class NodeLauncher:
             "run_times": bool(Config.ENABLE_RT_STATS.get(config)),
             "wrapper": wrapper_in(config),
         }
-        link = self._links[node.name] = NodeLink(node, log, self._children, self)
+        link = self._links[node.name] = NodeLink(node, log, self._settings.children, self)
         options = self.gpus.step_options(node.name)
         command = agent_command(node, Config.NL_START_METHOD.get(config), self._directory, options, self._srun_env)
         link.start(command, self._srun_env, python_process.with_path(orders))
@@ -455,7 +481,7 @@ class NodeLauncher:
     def _say_who_is_missing(self) -> None:
         waiting = {link.name: link.ready for link in self._links.values()}
         if not all(waiting.values()):  # as after a moment in which nothing went on here
-            self.on_waiting(waiting)
+            self._settings.tell({"waiting": waiting})
         self._say_later(_WORD_SECONDS)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -480,3 +506,26 @@ class NodeLauncher:
 def _obituary(link: NodeLink, reason: str) -> str:
     said = "".join(f"\n    | {line}" for line in tail(link.log, 10).splitlines())
     return f"the agent of node {link.name} did not start: {reason}{said}\n    log: {link.log}"
+
+
+class Agents:
+    """The agents of an allocation's nodes, where the core has the class of its jobs to start and stop them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.launcher: Optional[NodeLauncher] = None
+
+    def start_agents(
+        self, config: Dict[Any, Any], _wdir: str, aux_dir: str, _nodes: List[Any], _binding: bool, manager: Any
+    ) -> None:
+        """Start an agent on each node; called by the core's executor, before the loop runs."""
+        self.launcher = NodeLauncher(config, aux_dir, self._settings)
+        asyncio.get_event_loop().run_until_complete(self.launcher.start(manager.resources))
+        manager.resources.keep_core()
+        self.launcher.tell(manager)
+
+    async def stop_agents(self) -> None:
+        """End the agents; called by the core's executor."""
+        if self.launcher is not None:
+            await self.launcher.stop()
+            self.launcher = None

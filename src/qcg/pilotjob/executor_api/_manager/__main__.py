@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any, Dict, Optional
 
 from qcg.pilotjob.executor_api._shared.proc import WITHIN, enclosing
@@ -55,29 +56,29 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
             signal.signal(signal.SIGTERM, _end_at_start)
         import_asyncio_without_ssl()
         defer("psutil")  # for jobs that are cancelled
-        from qcg.pilotjob.executor_api._execution.node_job import NodeJob
         from qcg.pilotjob.executor_api._execution.nodes import AgentsNotStarted
+        from qcg.pilotjob.executor_api._execution.settings import Settings
         from qcg.pilotjob.executor_api._execution.slurm import AllocationUnreadable, Wanted
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
-        from qcg.pilotjob.executor_api._manager.resume import Tracker
         from qcg.pilotjob.executor_api._manager.service import Service
 
-        NodeJob.umask = jobs_umask
-        NodeJob.tell_waiting = lambda nodes: _tell(ready, {"waiting": nodes})
-        NodeJob.tell_note = lambda text: _tell(ready, {"note": text})
-        NodeJob.wanted = Wanted(orders.get("cores"), orders.get("threads_per_core", 1))
-        NodeJob.restarts = orders.get("restarts", 0)
-        if orders.get("remote"):  # a client elsewhere hears of the end of the allocation, and not of that of its jobs
-            NodeJob.loss_seconds = _LOSS_SECONDS
-        Tracker.reruns = orders.get("rerun", True)
+        settings = Settings(
+            tell=partial(_tell, ready),
+            umask=jobs_umask,
+            reruns=orders.get("rerun", True),
+            restarts=orders.get("restarts", 0),
+            # a client elsewhere hears of the end of the allocation, and not of that of its jobs
+            loss_seconds=_LOSS_SECONDS if orders.get("remote") else 0.0,
+            wanted=Wanted(orders.get("cores"), orders.get("threads_per_core", 1)),
+        )
         try:
             service = Service(
                 orders["arguments"],
                 lifeline,
                 starter,
+                settings,
                 orders.get("remote"),
                 exclusive=orders.get("exclusive", False),
-                tell_note=lambda text: _tell(ready, {"note": text}),
             )
         except (CannotResume, AllocationUnreadable, AgentsNotStarted) as refusal:  # whose messages say all
             _tell(ready, {"refused" if isinstance(refusal, CannotResume) else "unusable": str(refusal)})
@@ -89,7 +90,6 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
     gc.freeze()  # the first look for garbage would go through all that was imported, before the client hears of us
     gc.set_threshold(10_000)  # a batch of jobs makes that many objects, and none of them is garbage
     gc.enable()
-    service.on_forced_end = lambda reason: _tell(ready, {"ending": reason})
     _tell(ready, service.description)
     service.start()
     sys.stdout.flush()

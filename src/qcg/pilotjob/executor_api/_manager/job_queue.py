@@ -29,6 +29,7 @@ from qcg.pilotjob.joblist import Job, JobList, JobState
 
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.pool import Size, kind_of, size_of
+from qcg.pilotjob.executor_api._processes.children import Children
 
 __all__ = ["Ahead", "WaitingArray", "WaitingJob", "WaitingJobs"]
 
@@ -302,14 +303,17 @@ _LOOK_AT = 4  # of those that run, for one like the next one
 class Ahead:
     """What is ready, the oldest first. Belongs to the loop's thread."""
 
-    def __init__(self, waiting: WaitingJobs, make: Callable[[Any, Any], Optional[LocalJob]]) -> None:
+    def __init__(
+        self, waiting: WaitingJobs, children: Children, make: Callable[[Any, Any], Optional[LocalJob]]
+    ) -> None:
         """`make` gets what has waited and an allocation like the one that it will have, and makes the job ready."""
         self._waiting = waiting
         self._make = make
         self._jobs: Dict[str, LocalJob] = {}
         self._numbers: Dict[str, int] = {}
         self._taking_back = 0
-        LocalJob.children.gather_when(lambda: len(self._jobs) >= _MOST // 2)
+        self._children = children
+        children.gather_when(lambda: len(self._jobs) >= _MOST // 2)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -331,7 +335,7 @@ class Ahead:
 
     def fill(self, running: Iterable[Any]) -> None:
         """Make the oldest that wait ready for the cores of those that run."""
-        if LocalJob.children.last_seconds > _SHORT_SECONDS:
+        if self._children.last_seconds > _SHORT_SECONDS:
             return
         like = {job.kind: job.allocation for job in islice(running, _LOOK_AT) if job.allocation is not None}
         while len(self) < _MOST:
@@ -352,7 +356,7 @@ class Ahead:
         """Let all of it wait again; what is not here after that has started."""
         self._taking_back += 1
         try:
-            for child in reversed(await LocalJob.children.take_back()):
+            for child in reversed(await self._children.take_back()):
                 number = self._numbers.get(child.mark)
                 job = self.remove(child.mark)
                 if job is not None and number is not None:

@@ -18,7 +18,9 @@ from qcg.pilotjob.executor_api._execution import pool
 from qcg.pilotjob.executor_api._execution.gpus import described
 from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.node_job import NodeJob
+from qcg.pilotjob.executor_api._execution.nodes import Agents
 from qcg.pilotjob.executor_api._execution.pool import PlacingAlgorithm, Size, place
+from qcg.pilotjob.executor_api._execution.settings import Settings
 from qcg.pilotjob.executor_api._execution.slurm import is_ending
 from qcg.pilotjob.executor_api._manager.arrays import why_not_split
 from qcg.pilotjob.executor_api._manager.job_queue import Ahead, WaitingArray, WaitingJob, WaitingJobs
@@ -46,7 +48,16 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     has not started yet and keeps its queue in order.
     """
 
-    def __init__(self, tracer: Any, config: Dict[Any, Any], parent_manager: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        tracer: Any,
+        config: Dict[Any, Any],
+        settings: Settings,
+        agents: Agents,
+        parent_manager: Optional[str] = None,
+    ) -> None:
+        self.settings = settings
+        self.agents = agents
         self.on_failure: Callable[[BaseException], None] = lambda _: None
         self.on_allocation_end: Callable[[str], None] = lambda _: None
         self.closing = False
@@ -59,8 +70,8 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._cancelling: Set["asyncio.Task[None]"] = set()
         self._changed = asyncio.Event()
         self._loop = asyncio.get_event_loop()
-        LocalJob.children.after_reaping = self._start_what_fits
-        LocalJob.children.on_next = self._hand_over
+        self.settings.children.after_reaping = self._start_what_fits
+        self.settings.children.on_next = self._hand_over
         self._is_due = False
         self._going: Dict[str, str] = {}
         self._losses: Dict[str, str] = {}
@@ -72,7 +83,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         super().__init__(tracer, config, parent_manager)
         self._scheduler._scheduler_alg = PlacingAlgorithm(self.resources)
         self._waiting = WaitingJobs(self.job_list, self._omit)
-        self._ahead = Ahead(self._waiting, self._make_ready)
+        self._ahead = Ahead(self._waiting, settings.children, self._make_ready)
         self._news: Optional[QueueNews] = None
         self._restoring: Optional["asyncio.Future[None]"] = None
         self._knows_one_node = self.local and self.resources.total_nodes == 1
@@ -296,7 +307,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             self._schedule_event.set()
         elif not self._is_due:
             self._is_due = True
-            if not LocalJob.children.is_reaping:  # after which it is looked for
+            if not self.settings.children.is_reaping:  # after which it is looked for
                 self._loop.call_soon(self._start_what_fits)
 
     @override
@@ -546,7 +557,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     async def end_all_jobs(self, grace: float) -> None:
         """Take no more jobs and cancel all that have not ended; return when none is left."""
         self.closing = self.ending = True
-        LocalJob.grace = grace
+        self.settings.grace = grace
         await self._take_back()
         self._waiting.clear()
         for name in list(self.job_list.jobs()):

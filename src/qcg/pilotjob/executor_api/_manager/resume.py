@@ -92,11 +92,10 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
     Mends C16 (a torn last line makes it impossible). Can go when the core does as much.
     """
 
-    reruns = True
-    """Whether what was interrupted runs again."""
-
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, reruns: bool) -> None:
+        """Keep the files in the directory `path`; `reruns` tells whether what was interrupted runs again."""
         super().__init__(path)
+        self.reruns = reruns
         self._starts = LinesFile(Path(path, STARTS))
         self._requests = LinesFile(Path(self.reqs_file))
         self._ends = LinesFile(Path(self.finished_file))
@@ -138,7 +137,7 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         Raises:
             CannotResume: a file cannot be read, or a job does not fit in here.
         """
-        run = _InterruptedRun(Path(path), Path(manager.record.report_file), reruns=Tracker.reruns)
+        run = _InterruptedRun(Path(path), Path(manager.record.report_file), reruns=manager.settings.reruns)
         jobs = list(run.jobs())
         left = [job for job in jobs if not job.state().is_finished()]
         for job in left:

@@ -30,8 +30,8 @@ from qcg.pilotjob.manager import DirectManager
 from qcg.pilotjob.service import QCGPMService
 
 from qcg.pilotjob.executor_api._execution import pool
-from qcg.pilotjob.executor_api._execution.local_job import LocalJob
-from qcg.pilotjob.executor_api._execution.node_job import NodeJob
+from qcg.pilotjob.executor_api._execution.nodes import Agents
+from qcg.pilotjob.executor_api._execution.settings import Settings
 from qcg.pilotjob.executor_api._execution.slurm import in_allocation, resources_of_allocation
 from qcg.pilotjob.executor_api._manager.manager import Manager
 from qcg.pilotjob.executor_api._manager.presence import (
@@ -80,17 +80,17 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         arguments: List[str],
         lifeline: Optional[int],
         starter: Tuple[int, socket.socket],
+        settings: Settings,
         remote: Optional[Dict[str, Any]] = None,
         *,
         exclusive: bool = False,
-        tell_note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.on_forced_end: Callable[[str], None] = lambda _: None
+        self._settings = settings
+        self._agents = Agents(settings)
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._loop.set_exception_handler(self._failed_in_loop)
         self._lifeline = lifeline
-        self._tell_note = tell_note
         self._starter = starter
         self._sockets: Optional[Path] = None
         self._presence: Optional[Presence] = None
@@ -102,16 +102,15 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         self._remote: Optional[Remote] = None
         self._handover: Optional["asyncio.Task[bool]"] = None
         qcg.pilotjob.joblist.datetime = qcg.pilotjob.executionjob.datetime = RecordTime
-        qcg.pilotjob.service.ZMQInterface = RequestInterface
         qcg.pilotjob.service.StateTracker = Tracker
         qcg.pilotjob.parseres.__RESOURCES_HANDLING__["slurm"] = resources_of_allocation
         qcg.pilotjob.parseres.parse_slurm_resources = resources_of_allocation
         qcg.pilotjob.parseres.in_slurm_allocation = in_allocation
         qcg.pilotjob.environment.in_slurm_allocation = in_allocation
-        qcg.pilotjob.manager.StatusPublisher = EventPublisher
-        qcg.pilotjob.parseres.parse_local_resources = partial(resources_of_machine, tell=tell_note, exclusive=exclusive)
-        qcg.pilotjob.executor.LocalSchemaExecutionJob = LocalJob
-        qcg.pilotjob.executor.LauncherExecutionJob = NodeJob
+        qcg.pilotjob.parseres.parse_local_resources = partial(
+            resources_of_machine, tell=self._tell_note, exclusive=exclusive
+        )
+        qcg.pilotjob.executor.LauncherExecutionJob = self._agents
         # what a client that has gone does not fetch would be kept, and waited for, without end
         zmq.asyncio.Context.instance().setsockopt(zmq.LINGER, LINGER)
         try:
@@ -120,7 +119,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             assert self._presence is not None
             self._presence.tell(self.description)
             if remote is None:  # what a scheduler has given to one executor is no other's
-                self._tell_of_neighbours(tell_note)
+                self._tell_of_neighbours(self._tell_note)
         except BaseException:
             self._leave_directory()
             raise
@@ -135,7 +134,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             "local": self._manager.local,
             "allocation": os.environ.get("SLURM_JOB_ID"),
             "nodes": [node.name for node in resources.nodes],
-            "part": NodeJob.wanted.cores is not None,  # which no other executor has
+            "part": self._settings.wanted.cores is not None,  # which no other executor has
             "sockets": str(self._sockets),
             "address": self._receiver.zmq_address,
             "events": self._manager.status_publisher.external_address,
@@ -162,11 +161,19 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             refuse_other_users(self._aux_dir)
         presence = Presence(Path(self._aux_dir))
         end_earlier(presence.earlier, self._tell_note)
-        NodeJob.earlier_sockets = sockets_of(presence.earlier)
+        self._settings.earlier_sockets = sockets_of(presence.earlier)
         self._presence = presence
-        self._sockets = RequestInterface.directory = EventPublisher.directory = make_socket_directory(
-            self._aux_dir, REQUESTS, self._tell_starter
-        )
+        self._sockets = self._settings.sockets = make_socket_directory(self._aux_dir, REQUESTS, self._tell_starter)
+        self._settings.address = f"ipc://{self._sockets / REQUESTS}"
+        qcg.pilotjob.service.ZMQInterface = partial(RequestInterface, self._settings.address)
+        qcg.pilotjob.manager.StatusPublisher = partial(EventPublisher, self._sockets)
+
+    @override
+    def _setup_tracker(self) -> None:
+        self._tracer = Tracker(self._aux_dir, reruns=self._settings.reruns)
+
+    def _tell_note(self, text: str) -> None:
+        self._settings.tell({"note": text})
 
     def _tell_starter(self, sockets: str) -> None:
         self._starter[1].sendall(Frames.frame((SOCKETS, sockets)))  # a manager that is killed cannot remove it
@@ -197,10 +204,10 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
 
     @override
     def _setup_direct_manager(self, parent_manager: Optional[str]) -> None:
-        self._children = LocalJob.children = Children(self._loop, *self._starter)
+        self._children = self._settings.children = Children(self._loop, *self._starter)
         self._children.on_starter_lost = self._starter_lost
         self._children.on_failure = self._fail
-        self._manager = Manager(self._tracer, self._conf, parent_manager)
+        self._manager = Manager(self._tracer, self._conf, self._settings, self._agents, parent_manager)
         self._manager.on_failure = self._fail
         self._manager.on_allocation_end = self._end_because
         self._manager.record = self._job_reporter
@@ -213,7 +220,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self._ifaces.append(self._remote.interface)
         self._receiver = Receiver(self._manager.get_handler(), self._ifaces)
         if self._manager.local and Config.ENABLE_RT_STATS.get(self._conf):
-            self._run_times = LocalJob.run_times = self._make_run_times()
+            self._run_times = self._settings.run_times = self._make_run_times()
 
     @override
     def _job_status_change_notify(
@@ -230,13 +237,13 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
             self._tracer.job_finished(job, iteration)
 
     def _make_run_times(self) -> RunTimes:
-        pipe = RequestInterface.directory / "rt.pipe"
+        pipe = self._settings.sockets / "rt.pipe"
         return RunTimes(Path(self._aux_dir).parent, pipe, wrapper_in(self._conf), self._loop)
 
     @override
     def start(self) -> None:
         if top_logger.isEnabledFor(logging.INFO):
-            LocalJob.note_in_log = self._log_handler.note
+            self._settings.note_in_log = self._log_handler.note
         if top_logger.level == logging.INFO:
             top_logger.setLevel(logging.WARNING)  # the core writes a dozen lines a job, where we write two
         if self._lifeline is not None:
@@ -300,7 +307,7 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         _logger.warning("the manager ends all jobs and itself: %s", reason)
         if self._ending is None:
             self._fall_silent()
-            self.on_forced_end(reason)
+            self._settings.tell({"ending": reason})
             self._ending = self._loop.create_task(self._end())
             last_resort = threading.Timer(_LONGEST_END, self._end_by_force)
             last_resort.daemon = True

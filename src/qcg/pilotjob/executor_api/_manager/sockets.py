@@ -111,11 +111,13 @@ class RequestInterface(ZMQInterface):  # type: ignore[misc]  # the core is untyp
     Can go when the core can bind to an address it is given and answers malformed messages.
     """
 
-    directory: Path
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._ours = address
 
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
-        self.address = self.real_address = self.external_address = f"ipc://{self.directory / REQUESTS}"
+        self.address = self.real_address = self.external_address = self._ours
         self._messages: "asyncio.Queue[Tuple[bytes, ...]]" = asyncio.Queue()
         self.socket = BoundSocket(zmq.REP, self.address, lambda *frames: self._messages.put_nowait(frames))
 
@@ -142,16 +144,19 @@ class EventPublisher(StatusPublisher):  # type: ignore[misc]  # the core is unty
     So as long as jobs wait for cores, and nobody waits for an event to submit what could run instead, they go together.
     """
 
-    directory: Path
     may_gather: Callable[[], bool] = staticmethod(lambda: False)
     on_listener: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
 
     @override
     def setup(self, conf: Dict[Any, Any]) -> None:
         self._loop = asyncio.get_event_loop()
         self._gathered: List[bytes] = []
         self._timer: Optional[asyncio.TimerHandle] = None
-        self.address = self.external_address = f"ipc://{self.directory / EVENTS}"
+        self.address = self.external_address = f"ipc://{self._directory / EVENTS}"
         self._subscribed: Tuple[str, ...] = ()
         self._sockets: List[BoundSocket] = []
         self.add_socket(self.address)
