@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qcg.pilotjob.executor_api._description.validation import _Where
+    from qcg.pilotjob.executor_api._description.where import Where
 
 __all__ = ["MOST_LEVELS", "is_too_large", "refuse_what_is_no_json"]
 
@@ -24,7 +24,7 @@ def is_too_large(value: int) -> bool:
     return value.bit_length() > _MOST_BITS
 
 
-def refuse_what_is_no_json(at: _Where, value: Any) -> None:
+def refuse_what_is_no_json(at: Where, value: Any) -> None:
     """Raise `InvalidJob` for a number that JSON does not have, or a key that is no text, and name its place."""
     if isinstance(value, dict):
         for key, item in at.mapping(value).items():
