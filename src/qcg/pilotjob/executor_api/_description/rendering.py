@@ -24,7 +24,6 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from qcg.pilotjob.executor_api._description.free_values import MOST_LEVELS, is_too_large
 from qcg.pilotjob.executor_api._description.reading import parsed, text_of
 from qcg.pilotjob.executor_api._description.template import (
     CLOSE,
@@ -39,6 +38,7 @@ from qcg.pilotjob.executor_api._description.template import (
     with_values,
     without_marks,
 )
+from qcg.pilotjob.executor_api._description.where import MOST_LEVELS, is_too_large
 from qcg.pilotjob.executor_api._shared.texts import spelled
 from qcg.pilotjob.executor_api.errors import MissingParameter, TemplateError
 from qcg.pilotjob.executor_api.jobs import HasJobNames, Job

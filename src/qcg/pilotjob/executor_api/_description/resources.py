@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, Mapping, Optional, cast
 
-from qcg.pilotjob.executor_api._description.free_values import refuse_what_is_no_json
 from qcg.pilotjob.executor_api._description.walltimes import as_manager_has_it
-from qcg.pilotjob.executor_api._description.where import Where
-from qcg.pilotjob.executor_api._shared.rules import (
-    MPI_MODELS,
-)
+from qcg.pilotjob.executor_api._description.where import Where, refuse_what_is_no_json
+from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS
 from qcg.pilotjob.executor_api._shared.texts import shown
 from qcg.pilotjob.executor_api.errors import InvalidJob
 from qcg.pilotjob.executor_api.jobs import Capacity

@@ -11,9 +11,8 @@ import re
 import shlex
 from typing import Any, Callable, Dict, List, Optional, cast
 
-from qcg.pilotjob.executor_api._description.free_values import refuse_what_is_no_json
 from qcg.pilotjob.executor_api._description.resources import checked_resources
-from qcg.pilotjob.executor_api._description.where import Where
+from qcg.pilotjob.executor_api._description.where import Where, refuse_what_is_no_json
 from qcg.pilotjob.executor_api._shared.rules import (
     JOB_ID_VARIABLE,
     MODELS,
