@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from qcg.pilotjob.executor_api._agent.messages import Lines
-from qcg.pilotjob.executor_api._execution.nodes import NodeLink
+from qcg.pilotjob.executor_api._execution.agent_link import NodeLink
 
 pytestmark = pytest.mark.slurm
 
@@ -197,8 +197,8 @@ def test_an_agent_that_does_not_answer_is_given_up(in_allocation_of_its_own, tmp
     (tmp_path / "sitecustomize.py").write_text(
         "from pathlib import Path\n"
         "if b'qcgpj-manager' in Path('/proc/self/cmdline').read_bytes():\n"
-        "    from qcg.pilotjob.executor_api._execution import nodes\n"
-        "    nodes.ANSWER_SECONDS = 6.0\n"
+        "    from qcg.pilotjob.executor_api._execution import agent_link\n"
+        "    agent_link.ANSWER_SECONDS = 6.0\n"
     )
     found = findings(
         in_allocation_of_its_own(

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
-import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Set
 
 from qcg.pilotjob.config import Config
 
-from qcg.pilotjob.executor_api._agent.messages import Lines
 from qcg.pilotjob.executor_api._execution import pool
-from qcg.pilotjob.executor_api._execution.agent_command import agent_command, srun_environment
+from qcg.pilotjob.executor_api._execution.agent_link import NodeLink, agent_command, srun_environment
 from qcg.pilotjob.executor_api._execution.gpus import AllocationGpus
 from qcg.pilotjob.executor_api._execution.models import make_srun
 from qcg.pilotjob.executor_api._execution.settings import Settings
 from qcg.pilotjob.executor_api._execution.slurm import AllocationResources, Wanted, words_of
-from qcg.pilotjob.executor_api._processes.children import Child, Children
 from qcg.pilotjob.executor_api._processes.run_times import wrapper_in
-from qcg.pilotjob.executor_api._processes.spawning import OWN_GROUP
 from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.run_files import tail
-from qcg.pilotjob.executor_api._shared.texts import end_text
 
 _logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 30.0  # an agent answers at once, unless its machine or a file system stands still
-_LEAVE_SECONDS = 1.5  # for an agent to end its jobs and itself
-_LAST_WORDS_SECONDS = 0.5  # for srun to say why an agent has ended
 _SILENT_SECONDS = 1.0  # in which agents start without a word to the user
 _WORD_SECONDS = 3.0  # between one word and the next
-_KILL_SECONDS = 1.0  # for a srun that was told to end
 _MOST_FAILURES = 2  # in a row, of starts on a node, for reasons of the node
 
 
@@ -59,159 +48,6 @@ class Listener(Protocol):
 
     def node_lost(self, name: str, reason: str) -> None:
         """Fail the jobs of a node that is no more."""
-
-
-class NodeLink:
-    """One node: its agent, and the srun (or ssh) process that keeps it.
-
-    The end of that process, or of what it hands on, is the end of the node for us: Slurm ends it when the node, the
-    agent or the allocation has gone.
-
-    Attributes:
-        ready: whether the agent has answered, and not gone since.
-        lost: why the node is no more, or nothing.
-        found: the cores that the agent has found there, as `cores_here.CoresHere` has them, and the GPUs.
-        failures: how many starts have failed in a row that would not fail on another node.
-    """
-
-    def __init__(self, node: Any, log: Path, children: Children, launcher: NodeLauncher) -> None:
-        self.node = node
-        self.name: str = node.name
-        self.log = log
-        self.ready = False
-        self.lost = ""
-        self.found: Dict[str, Any] = {}
-        self.failures = 0
-        self._children = children
-        self._launcher = launcher
-        self._loop = asyncio.get_event_loop()
-        self._process: Optional[Child] = None
-        self._lines: Optional[Lines] = None
-        self._due = 0
-        self._patience: Optional[asyncio.TimerHandle] = None
-        self._cause = ""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process has ended."""
-        return self._process is None
-
-    def start(self, command: List[str], environment: Dict[str, str], orders: Dict[str, Any]) -> None:
-        """Start the agent; it will be `ready`, or `lost`.
-
-        Raises:
-            OSError: the process cannot be started.
-        """
-        with self.log.open("ab") as log, contextlib.ExitStack() as its, contextlib.ExitStack() as ours:
-            to_agent, from_us = os.pipe()
-            its.callback(os.close, to_agent)
-            ours.callback(os.close, from_us)
-            from_agent, to_us = os.pipe()
-            its.callback(os.close, to_us)
-            ours.callback(os.close, from_agent)
-            process = subprocess.Popen(command, stdin=to_agent, stdout=to_us, stderr=log, env=environment, **OWN_GROUP)
-            ours.pop_all()
-        process.returncode = 0  # the children are waited for by their process id
-        self._process = Child("", self._process_ended)
-        self._children.adopt(process.pid, self._process)
-        first = json.dumps(orders).encode() + b"\n"
-        self._lines = Lines(self._loop, from_agent, from_us, self._hear, self._stream_ended, to_agent=True, first=first)
-
-    def send(self, message: Dict[str, Any]) -> None:
-        """Send what the agent has to answer; a node whose agent does not is given up."""
-        assert self._lines is not None
-        self._lines.send(message)
-        self._due += 1
-        if self._patience is None:
-            self._wait_for_answer()
-
-    def leave(self) -> None:
-        """Tell the agent to end: it ends its jobs, if there are any, and then itself."""
-        if self._lines is not None and not self.ended:
-            self._lines.close_target()
-            self._stop_waiting()
-            self._patience = self._loop.call_later(_LEAVE_SECONDS, self.give_up)
-
-    def give_up(self) -> None:
-        """End the process, and with it what Slurm started for it: nothing that it runs may come back to life."""
-        if self._process is not None:
-            self._children.end(self._process, _KILL_SECONDS)
-
-    def close(self) -> None:
-        """Hear no more of it."""
-        self._stop_waiting()
-        if self._lines is not None:
-            self._lines.close()
-
-    def last_words(self) -> str:
-        """Return what Slurm says of the end."""
-        said = [line for line in tail(self.log, 30).splitlines() if line.startswith(("srun: error", "slurmstepd"))]
-        return "; ".join(dict.fromkeys(line.partition("error: ")[2] or line for line in said[-3:]))
-
-    def _wait_for_answer(self) -> None:
-        self._patience = self._loop.call_later(ANSWER_SECONDS, self._silent)
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _silent(self) -> None:
-        self._cause = f"its agent has not answered for {ANSWER_SECONDS:g} s"
-        self._launcher.is_leaving(self)
-        self.give_up()
-
-    def _hear(self, message: Dict[str, Any]) -> None:
-        try:
-            self._heard(message)
-        except Exception as error:
-            if not self._cause:
-                self._cause = f"what its agent has sent could not be handled: {error!r}"
-                self._launcher.is_leaving(self)
-            self.give_up()  # what runs there might never be heard of
-            raise
-
-    def _heard(self, message: Dict[str, Any]) -> None:
-        if self.lost:
-            return
-        if "did" in message:
-            self._due -= "late" not in message
-            self._stop_waiting()
-            if self._due:
-                self._wait_for_answer()
-            if "pid" in message:
-                self.failures = 0
-            self._launcher.started(message["did"], message.get("pid"))
-        elif message.get("blames_node"):
-            self._launcher.not_started(self, message["ended"], message["message"])
-        elif "swept" in message:
-            self._launcher.swept(message["swept"], self.name)
-        elif "ended" in message:
-            self._launcher.ended(message["ended"], message["code"], message.get("message"))
-        elif "ready" in message:
-            self.ready = True
-            self.found = message["ready"]
-            self._launcher.is_ready(self)
-        elif "leaving" in message:
-            self._cause = message["leaving"]
-            self._launcher.is_leaving(self)
-            self._loop.call_later(_LEAVE_SECONDS, self.give_up)
-
-    def _stream_ended(self) -> None:
-        self._loop.call_later(_LAST_WORDS_SECONDS, self.give_up)
-
-    def _process_ended(self, code: int) -> None:
-        self._process = None
-        self._cause = self._cause or self.last_words() or f"its agent {end_text(code)}"
-        self._is_lost()
-        self._launcher.has_changed()
-
-    def _is_lost(self) -> None:
-        if not self.lost:
-            self.ready = False
-            self.lost = self._cause
-            self.close()
-            self._launcher.is_lost(self)
 
 
 class NodeLauncher:

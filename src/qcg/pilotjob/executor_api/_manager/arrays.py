@@ -5,14 +5,14 @@ Can go when the core makes them when they are needed.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, List, Optional
 
 from qcg.pilotjob.errors import IllegalJobDescription
 from qcg.pilotjob.joblist import Job, JobIteration, SubJobState
 
 from qcg.pilotjob.executor_api._shared.rules import MOST_ITERATIONS
 
-__all__ = ["States", "make_job", "why_not_split"]
+__all__ = ["States", "make_job", "parts_of", "why_not_split"]
 
 _SPLIT_INTO = "split-into"
 
@@ -72,3 +72,8 @@ def why_not_split(job: Job, cores: int) -> str:
         return ""
     parts = int((scheduler.get("params") or {}).get("parts", job.iteration.iterations()))
     return f"is split into {parts} parts, and there are {cores} cores" if parts > cores else ""
+
+
+def parts_of(job: Job) -> List[Optional[int]]:
+    """Return what of a job is started and ended: its iterations, or the job itself."""
+    return list(job.iteration.iterations_gen()) if job.has_iterations else [None]

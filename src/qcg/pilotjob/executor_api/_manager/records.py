@@ -22,7 +22,7 @@ from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
 from qcg.pilotjob.executor_api._shared.times import seconds
 
-__all__ = ["BufferedLog", "LinesFile", "Record", "numbered", "submission_of", "write_environment"]
+__all__ = ["BufferedLog", "LinesFile", "Record", "keep_order", "numbered", "submission_of", "write_environment"]
 
 _logger = logging.getLogger(__name__)
 
@@ -228,3 +228,9 @@ def write_environment(path: Path) -> None:
     """Keep the environment for whoever has to find out why a job saw something else (mends C6: private, and whole)."""
     lines = b"".join(b"%b=%b\n" % item for item in sorted(os.environb.items()))
     path.write_bytes(lines)
+
+
+def keep_order(history: List[Tuple[JobState, datetime]]) -> None:
+    """Let no step be before the one before: what starters tell of is put on record with their times."""
+    if len(history) > 1 and history[-1][1] < history[-2][1]:
+        history[-1] = (history[-1][0], history[-2][1])

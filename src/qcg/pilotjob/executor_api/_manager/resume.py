@@ -31,7 +31,7 @@ from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.manager import SchedulingJob
 from qcg.pilotjob.resume import StateTracker
 
-from qcg.pilotjob.executor_api._manager.arrays import make_job
+from qcg.pilotjob.executor_api._manager.arrays import make_job, parts_of
 from qcg.pilotjob.executor_api._manager.presence import CannotResume
 from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, numbered
 from qcg.pilotjob.executor_api._shared.overriding import override
@@ -226,13 +226,13 @@ class _InterruptedRun:
         for request in self._requests.values():
             job = make_job(request)
             job.canceled = job.name in self._cancelled
-            for iteration in _parts(job):
+            for iteration in _parts_and_whole(job):
                 self._restore(job, iteration)
             yield job
 
     def complete(self, job: Job, tracker: Tracker, record: Record) -> None:
         """Let each file tell every end that another one tells."""
-        for iteration in _parts(job):
+        for iteration in _parts_and_whole(job):
             if job.state(iteration).is_finished():
                 name = job.get_name(iteration)
                 if name not in self._reported:
@@ -258,9 +258,9 @@ class _InterruptedRun:
         job.append_runtime(end.get("runtime", {}), iteration)
 
 
-def _parts(job: Job) -> List[Optional[int]]:
+def _parts_and_whole(job: Job) -> List[Optional[int]]:
     """Return the iterations, and None for the job as a whole: in the order in which they end."""
-    return [*(job.iteration.iterations_gen() if job.has_iterations else ()), None]
+    return [*(parts_of(job) if job.has_iterations else ()), None]
 
 
 def _history(entries: List[Dict[str, Any]]) -> Iterator[Tuple[JobState, datetime]]:
