@@ -160,7 +160,7 @@ def gate(tmp_path):
 @pytest.fixture
 def patient(monkeypatch):
     """An interrupted client does not kill its manager before that has recorded the ends of all jobs."""
-    monkeypatch.setattr("qcg.pilotjob.executor_api._client.dispatcher._CANCEL_SECONDS", 30.0)
+    monkeypatch.setattr("qcg.pilotjob.executor_api._client.dispatching._CANCEL_SECONDS", 30.0)
 
 
 @pytest.fixture

@@ -61,20 +61,20 @@ def test_a_lost_event_is_found_out(executor, monkeypatch):
     dispatcher = executor._connection.dispatcher
     executor.submit(BasicTemplate, name="first", exec="true").result(20)
     monkeypatch.setattr("qcg.pilotjob.executor_api._client.channels.Channel.finished_jobs", lambda _: [])
-    dispatcher._check_in(0.2)
+    dispatcher._checks.put_off(0.2)
     assert executor.submit(BasicTemplate, name="a", exec="true").result(20) == {"a": "SUCCEED"}
 
 
 def test_a_lost_event_is_found_out_among_many_jobs_that_wait(executor, monkeypatch):
     # as above; each question is about ten jobs, and most of them have long to wait
-    dispatcher = "qcg.pilotjob.executor_api._client.dispatcher"
-    monkeypatch.setattr(f"{dispatcher}._CHECK_BATCH", 10)
-    monkeypatch.setattr(f"{dispatcher}._CHECK_SECONDS", 0.02)
+    requests = "qcg.pilotjob.executor_api._client.requests"
+    monkeypatch.setattr(f"{requests}.CHECK_BATCH", 10)
+    monkeypatch.setattr(f"{requests}._CHECK_SECONDS", 0.02)
     blocker = executor.submit(BasicTemplate, name="blocker", exec="sleep", args=[1000])
     waiting = [executor.submit(ScriptTemplate, name=f"a{n}", script="true", after=[blocker]) for n in range(100)]
     executor.submit(BasicTemplate, name="first", exec="true").result(20)
     monkeypatch.setattr("qcg.pilotjob.executor_api._client.channels.Channel.finished_jobs", lambda _: [])
-    executor._connection.dispatcher._check_in(0.02)
+    executor._connection.dispatcher._checks.put_off(0.02)
     futures = [executor.submit(BasicTemplate, name=f"b{n}", exec="true") for n in range(20)]
     assert all(future.result(20) == {future.ids[0]: "SUCCEED"} for future in futures)
     assert not any(future.done() for future in waiting)

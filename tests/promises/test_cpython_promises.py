@@ -675,12 +675,12 @@ def test_the_first_executor_at_the_interpreters_end_is_refused_as_any_other(run_
 COLLECTS = """
     import gc, sys, threading
     from qcg.pilotjob.executor_api import *
-    from qcg.pilotjob.executor_api._client import dispatcher, inbox
+    from qcg.pilotjob.executor_api._client import dispatcher, dispatching, inbox
     class Cycle:
         pass
     spare, seen = [], set()
     def collect(frame, event, _):
-        if frame.f_code.co_filename not in (dispatcher.__file__, inbox.__file__):
+        if frame.f_code.co_filename not in (dispatcher.__file__, dispatching.__file__, inbox.__file__):
             return None
         place = frame.f_code.co_name, frame.f_lineno
         if event == "line" and spare and place not in seen:

@@ -20,22 +20,14 @@ import os
 import weakref
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Type, Union
 
 from qcg.pilotjob.executor_api._client import endings
-from qcg.pilotjob.executor_api._client.options import (
-    checked_restarts,
-    checked_signals,
-    checked_threads,
-    command_line,
-    cores_of_allocation,
-    refuse_beside_allocation,
-    refuse_other_tasks,
-)
+from qcg.pilotjob.executor_api._client.options import ManagerOptions, checked_options
 from qcg.pilotjob.executor_api._client.own_manager import ManagerProcess
 from qcg.pilotjob.executor_api._shared.futures import may_wait
 from qcg.pilotjob.executor_api._shared.overriding import override
-from qcg.pilotjob.executor_api.errors import ExecutorClosed, InvalidOption
+from qcg.pilotjob.executor_api.errors import ExecutorClosed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,8 +113,13 @@ class QCGPJExecutor(Executor):
         progress: bool = False,
     ) -> None:
         self.finished = False
-        arguments = command_line(
+        options = checked_options(
             manager_args,
+            manager=manager,
+            has_allocation=allocation is not None,
+            restarts=requeue_on_node_failure,
+            threads_per_core=threads_per_core,
+            stop_on=stop_on,
             wd=wd,
             resources=resources,
             reserve_core=reserve_core,
@@ -131,28 +128,16 @@ class QCGPJExecutor(Executor):
             log_level=log_level,
             resume=resume,
         )
-        if manager is not None and (arguments != _default_arguments() or resources is not None):
-            raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
-        if allocation is not None:
-            refuse_beside_allocation(manager, resources)
-        elif manager is None:
-            refuse_other_tasks(manager_args, resources)
-        orders = {
-            "restarts": checked_restarts(requeue_on_node_failure, manager),
-            "threads_per_core": checked_threads(threads_per_core, manager),
-            "cores": cores_of_allocation(resources),
-        }
-        signals = checked_signals(stop_on)
         endings.refuse_start()  # before a process is started
         bar_class = _bar_class() if progress else None
-        self._connection = _connection(arguments, manager, allocation, start_timeout, orders)
+        self._connection = _connection(options, manager, allocation, start_timeout)
         self._pools: weakref.WeakSet[Hub] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, self._connection.abandon)
         self._finalizer.atexit = False  # the dispatchers' own hook waits for them
-        if signals:
+        if options.signals:
             from qcg.pilotjob.executor_api._client.connection import on_signals
 
-            on_signals(signals, self._connection)
+            on_signals(options.signals, self._connection)
         if bar_class is not None:
             self._connection.show(bar_class)
 
@@ -418,23 +403,19 @@ class QCGPJExecutor(Executor):
 
 
 def _connection(
-    arguments: List[str],
-    manager: Any,
-    allocation: Optional[Allocation],
-    start_timeout: float,
-    orders: Mapping[str, Any],
+    options: ManagerOptions, manager: Any, allocation: Optional[Allocation], start_timeout: float
 ) -> Connection:
     if allocation is not None:
         from qcg.pilotjob.executor_api._allocation.own_allocation import connect_own_allocation, make_keepers
 
-        keepers = make_keepers(allocation, arguments, orders)
+        keepers = make_keepers(allocation, options.arguments, options.orders)
         if len(keepers) == 1:
             return connect_own_allocation(keepers[0])
         from qcg.pilotjob.executor_api._allocation.several import connect_several
 
         return connect_several(keepers, rerun=allocation.rerun)
     if manager is None:
-        process = ManagerProcess(arguments, start_timeout, orders)
+        process = ManagerProcess(options.arguments, start_timeout, options.orders)
         # imported while the manager process starts: both are ready sooner
         from qcg.pilotjob.executor_api._client.kinds import connect_own_process
 
@@ -450,16 +431,3 @@ def _bar_class() -> Optional[Type[Any]]:
     from qcg.pilotjob.executor_api._client.progress import bar_class
 
     return bar_class()
-
-
-def _default_arguments() -> List[str]:
-    return command_line(
-        [],
-        wd=".",
-        resources=None,
-        reserve_core=False,
-        enable_rt_stats=False,
-        wrapper_rt_stats=None,
-        log_level="info",
-        resume=None,
-    )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 import os
 import socket
 import struct
-import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple, Union
@@ -17,7 +14,7 @@ from qcg.pilotjob.executor_api._client.channels import Channel, News, RecordChan
 from qcg.pilotjob.executor_api._client.ended_jobs import Report
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, owner_name, read_owned, refuse_foreign
-from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE, Directories, find_run, is_lived_in
+from qcg.pilotjob.executor_api._shared.run_files import KEYS, PRESENCE, Directories, find_run, is_lived_in
 from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.errors import InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
@@ -30,7 +27,6 @@ __all__ = [
     "UNKNOWN",
     "BareCore",
     "DetachedAllocation",
-    "Distant",
     "Link",
     "OthersAllocation",
     "OthersProcess",
@@ -274,6 +270,8 @@ class OthersAllocation(Link):
     is_remote = True
 
     def __init__(self, run: str) -> None:
+        from qcg.pilotjob.executor_api._client.remote_channel import Distant
+
         super().__init__(Capacity(UNKNOWN, UNKNOWN), Report(Path(run, "jobs.report"), interrupted=False))
         self._peer = Distant(run)
 
@@ -397,77 +395,3 @@ def _why_deaf(run: str, description: Dict[str, Any], error: OSError) -> str:
         "jobs go on and are recorded, and its own client is still connected; set TMPDIR to a directory that nobody "
         "cleans"
     )
-
-
-_GAP_SECONDS = 3.0  # more than there is between two looks, unless this process stood still
-
-
-class Distant:
-    """Where that manager is; see `Peer`."""
-
-    end_fd = -1
-    reach_seconds = 60.0
-    patience = 300.0
-    """Seconds for which nothing may be heard of it: nobody tells that it was killed, with its node perhaps."""
-
-    def __init__(self, run: str) -> None:
-        """Look at the directory of a run.
-
-        Raises:
-            InvalidOption: it is another user's.
-        """
-        self._run = run
-        try:
-            self.keys: Dict[str, Any] = json.loads(read_owned(os.path.join(run, KEYS)))["client"]
-        except NotOwned as error:
-            raise InvalidOption(f"manager is {run!r}: {error}") from None
-        self.manager: Optional[Dict[str, Any]] = None
-        self._text = b""
-        self._heard_at = math.inf
-        self._looked_at = math.inf
-        if not self.has_ended:
-            with contextlib.suppress(ManagerDied):  # this moment: `has_ended` tells
-                self.look()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether there is no manager, and none is to come."""
-        # in this order: the handover goes when the presence is there
-        return not any(os.path.exists(os.path.join(self._run, name)) for name in (HANDOVER, PRESENCE))
-
-    def endpoint(self, what: str, host: str) -> str:
-        """Return the address of the manager's ``requests`` or ``events``."""
-        assert self.manager is not None
-        return f"tcp://{host}:{self.manager['remote'][what]}"
-
-    def hear(self) -> bool:
-        """Return False: nobody tells."""
-        return False
-
-    def heard(self) -> None:
-        """Note that the manager has said something."""
-        self._heard_at = time.monotonic()
-
-    def look(self) -> None:
-        """Look for the manager.
-
-        Raises:
-            ManagerDied: it has ended, or nothing is heard of it.
-        """
-        text = b""
-        with contextlib.suppress(FileNotFoundError):
-            text = read_owned(os.path.join(self._run, PRESENCE))
-        if text and text != self._text:
-            with contextlib.suppress(ValueError):  # it is being written
-                self.manager, self._text, self._heard_at = json.loads(text), text, math.inf
-        elif not text and (self._text or self.has_ended):
-            raise ManagerDied(f"the manager of {self._run} has ended; resume= takes up what it has left")
-        now = time.monotonic()
-        if now - self._looked_at > _GAP_SECONDS:  # what has come meanwhile is not read yet
-            self._heard_at += now - self._looked_at
-        self._looked_at = now
-        if now - self._heard_at > self.patience:
-            raise ManagerDied(
-                f"nothing has been heard of the manager of {self._run} for {self.patience:g} s: it was killed, or the "
-                "network is gone; manager= connects to one that lives, resume= takes up what another has left"
-            )

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 from qcg.pilotjob.executor_api._shared.run_files import PREFIX, find_run
 from qcg.pilotjob.executor_api.errors import InvalidOption
@@ -30,19 +30,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOG_LEVELS",
-    "checked_restarts",
-    "checked_signals",
-    "checked_threads",
-    "command_line",
-    "cores_of_allocation",
-    "refuse_beside_allocation",
-    "refuse_other_tasks",
+    "ManagerOptions",
+    "checked_options",
+    "value_of",
+    "working_directory",
 ]
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "notset")
 
 _PART = "--slurm-limit-nodes-range-"
 _NODE = r"(?:(?P<name>[^:,\s]+):)?(?P<cores>[1-9]\d*)"
+_DEFAULTS: Options = {
+    "wd": ".",
+    "resources": None,
+    "reserve_core": False,
+    "enable_rt_stats": False,
+    "wrapper_rt_stats": None,
+    "log_level": "info",
+    "resume": None,
+}
 _REFUSED = {
     "--net-port": "the executor's manager listens on private sockets only",
     "--net-port-min": "the executor's manager listens on private sockets only",
@@ -57,6 +63,48 @@ _REFUSED = {
     "--wd": "give wd= to the executor",
     "--log": "give log_level= to the executor",
 }
+
+
+class ManagerOptions(NamedTuple):
+    """What a manager of the executor's own is started with, and what ends the executor early."""
+
+    arguments: List[str]
+    """The manager's command line."""
+    orders: Dict[str, Any]
+    """What the manager gets beside its command line; see ``_manager.__main__.serve``."""
+    signals: List[int]
+    """The signals that mean that the time is nearly over."""
+
+
+def checked_options(
+    extra: Sequence[Any],
+    *,
+    manager: Any,
+    has_allocation: bool,
+    restarts: Any,
+    threads_per_core: Any,
+    stop_on: Any,
+    **options: Unpack[Options],
+) -> ManagerOptions:
+    """Return the options of ``QCGPJExecutor`` as a manager gets them, each checked by itself and beside others.
+
+    Raises:
+        InvalidOption: an option has no meaning, or not beside another one.
+    """
+    arguments = command_line(extra, **options)
+    resources = options["resources"]
+    if manager is not None and (arguments != command_line([], **_DEFAULTS) or resources is not None):
+        raise InvalidOption("manager= stands beside options for a manager of the executor's own; leave those out")
+    if has_allocation:
+        refuse_beside_allocation(manager, resources)
+    elif manager is None:
+        refuse_other_tasks(extra, resources)
+    orders = {
+        "restarts": checked_restarts(restarts, manager),
+        "threads_per_core": checked_threads(threads_per_core, manager),
+        "cores": cores_of_allocation(resources),
+    }
+    return ManagerOptions(arguments, orders, checked_signals(stop_on))
 
 
 def command_line(extra: Sequence[Any], **options: Unpack[Options]) -> List[str]:

@@ -118,7 +118,7 @@ class RemoteDispatcher(Dispatcher):
             self._description = channel.description
             self.link.describe(channel.description)
         if channel.has_missed():
-            self._suspects = list(self._pending)
+            self._checks.suspects = list(self._pending)
         if not channel.greeted:
             answer(self._inbox, self._pending, self._cancel_between_managers)
         return False

@@ -7,9 +7,10 @@ again in halves, so that in the end only what is at fault is refused.
 from __future__ import annotations
 
 import itertools
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Protocol, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence, Set, Tuple, Union
 
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api.errors import JobRefused, JobUnknown
@@ -17,7 +18,22 @@ from qcg.pilotjob.executor_api.errors import JobRefused, JobUnknown
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
-__all__ = ["Call", "Check", "Follow", "Pending", "Question", "Submission", "Unit"]
+__all__ = [
+    "CHECK_BATCH",
+    "Call",
+    "Check",
+    "Follow",
+    "Pending",
+    "Question",
+    "StateChecks",
+    "Submission",
+    "Unit",
+    "in_batches",
+]
+
+
+CHECK_BATCH = 1000  # names in one question for states
+_CHECK_SECONDS = 5.0  # between two questions, at the most
 
 
 class Call(Protocol):
@@ -96,6 +112,34 @@ class Check:
 
     def failed(self, error: BaseException) -> None:
         """Leave it to the futures, which the dispatcher breaks one by one."""
+
+
+class StateChecks:
+    """When to ask for the states of pending jobs, of which an event may be lost. Belongs to the dispatcher's thread.
+
+    Attributes:
+        suspects: the jobs that are asked for first.
+        due: when the next question is due, by ``time.monotonic()``.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self.suspects: List[str] = []
+        self.put_off(pause)
+
+    def put_off(self, seconds: float) -> None:
+        """Ask next in so many seconds."""
+        self._pause = seconds
+        self.due = time.monotonic() + seconds
+
+    def names(self, pending: Pending) -> List[str]:
+        """Return the names of the jobs to be asked for now; the pauses get longer."""
+        if self.suspects:
+            suspects, self.suspects = self.suspects[:CHECK_BATCH], self.suspects[CHECK_BATCH:]
+            return [name for name in suspects if name in pending]
+        if not pending or time.monotonic() < self.due:
+            return []
+        self.put_off(min(_CHECK_SECONDS, self._pause * 2))
+        return pending.next_in_turn(CHECK_BATCH)
 
 
 class Follow:
@@ -242,3 +286,8 @@ class Pending:
 
     def _waits_for_more(self, future: QCGPJFuture) -> bool:
         return any(future in self._waiting_for(name) for name in future.ids)
+
+
+def in_batches(names: Sequence[str]) -> List[List[str]]:
+    """Return the names in pieces of which each is for one request."""
+    return [list(names[start : start + CHECK_BATCH]) for start in range(0, len(names), CHECK_BATCH)]

@@ -13,9 +13,9 @@ import time
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, List, Optional, Tuple
 
-from qcg.pilotjob.joblist import Job
+from qcg.pilotjob.joblist import Job, JobState
 from qcg.pilotjob.reports import JsonFileReport
 
 from qcg.pilotjob.executor_api._shared.overriding import override
