@@ -35,7 +35,7 @@ from qcg.pilotjob.executor_api import (
     WorkerDied,
 )
 from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
-from qcg.pilotjob.executor_api._allocation.scheduler import in_our_words
+from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._client import links, remote_channel
 from qcg.pilotjob.executor_api._client.inbox import Inbox
 from qcg.pilotjob.executor_api._client.links import Distant

@@ -323,7 +323,7 @@ def test_the_templates_are_listed(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("command", ["record", "templates", "main"])
+@pytest.mark.parametrize("command", ["record", "template", "map"])
 @pytest.mark.parametrize(
     "what",
     ["/dev/zero", "/proc/self/mem", "loop", "dangling", "directory", "binary", "deep", "x" * 5000, "a\udcff", "a/b"],
@@ -335,7 +335,7 @@ def test_what_is_no_file_of_ours_is_a_message(tmp_path, command, what):
     (tmp_path / "binary").write_bytes(bytes(range(255, 0, -1)) + b"\n")
     (tmp_path / "deep").write_text("[" * 100_000 + "\n")
     (tmp_path / "a").touch()
-    before = {"record": [], "templates": ["check"], "main": ["--grid", "n=1", "--dry-run"]}[command]
+    before = {"record": [], "template": ["check"], "map": ["--grid", "n=1", "--dry-run"]}[command]
     boot = f"from qcg.pilotjob.executor_api._command.{command} import main; main()"
     run = subprocess.run(
         [sys.executable, "-c", boot, *before, what],
@@ -346,6 +346,6 @@ def test_what_is_no_file_of_ours_is_a_message(tmp_path, command, what):
         check=False,
     )
     assert "Traceback" not in run.stderr
-    found = (command, what) in {("templates", "/dev/zero"), ("templates", "binary"), ("templates", "deep")}
+    found = (command, what) in {("template", "/dev/zero"), ("template", "binary"), ("template", "deep")}
     assert run.returncode == (1 if found else 2)
     assert (run.stdout if found else run.stderr).strip()

@@ -32,7 +32,8 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import psutil
 
-from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException, in_our_words
+from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
+from qcg.pilotjob.executor_api._allocation.scheduler import Scheduler, SubmitException
 from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.ownership import owner_of
 from qcg.pilotjob.executor_api._shared.proc import STARTER

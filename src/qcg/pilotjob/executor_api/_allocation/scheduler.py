@@ -19,7 +19,7 @@ from psij.resource_spec import ResourceSpecV1
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.texts import code_text, end_text, signal_named_by_shell
 
-__all__ = ["Scheduler", "SubmitException", "in_our_words"]
+__all__ = ["Scheduler", "SubmitException"]
 
 _NEVER = sys.maxsize
 _QUEUE_SECONDS = 10
@@ -198,21 +198,3 @@ def _moment(text: str) -> Optional[datetime]:
     with contextlib.suppress(ValueError):  # "N/A", where nothing is expected
         return datetime.fromisoformat(text)
     return None
-
-
-def in_our_words(said: str, wanted: Dict[str, Any]) -> str:
-    """Return what the scheduler has refused, with what to do about it."""
-    hints = {  # in this order: a refused account may name the partition too
-        ("account", "project"): (
-            f"account {wanted['account']!r} may not be used here; 'sacctmgr show associations user=$USER' tells which; "
-            "give account="
-        ),
-        ("partition", "queue"): (
-            f"there is no queue {wanted['queue']!r} that takes this; 'sinfo' or 'qstat -Q' lists them; give queue="
-        ),
-        ("time",): "the queue allows less time; give a shorter walltime= or another queue=",
-        ("node", "cpu"): "the queue does not have that many nodes or cores; give other nodes= or cores_per_node=",
-    }
-    found = [hint for words, hint in hints.items() if any(word in said.lower() for word in words)]
-    hint = [*found, "these are the scheduler's words; Allocation's arguments are what it was asked for"][0]
-    return f"the scheduler refused it: {said.strip()}\n  next: {hint}"

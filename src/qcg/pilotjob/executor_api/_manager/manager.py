@@ -29,6 +29,7 @@ from qcg.pilotjob.executor_api._shared.protocol import SUBMISSION
 
 _logger = logging.getLogger(__name__)
 
+_CANCELLED_AT_ONCE = 5000  # iterations, which takes a sixth of a second
 _MOST_STARTS = 5  # of one job, on nodes that do not start it
 
 
@@ -377,11 +378,11 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             if running.job_iteration.job is job:
                 await running.cancel()
         queued = [part for part in parts_of(job) if job.state(part) == JobState.QUEUED]
-        for iteration in queued[:AT_ONCE]:
+        for iteration in queued[:_CANCELLED_AT_ONCE]:
             self.change_job_state(job, iteration, JobState.CANCELED)
-        if len(queued) > AT_ONCE:  # all other requests would wait for the reply to this one
+        if len(queued) > _CANCELLED_AT_ONCE:  # all other requests would wait for the reply to this one
             self.tracer.job_cancelled(job)
-            rest = asyncio.ensure_future(self._cancel_in_pieces(job, queued[AT_ONCE:]))
+            rest = asyncio.ensure_future(self._cancel_in_pieces(job, queued[_CANCELLED_AT_ONCE:]))
             self._cancelling.add(rest)
             rest.add_done_callback(self._cancelling.discard)
         self.call_scheduler()  # for the jobs that depend on it
