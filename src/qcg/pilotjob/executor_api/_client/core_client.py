@@ -18,6 +18,7 @@ from qcg.pilotjob.api.manager import Manager
 from qcg.pilotjob.executor_api._client.dispatcher import Dispatcher
 from qcg.pilotjob.executor_api._client.ended_jobs import Ends
 from qcg.pilotjob.executor_api._shared import protocol
+from qcg.pilotjob.executor_api._shared.core_names import OF_CLIENT, refuse_changed_core
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api.errors import ExecutorClosed, JobUnknown, ManagerDied
 from qcg.pilotjob.executor_api.jobs import FINAL_STATES
@@ -42,6 +43,7 @@ class ConnectedManager(Manager):  # type: ignore[misc]  # the core is untyped
     """
 
     def __init__(self, dispatcher: Dispatcher, attach: Callable[[Sequence[str], Optional[float]], QCGPJFuture]) -> None:
+        refuse_changed_core(OF_CLIENT)
         self._lock = threading.RLock()
         self._is_asking = False
         self._dispatcher = dispatcher

@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from typing import Any, Dict, Optional
 
+from qcg.pilotjob.executor_api._shared.core_names import OF_MANAGER, refuse_changed_core, told
 from qcg.pilotjob.executor_api._shared.proc import WITHIN, enclosing
 from qcg.pilotjob.executor_api._shared.python_process import take_standard_input
 
@@ -62,6 +63,7 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
         from qcg.pilotjob.executor_api._manager.presence import CannotResume
         from qcg.pilotjob.executor_api._manager.service import Service
 
+        refuse_changed_core(OF_MANAGER)
         settings = Settings(
             tell=partial(_tell, ready),
             umask=jobs_umask,
@@ -84,7 +86,7 @@ def serve(orders: Dict[str, Any], *, ready: int, lifeline: Optional[int]) -> Non
             _tell(ready, {"refused" if isinstance(refusal, CannotResume) else "unusable": str(refusal)})
             os._exit(1)
     except BaseException as error:
-        _tell(ready, {"error": f"{type(error).__name__}: {error}"})
+        _tell(ready, {"error": told(error)})
         raise
     os.umask(jobs_umask)
     gc.freeze()  # the first look for garbage would go through all that was imported, before the client hears of us
