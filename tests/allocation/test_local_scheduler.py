@@ -36,9 +36,9 @@ from qcg.pilotjob.executor_api import (
 )
 from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
-from qcg.pilotjob.executor_api._client import links, remote_channel
+from qcg.pilotjob.executor_api._client import remote_channel
 from qcg.pilotjob.executor_api._client.inbox import Inbox
-from qcg.pilotjob.executor_api._client.links import Distant
+from qcg.pilotjob.executor_api._client.remote_channel import Distant
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE
 
@@ -398,7 +398,7 @@ def test_who_stood_still_does_not_take_the_manager_for_dead(make, monkeypatch, t
     manager = _manager_of(executor)
     handle = executor.detach()
     clock = _Clock()
-    monkeypatch.setattr(links, "time", clock)
+    monkeypatch.setattr(remote_channel, "time", clock)
     monkeypatch.setattr(remote_channel, "_LOOK_SECONDS", 0.05)
     with QCGPJExecutor(manager=handle) as follower:
         followed = follower.attach("slow")

@@ -31,14 +31,18 @@ class MadeClient:
 
     def __init__(self, make: Callable[[Dispatcher, Attach], Any]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask for the same
         self._client: Any = None
 
     def get(self, dispatcher: Dispatcher, attach: Attach) -> Any:
         """Return the client."""
         with self._lock:
             if self._client is None:
-                self._client = self._make(dispatcher, attach)
+                made = self._make(dispatcher, attach)
+                if self._client is None:
+                    self._client = made
+                else:  # a signal handler has made one meanwhile
+                    made.close()
             return self._client
 
     def close(self) -> None:
