@@ -437,7 +437,7 @@ def test_a_manager_that_came_and_went_between_two_looks_is_missed(handed_over):
 
 def test_a_manager_that_comes_this_moment_has_not_ended(handed_over, monkeypatch):
     followed = Distant(str(handed_over))
-    exists = links.os.path.exists
+    exists = remote_channel.os.path.exists
 
     def exists_and_comes(path):
         found = exists(path)
@@ -445,7 +445,7 @@ def test_a_manager_that_comes_this_moment_has_not_ended(handed_over, monkeypatch
         (handed_over / HANDOVER).unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(links.os.path, "exists", exists_and_comes)
+    monkeypatch.setattr(remote_channel.os.path, "exists", exists_and_comes)
     assert not followed.has_ended
 
 

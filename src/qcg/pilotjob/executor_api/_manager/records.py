@@ -231,6 +231,17 @@ def write_environment(path: Path) -> None:
 
 
 def keep_order(history: List[Tuple[JobState, datetime]]) -> None:
-    """Let no step be before the one before: what starters tell of is put on record with their times."""
-    if len(history) > 1 and history[-1][1] < history[-2][1]:
-        history[-1] = (history[-1][0], history[-2][1])
+    """Let no step be before the one before: what starters tell of is put on record with their times.
+
+    A job in reserve may have been started by the starter, before the manager had decided where it has its cores. So it
+    is that step which gives way; with a later start the job would be on its cores together with the next one.
+    """
+    if len(history) < 2 or history[-2][1] <= history[-1][1]:
+        return
+    state, when = history[-1]
+    if history[-2][0] == JobState.SCHEDULED:
+        when = max([when, *(before for _, before in history[-3:-2])])
+        history[-2] = (JobState.SCHEDULED, when)
+        history[-1] = (state, when)
+    else:
+        history[-1] = (state, history[-2][1])
