@@ -8,7 +8,7 @@
        |  calls                                             |
        v                                                    v
     hub.Hub, a thread, owns calls, workers and     <-->  DEALER: a call, its answer, the next call ...
-       the ROUTER socket (place.Place)                   stdout, stderr: files beside the manager's log
+       the ROUTER socket (rendezvous)                   stdout, stderr: files beside the manager's log
        |  FunctionFuture.set_result, callbacks
        v
     QCGPJExecutor.submit: a job for each worker that is needed
