@@ -58,17 +58,17 @@ def running_cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     context = multiprocessing.get_context("fork")
     up = context.Event()
-    keeper = context.Process(target=_keep, args=(cluster, up))
+    guard = context.Process(target=_keep, args=(cluster, up))
     try:
-        keeper.start()
+        guard.start()
         while not up.wait(0.1):
-            if not keeper.is_alive():
+            if not guard.is_alive():
                 raise ClusterError("it has not come up")
         yield cluster
     finally:
         cluster.stop()
-        keeper.kill()
-        keeper.join()
+        guard.kill()
+        guard.join()
         kill_descendants(here_before)
 
 

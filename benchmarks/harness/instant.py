@@ -31,7 +31,7 @@ def use(seconds: float) -> None:
 def in_manager() -> None:
     """Replace the start of a job, in a manager process that is about to run."""
     from qcg.pilotjob.executor_api._execution.local_job import LocalJob
-    from qcg.pilotjob.executor_api._manager.job_queue import Ahead
+    from qcg.pilotjob.executor_api._manager.job_queue import Reserve
 
     seconds = float(os.environ[_SECONDS])
 
@@ -40,5 +40,5 @@ def in_manager() -> None:
         job._limit_walltime()
         asyncio.get_running_loop().call_later(seconds, job._ended, 0)
 
-    Ahead.fill = lambda *_: None  # type: ignore[method-assign]
+    Reserve.fill = lambda *_: None  # type: ignore[method-assign]
     LocalJob._start = start  # type: ignore[method-assign, assignment]  # it is named `self` there

@@ -120,10 +120,10 @@ class _EndsAtOnce(AllocationDispatcher):
     def start(self):
         super().start()
         link = self.link
-        (Path(link.keeper.directories.aux).parent / "gate").touch()
+        (Path(link.guard.directories.aux).parent / "gate").touch()
         end = time.monotonic() + 60
-        while self._inbox._broken is None and link.keeper.status.state not in _LIVES and time.monotonic() < end:
-            if link.keeper.status.state == "ENDED":  # its thread tells that to its owner now, which is not made yet
+        while self._inbox._broken is None and link.guard.status.state not in _LIVES and time.monotonic() < end:
+            if link.guard.status.state == "ENDED":  # its thread tells that to its owner now, which is not made yet
                 end = min(end, time.monotonic() + 1.0)
             threading.Event().wait(0.01)
         return self
@@ -167,7 +167,7 @@ def test_a_job_is_cancelled_at_once_while_the_next_allocation_waits(make, tmp_pa
     wait_until((tmp_path / "ran.lost").exists)
     gate.unlink()
     _end_manager(executor)
-    wait_until(lambda: executor._connection.dispatcher.link.keeper.manager is None)
+    wait_until(lambda: executor._connection.dispatcher.link.guard.manager is None)
     before = time.monotonic()
     assert lost.cancel()
     assert array.cancel()

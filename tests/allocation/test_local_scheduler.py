@@ -34,11 +34,11 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
     WorkerDied,
 )
-from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper
+from qcg.pilotjob.executor_api._allocation.own_allocation import GuardProcess
 from qcg.pilotjob.executor_api._allocation.refusals import in_our_words
 from qcg.pilotjob.executor_api._client import remote_channel
 from qcg.pilotjob.executor_api._client.inbox import Inbox
-from qcg.pilotjob.executor_api._client.remote_channel import Distant
+from qcg.pilotjob.executor_api._client.remote_channel import OthersPeer
 from qcg.pilotjob.executor_api._shared import protocol
 from qcg.pilotjob.executor_api._shared.run_files import HANDOVER, KEYS, PRESENCE
 
@@ -156,7 +156,7 @@ def test_strangers_are_not_heard_and_keys_are_nowhere_to_be_seen(make, wait_unti
 @pytest.fixture
 def short_reach(monkeypatch):
     """A manager that cannot be reached is given up soon, however long its start may take."""
-    monkeypatch.setattr(Keeper, "reach_seconds", property(lambda _: 2.0, lambda *_: None), raising=False)
+    monkeypatch.setattr(GuardProcess, "reach_seconds", property(lambda _: 2.0, lambda *_: None), raising=False)
 
 
 @contextlib.contextmanager
@@ -377,7 +377,7 @@ def test_a_manager_that_is_killed_with_its_node_is_missed_by_who_follows_it(make
     wait_until(lambda: lost.status() == {"lost": "EXECUTING"})
     manager = _manager_of(executor)
     handle = executor.detach()
-    monkeypatch.setattr(Distant, "patience", 5.0)
+    monkeypatch.setattr(OthersPeer, "patience", 5.0)
     monkeypatch.setattr(remote_channel, "_PING_SECONDS", 0.2)
     with QCGPJExecutor(manager=handle) as follower:
         followed = follower.attach("lost")
@@ -402,7 +402,7 @@ def test_who_stood_still_does_not_take_the_manager_for_dead(make, monkeypatch, t
     monkeypatch.setattr(remote_channel, "_LOOK_SECONDS", 0.05)
     with QCGPJExecutor(manager=handle) as follower:
         followed = follower.attach("slow")
-        clock.ahead += 10 * Distant.patience
+        clock.ahead += 10 * OthersPeer.patience
         asked = clock.asked
         wait_until(lambda: clock.asked > asked + 20 or followed.done())
         (tmp_path / "go").touch()
@@ -428,7 +428,7 @@ def handed_over(tmp_path):
 
 
 def test_a_manager_that_came_and_went_between_two_looks_is_missed(handed_over):
-    followed = Distant(str(handed_over))
+    followed = OthersPeer(str(handed_over))
     followed.look()
     (handed_over / HANDOVER).unlink()
     with pytest.raises(ManagerDied, match="has ended"):
@@ -436,7 +436,7 @@ def test_a_manager_that_came_and_went_between_two_looks_is_missed(handed_over):
 
 
 def test_a_manager_that_comes_this_moment_has_not_ended(handed_over, monkeypatch):
-    followed = Distant(str(handed_over))
+    followed = OthersPeer(str(handed_over))
     exists = remote_channel.os.path.exists
 
     def exists_and_comes(path):
@@ -484,7 +484,7 @@ def test_a_manager_that_nobody_talks_to_ends(tmp_path, make, wait_until):
     manager = _manager_of(executor)
     job = [process for process in manager.children(recursive=True) if processes.name(process) == "sleep"]
     guard.suspend()  # and the dispatcher, which cannot be stopped alone, loses its keys
-    executor._connection.dispatcher.link.keeper.manager = None
+    executor._connection.dispatcher.link.guard.manager = None
     executor._connection.dispatcher._inbox.alarm.set()
     wait_until(lambda: not any(map(processes.lives, [manager, *job])), "the end of the manager", 60)
     guard.resume()

@@ -18,7 +18,7 @@ from qcg.pilotjob.executor_api import (
     QCGPJExecutor,
     ScriptTemplate,
 )
-from qcg.pilotjob.executor_api._client.own_manager import Companion, limit_agents
+from qcg.pilotjob.executor_api._client.own_manager import PipedProcess, limit_agents
 from qcg.pilotjob.executor_api._processes.resources import local_cpus
 
 
@@ -153,7 +153,7 @@ def test_an_option_that_the_manager_does_not_know_is_told(tmp_path):
 
 
 def test_a_manager_that_is_not_ready_in_time_is_told_and_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(Companion, "write", lambda *_: None)  # without its orders it never is
+    monkeypatch.setattr(PipedProcess, "write", lambda *_: None)  # without its orders it never is
     with pytest.raises(ManagerStartError, match="start_timeout"):
         QCGPJExecutor(wd=tmp_path, resources=1, start_timeout=0.0)
 

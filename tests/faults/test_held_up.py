@@ -19,7 +19,7 @@ import pytest
 from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, ManagerStartError, QCGPJExecutor, ScriptTemplate
 from qcg.pilotjob.executor_api._client.channels import Alarm, Channel
 from qcg.pilotjob.executor_api._client.inbox import Inbox
-from qcg.pilotjob.executor_api._client.own_manager import Companion
+from qcg.pilotjob.executor_api._client.own_manager import PipedProcess
 from qcg.pilotjob.executor_api._processes import descendants
 
 
@@ -218,12 +218,12 @@ def test_a_fork_while_another_thread_is_about_to_wait_ends(executor):
 
 def test_a_descriptor_is_not_closed_twice_by_a_fork_meanwhile(tmp_path, monkeypatch):
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-    companion = Companion(command, {}, "ready", str(tmp_path / "output"))
+    piped = PipedProcess(command, {}, "ready", str(tmp_path / "output"))
     close, seen = os.close, []
-    monkeypatch.setattr(os, "close", lambda fd: (seen.append(companion.end_fd), close(fd)))
-    companion.close_descriptors()
+    monkeypatch.setattr(os, "close", lambda fd: (seen.append(piped.end_fd), close(fd)))
+    piped.close_descriptors()
     assert seen[0] == -1
-    assert companion.wait(20)
+    assert piped.wait(20)
 
 
 def test_an_interrupt_while_the_alarm_is_set_does_not_silence_it(monkeypatch):

@@ -14,8 +14,8 @@ import pytest
 
 from qcg.pilotjob.executor_api import BasicTemplate, ExecutorClosed, InvalidJob, InvalidOption, QCGPJExecutor
 from qcg.pilotjob.executor_api._functions.hub import Hub
-from qcg.pilotjob.executor_api._functions.rendezvous import Place
-from qcg.pilotjob.executor_api._functions.workers import Crew
+from qcg.pilotjob.executor_api._functions.rendezvous import Rendezvous
+from qcg.pilotjob.executor_api._functions.workers import WorkerSet
 from qcg.pilotjob.executor_api.call_errors import BrokenCall, CallFailed
 
 
@@ -59,10 +59,10 @@ def held_call(executor, tmp_path, gate, wait_until):
     [
         fail_in(Hub, "_answered"),
         fail_in(Hub, "_round"),
-        fail_in(Crew, "go_on"),
-        fail_in(Crew, "has_ended"),
-        fail_in(Crew, "_has_died"),
-        fail_in(Place, "send"),
+        fail_in(WorkerSet, "go_on"),
+        fail_in(WorkerSet, "has_ended"),
+        fail_in(WorkerSet, "_has_died"),
+        fail_in(Rendezvous, "send"),
     ],
 )
 def test_a_pool_whose_thread_fails_ends_all_its_calls_with_the_reason(
@@ -71,7 +71,7 @@ def test_a_pool_whose_thread_fails_ends_all_its_calls_with_the_reason(
     pool, held, let_it_die = held_call
     waiting = [pool.submit(pow, 2, number) for number in range(5)]
     fail_from_now_on(monkeypatch)
-    let_it_die({Crew.has_ended.__name__, Crew._has_died.__name__} & {"fail"})
+    let_it_die({WorkerSet.has_ended.__name__, WorkerSet._has_died.__name__} & {"fail"})
     for future in (held, *waiting):
         error = future.exception(30)
         if error is None:  # one that had its value before

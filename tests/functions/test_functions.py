@@ -34,8 +34,8 @@ from qcg.pilotjob.executor_api import (
 )
 from qcg.pilotjob.executor_api._functions import messages, workers
 from qcg.pilotjob.executor_api._functions.hub import Hub
-from qcg.pilotjob.executor_api._functions.rendezvous import Place
-from qcg.pilotjob.executor_api._functions.workers import Crew
+from qcg.pilotjob.executor_api._functions.rendezvous import Rendezvous
+from qcg.pilotjob.executor_api._functions.workers import WorkerSet
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_call_that_waits_to_be_made_again_can_be_cancelled(executor, gate, wai
     future = pool.submit(gate.wait)
     wait_until(gate.is_waited_for)
     executor.submit(BasicTemplate, name="other", exec="sleep", args=["1000"])  # has a core before another worker can
-    pool._hub._crew.workers[1].job.cancel()
+    pool._hub._worker_set.workers[1].job.cancel()
     wait_until(lambda: not future.running())
     assert future.cancel()
 
@@ -242,7 +242,7 @@ def test_a_long_call_among_short_ones_holds_none_of_them_up(executor, gate):
 def test_what_was_sent_with_a_long_call_is_free_when_its_worker_can_be_asked_late(
     executor, gate, monkeypatch, wait_until
 ):
-    greet, ask_back, asked, late = Hub._greet, Crew._ask_back, [], []
+    greet, ask_back, asked, late = Hub._greet, WorkerSet._ask_back, [], []
 
     def greet_late(hub, sender, message):
         if message[0] == messages.CONTROL and not asked:
@@ -257,7 +257,7 @@ def test_what_was_sent_with_a_long_call_is_free_when_its_worker_can_be_asked_lat
             greet(*late.pop())
 
     monkeypatch.setattr(Hub, "_greet", greet_late)
-    monkeypatch.setattr(Crew, "_ask_back", ask_too_early)
+    monkeypatch.setattr(WorkerSet, "_ask_back", ask_too_early)
     long, *others = submit_together(executor.functions(1), (gate.wait,), (pow, 2, 2), (pow, 2, 3))
     wait_until(gate.is_waited_for)
     wait_until(lambda: not any(other.running() for other in others))
@@ -268,7 +268,7 @@ def test_what_was_sent_with_a_long_call_is_free_when_its_worker_can_be_asked_lat
 def test_what_was_sent_with_a_long_call_is_free_when_its_worker_is_asked_before_it_reads(
     executor, gate, monkeypatch, wait_until
 ):
-    send, held = Place.send, []
+    send, held = Rendezvous.send, []
 
     def send_calls_after_the_question(place, receiver, *frames):
         if frames[0] == messages.CALLS and not held:
@@ -282,8 +282,8 @@ def test_what_was_sent_with_a_long_call_is_free_when_its_worker_is_asked_before_
 
     pool = executor.functions(1, idle_seconds=1000)
     assert pool.submit(pow, 2, 1).result(30) == 2
-    wait_until(lambda: pool._hub._crew.workers[1].control)
-    monkeypatch.setattr(Place, "send", send_calls_after_the_question)
+    wait_until(lambda: pool._hub._worker_set.workers[1].control)
+    monkeypatch.setattr(Rendezvous, "send", send_calls_after_the_question)
     long, *others = submit_together(pool, (gate.wait,), (pow, 2, 2), (pow, 2, 3))
     wait_until(gate.is_waited_for)
     wait_until(lambda: not any(other.running() for other in others))
@@ -331,7 +331,7 @@ def test_a_running_call_is_cancelled_with_its_process(executor, tmp_path, wait_u
 
 
 def test_a_call_can_be_cancelled_as_soon_as_it_runs(executor, monkeypatch):
-    give, submitted, answers = Crew.give, threading.Event(), []
+    give, submitted, answers = WorkerSet.give, threading.Event(), []
 
     def give_late(crew_of_it, calls):
         submitted.wait(20)
@@ -341,7 +341,7 @@ def test_a_call_can_be_cancelled_as_soon_as_it_runs(executor, monkeypatch):
 
     pool = executor.functions(1)
     pool.submit(pow, 2, 3).result(30)
-    monkeypatch.setattr(Crew, "give", give_late)
+    monkeypatch.setattr(WorkerSet, "give", give_late)
     future = pool.submit(time.sleep, 1000)
     canceller = threading.Thread(target=lambda: answers.append(future.cancel()))
     submitted.set()
@@ -394,14 +394,14 @@ def test_no_call_begins_twice_when_workers_are_ended_over_others(executor, tmp_p
     pool = executor.functions(2, walltime="1s" if over == "walltime" else None)
     monkeypatch.setattr(pool._hub, "_most_together", lambda: 20)
     if over == "walltime":  # which is over as soon as it is looked at, for one call in three
-        begin, turns = Crew._begin, itertools.count()
+        begin, turns = WorkerSet._begin, itertools.count()
 
         def begin_late(crew_of_it, worker):
             begin(crew_of_it, worker)
             if next(turns) % 3 == 0:
                 worker.end_at = time.monotonic() + 0.001
 
-        monkeypatch.setattr(Crew, "_begin", begin_late)
+        monkeypatch.setattr(WorkerSet, "_begin", begin_late)
     futures = [pool.submit(note, number) for number in range(120)]
     if over == "cancel":
         for future in futures[::3]:

@@ -229,7 +229,7 @@ class Ours(Subject):
 
     def end(self):
         self._executor.shutdown()
-        return self._owner._companion.exit_code()
+        return self._owner._piped.exit_code()
 
     def close(self):
         self._executor.__exit__(KeyboardInterrupt, None, None)

@@ -25,7 +25,7 @@ from qcg.pilotjob.executor_api import (
     ScriptTemplate,
 )
 from qcg.pilotjob.executor_api._client.links import link_to_directory
-from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._functions.rendezvous import Rendezvous
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned, read_owned
 from qcg.pilotjob.executor_api._shared.sockets import make_socket_directory
 
@@ -225,7 +225,7 @@ def test_sockets_are_not_where_others_could_rename_their_directory(tmp_path, mon
 
 @two_users
 def test_orders_of_another_user_start_no_worker(tmp_path):
-    place = Place(tmp_path, across_nodes=False, ranks=1, several=False, same_python=True)
+    place = Rendezvous(tmp_path, across_nodes=False, ranks=1, several=False, same_python=True)
     try:
         command = [sys.executable, *place.job(0, sys.executable)["execution"]["args"]]
         os.chown(place._orders, 1, 1)

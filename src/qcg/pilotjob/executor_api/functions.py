@@ -20,7 +20,7 @@ from qcg.pilotjob.executor_api._functions.calls import Call, Needs
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
 from qcg.pilotjob.executor_api._functions.hub import Hub
 from qcg.pilotjob.executor_api._functions.modules import SearchPath, path_here
-from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._functions.rendezvous import Rendezvous
 from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.futures import buffered_map
 from qcg.pilotjob.executor_api._shared.overriding import override
@@ -210,7 +210,7 @@ def make_pool(
     )
     directory = None if link.report is None else Path(link.report.path).parent
     make_place = partial(
-        Place,
+        Rendezvous,
         directory,
         across_nodes=not link.is_local,
         several=processes == 1 and not needs.fresh,

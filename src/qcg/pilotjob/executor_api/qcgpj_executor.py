@@ -406,14 +406,14 @@ def _connection(
     options: ManagerOptions, manager: Any, allocation: Optional[Allocation], start_timeout: float
 ) -> Connection:
     if allocation is not None:
-        from qcg.pilotjob.executor_api._allocation.own_allocation import connect_own_allocation, make_keepers
+        from qcg.pilotjob.executor_api._allocation.own_allocation import connect_own_allocation, start_guards
 
-        keepers = make_keepers(allocation, options.arguments, options.orders)
-        if len(keepers) == 1:
-            return connect_own_allocation(keepers[0])
+        guards = start_guards(allocation, options.arguments, options.orders)
+        if len(guards) == 1:
+            return connect_own_allocation(guards[0])
         from qcg.pilotjob.executor_api._allocation.several import connect_several
 
-        return connect_several(keepers, rerun=allocation.rerun)
+        return connect_several(guards, rerun=allocation.rerun)
     if manager is None:
         process = ManagerProcess(options.arguments, start_timeout, options.orders)
         # imported while the manager process starts: both are ready sooner

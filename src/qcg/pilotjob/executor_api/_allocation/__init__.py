@@ -6,7 +6,7 @@
     ---------------------------------------------------          -----------------------------------------
     user's process                    guard process              pilot: the scheduler's job
       dispatcher's thread               psij -> sbatch ...  -->    the manager (_manager/), as anywhere,
-        Keeper  <--- lines, a pipe ---  watches queue and files      with two TCP sockets more
+        GuardProcess  <--- lines, a pipe ---  watches queue and files      with two TCP sockets more
           starts and ends it            ends the allocation            ^        |
         RemoteChannel  <------------- TCP, CurveZMQ -----------------> requests, events
 

@@ -17,10 +17,10 @@ import zmq
 from qcg.pilotjob.executor_api._allocation.request import wanted
 from qcg.pilotjob.executor_api._client.connection import Connection
 from qcg.pilotjob.executor_api._client.ended_jobs import Report
-from qcg.pilotjob.executor_api._client.kinds import MadeClient, connect_dispatcher, distant_client
+from qcg.pilotjob.executor_api._client.kinds import MadeClient, connect_dispatcher, remote_client
 from qcg.pilotjob.executor_api._client.links import UNKNOWN, OwnLink, Wire
 from qcg.pilotjob.executor_api._client.options import value_of
-from qcg.pilotjob.executor_api._client.own_manager import Companion, directories_of, limit_agents
+from qcg.pilotjob.executor_api._client.own_manager import PipedProcess, limit_agents, made_directories
 from qcg.pilotjob.executor_api._client.remote_channel import RemoteChannel
 from qcg.pilotjob.executor_api._client.remote_dispatcher import AllocationDispatcher
 from qcg.pilotjob.executor_api._shared import python_process
@@ -43,7 +43,7 @@ from qcg.pilotjob.executor_api.allocation import Allocation, AllocationStatus
 from qcg.pilotjob.executor_api.errors import AllocationEnded, AllocationFailed, InvalidOption, ManagerDied
 from qcg.pilotjob.executor_api.jobs import Capacity
 
-__all__ = ["Keeper", "make_keepers"]
+__all__ = ["GuardProcess", "start_guards"]
 
 
 _GUARD_SECONDS = 60.0  # for the guard's first word, which is the scheduler's
@@ -51,7 +51,7 @@ _ASKED_EXCLUSIVELY = ("pbs", "pbs_classic")  # psij asks these for one CPU of a 
 _END_SECONDS = 30.0  # for the guard to give the allocation back
 
 
-class Keeper:
+class GuardProcess:
     """An allocation that is ours. Belongs to the thread that makes it, and then to the dispatcher's.
 
     Attributes:
@@ -73,7 +73,7 @@ class Keeper:
         """
         self._allocation = allocation
         arguments = list(arguments)
-        self.directories: Directories = directories_of(arguments)
+        self.directories: Directories = made_directories(arguments)
         if asked_for["scheduler"] != "slurm" and allocation.cores_per_node is not None:
             arguments += ["--nodes", str(allocation.cores_per_node), "--envschema", "common"]
         limit_agents(arguments, allocation.start_timeout)
@@ -109,18 +109,18 @@ class Keeper:
             pilot = python_process.with_path(pilot)
         else:
             pilot["path"] = None
-        self._companion = Companion(
+        self._piped = PipedProcess(
             python_process.command("_allocation.guard", "qcgpj-guard", self.directories.aux),
             {"directory": self.directories.aux, "wanted": asked_for, "pilot": pilot},
             "tell",
             self.directories.output,
         )
-        self.pid = self._companion.pid
+        self.pid = self._piped.pid
 
     @property
     def end_fd(self) -> int:
         """The pipe whose end is that of the guard."""
-        return self._companion.end_fd
+        return self._piped.end_fd
 
     def await_ready(self) -> None:
         """Wait until the scheduler has taken or refused what is asked for.
@@ -212,7 +212,7 @@ class Keeper:
 
     def say(self, word: str) -> None:
         """Tell the guard, if it still listens."""
-        self._companion.write(word.encode())
+        self._piped.write(word.encode())
 
     def renew(self) -> None:
         """Let the next allocation be asked for."""
@@ -261,11 +261,11 @@ class Keeper:
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end of the guard; return whether it came."""
-        return self._companion.wait(timeout)
+        return self._piped.wait(timeout)
 
     def obituary(self) -> ManagerDied:
         """Return the exception that tells how all ended, once the guard is collected."""
-        code = self._companion.exit_code()
+        code = self._piped.exit_code()
         if self._refusal:
             return AllocationFailed(self._refusal)
         why = f"{self._why}; jobs that had not ended were ended with it"
@@ -287,15 +287,15 @@ class Keeper:
 
     def clean_up(self) -> None:
         """Collect the guard, which gives the allocation back if it has not."""
-        self._companion.leave()
+        self._piped.leave()
         if not self.wait(_END_SECONDS):
-            self._companion.kill()
+            self._piped.kill()
             self.wait(_END_SECONDS)
         self.close_descriptors()
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
-        self._companion.close_descriptors()
+        self._piped.close_descriptors()
 
 
 class OwnAllocation(OwnLink):
@@ -303,28 +303,28 @@ class OwnAllocation(OwnLink):
 
     is_remote = True
 
-    def __init__(self, keeper: Keeper) -> None:
-        report = Report(Path(keeper.directories.report), interrupted=False)
-        super().__init__(keeper, keeper.expected_capacity(UNKNOWN), report)
-        self.keeper = keeper
+    def __init__(self, guard: GuardProcess) -> None:
+        report = Report(Path(guard.directories.report), interrupted=False)
+        super().__init__(guard, guard.expected_capacity(UNKNOWN), report)
+        self.guard = guard
 
     @override
     def channel(self, alarm: Alarm) -> Wire:
-        return RemoteChannel(self.keeper, alarm)
+        return RemoteChannel(self.guard, alarm)
 
 
-def connect_own_allocation(keeper: Keeper) -> Connection:
+def connect_own_allocation(guard: GuardProcess) -> Connection:
     """Connect an executor to its allocation, when the scheduler has taken what is asked for.
 
     Raises:
         AllocationFailed: the scheduler refuses it.
     """
-    keeper.await_ready()
-    return connect_dispatcher(AllocationDispatcher(OwnAllocation(keeper), MadeClient(distant_client), keeper))
+    guard.await_ready()
+    return connect_dispatcher(AllocationDispatcher(OwnAllocation(guard), MadeClient(remote_client), guard))
 
 
-def make_keepers(allocation: Allocation, arguments: Sequence[str], orders: Mapping[str, Any]) -> List[Keeper]:
-    """Return a keeper for each allocation that is asked for.
+def start_guards(allocation: Allocation, arguments: Sequence[str], orders: Mapping[str, Any]) -> List[GuardProcess]:
+    """Return a guard for each allocation that is asked for.
 
     Raises:
         InvalidOption: the allocation has no meaning.
@@ -340,7 +340,7 @@ def make_keepers(allocation: Allocation, arguments: Sequence[str], orders: Mappi
         raise InvalidOption("resume= takes up one run, and count= makes several; leave count out")
     if count > 1 and value_of("--id", arguments):
         raise InvalidOption("--id stands beside count=; each allocation has a run with an id of its own")
-    return [Keeper(allocation, asked_for, arguments, orders) for _ in range(count)]
+    return [GuardProcess(allocation, asked_for, arguments, orders) for _ in range(count)]
 
 
 def _make_keys(path: Path) -> Dict[str, Any]:

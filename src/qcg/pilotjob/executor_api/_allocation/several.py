@@ -2,8 +2,8 @@
 
 ::
 
-    submit -> Spread: ready, held (for jobs that it depends on) -> Dispatcher, Keeper -> allocation 1
-                                                                -> Dispatcher, Keeper -> allocation 2 ...
+    submit -> Spread: ready, held (for jobs that it depends on) -> Dispatcher, GuardProcess -> allocation 1
+                                                                -> Dispatcher, GuardProcess -> allocation 2 ...
 
 Each allocation has a manager of its own, which knows nothing of the others. So what only makes sense over all of them
 is done here: which jobs go where, dependencies between jobs in different places, and what becomes of the jobs of an
@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
-from qcg.pilotjob.executor_api._allocation.own_allocation import Keeper, OwnAllocation
+from qcg.pilotjob.executor_api._allocation.own_allocation import GuardProcess, OwnAllocation
 from qcg.pilotjob.executor_api._client.answers import ExecutorSource
 from qcg.pilotjob.executor_api._client.connection import Connection
 from qcg.pilotjob.executor_api._client.dispatcher import Attach
 from qcg.pilotjob.executor_api._client.inbox import Leaving
-from qcg.pilotjob.executor_api._client.kinds import MadeClient, distant_client
+from qcg.pilotjob.executor_api._client.kinds import MadeClient, remote_client
 from qcg.pilotjob.executor_api._client.links import Link
 from qcg.pilotjob.executor_api._client.remote_dispatcher import AllocationDispatcher
 from qcg.pilotjob.executor_api._shared.futures import copy_of_error
@@ -60,7 +60,7 @@ class Item:
 @dataclass(eq=False)
 class _Member:
     dispatcher: AllocationDispatcher
-    keeper: Keeper
+    guard: GuardProcess
     load: int = 0
     is_broken: bool = False
     returned: List[Item] = field(default_factory=list)
@@ -68,14 +68,14 @@ class _Member:
     @property
     def has_room(self) -> bool:
         """Whether it can be given more."""
-        manager = self.keeper.manager
+        manager = self.guard.manager
         return not self.is_broken and manager is not None and self.load < _AHEAD * manager["capacity"]["cores"]
 
 
 class Spread:
     """Stands where a `Dispatcher` does, for several allocations."""
 
-    def __init__(self, keepers: Sequence[Keeper], *, rerun: bool) -> None:
+    def __init__(self, guards: Sequence[GuardProcess], *, rerun: bool) -> None:
         self._rerun = rerun
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -89,10 +89,10 @@ class Spread:
         self._broken: Optional[BaseException] = None
         self._members: List[_Member] = []
         with self._lock:  # the thread of a dispatcher may have to tell at once that its allocation has ended
-            for keeper in keepers:
-                keeper.on_change = lambda _: self._deal()
-                dispatcher = AllocationDispatcher(OwnAllocation(keeper), MadeClient(distant_client), keeper, self)
-                self._members.append(_Member(dispatcher.start(), keeper))
+            for guard in guards:
+                guard.on_change = lambda _: self._deal()
+                dispatcher = AllocationDispatcher(OwnAllocation(guard), MadeClient(remote_client), guard, self)
+                self._members.append(_Member(dispatcher.start(), guard))
 
     # ---- as a dispatcher's
 
@@ -104,7 +104,7 @@ class Spread:
     @property
     def statuses(self) -> List[Any]:
         """Where the allocations stand."""
-        return [member.keeper.status for member in self._members]
+        return [member.guard.status for member in self._members]
 
     @property
     def dispatchers(self) -> List[AllocationDispatcher]:
@@ -234,7 +234,7 @@ class Spread:
         with self._lock:
             member = next(member for member in self._members if member.dispatcher is dispatcher)
             member.is_broken, member.load = True, 0
-            started: Set[str] = set() if self._rerun else started_in(member.keeper.directories.aux)
+            started: Set[str] = set() if self._rerun else started_in(member.guard.directories.aux)
             for future in reversed(futures):
                 item = self._items[future.ids[0]]
                 if self._is_over:  # the others take no more jobs
@@ -377,7 +377,7 @@ def _most(size: Any) -> int:
     return size if isinstance(size, int) else int((size or {}).get("exact") or (size or {}).get("max") or 1)
 
 
-def connect_several(keepers: Sequence[Keeper], *, rerun: bool) -> Connection:
+def connect_several(guards: Sequence[GuardProcess], *, rerun: bool) -> Connection:
     """Connect an executor to several allocations, when the scheduler has taken all that is asked for.
 
     With `rerun` the jobs of an allocation that has ended run again in another one.
@@ -386,12 +386,12 @@ def connect_several(keepers: Sequence[Keeper], *, rerun: bool) -> Connection:
         AllocationFailed: the scheduler refuses one of them; then all are given back.
     """
     try:
-        for keeper in keepers:
-            keeper.await_ready()
-        spread = Spread(keepers, rerun=rerun)
+        for guard in guards:
+            guard.await_ready()
+        spread = Spread(guards, rerun=rerun)
     except BaseException:
-        for keeper in keepers:
-            keeper.kill()
+        for guard in guards:
+            guard.kill()
         raise
     return Connection(spread, partial(SpreadSource, spread))
 

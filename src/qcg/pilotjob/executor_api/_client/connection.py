@@ -120,7 +120,7 @@ class Connection:
         future = QCGPJFuture([job["name"] for job in jobs], self._source)
         self.dispatcher.submit(future, jobs)
         if self._progress is not None:
-            self._progress.tally.add(future)
+            self._progress.counts.add(future)
         return future
 
     def attach(self, names: Sequence[str], timeout: Optional[float] = None) -> QCGPJFuture:
@@ -133,7 +133,7 @@ class Connection:
         future = QCGPJFuture(_job_names(names), self._source)
         known = self.dispatcher.follow(future)
         if self._progress is not None:
-            self._progress.tally.add(future, attached=True)
+            self._progress.counts.add(future, attached=True)
         if not self.dispatcher.is_current_thread:
             known.result(timeout)
         return future

@@ -26,7 +26,7 @@ from qcg.pilotjob.executor_api.jobs import FINAL_STATES
 if TYPE_CHECKING:
     from qcg.pilotjob.executor_api.qcgpj_future import QCGPJFuture
 
-__all__ = ["ConnectedManager", "DistantManager"]
+__all__ = ["ConnectedManager", "RemoteManager"]
 
 _ELSEWHERE = "tcp://elsewhere:0"
 _REPLY_SECONDS = 60.0
@@ -234,7 +234,7 @@ def _removed(reply: Any) -> Dict[str, Any]:
     return data
 
 
-class DistantManager(ConnectedManager):
+class RemoteManager(ConnectedManager):
     """The same for a manager on another machine, which is talked to by the dispatcher alone."""
 
     @override

@@ -5,7 +5,7 @@
     user's threads                     dispatcher's thread                       manager process
     -----------------------------      -------------------------------------     -------------------
     QCGPJExecutor --owns--> Dispatcher
-      .submit()  --Unit-------> Inbox -+-> Submission (all that is queued) --REQ--> takes or refuses
+      .submit()  --SubmittedJobs-------> Inbox -+-> Submission (all that is queued) --REQ--> takes or refuses
     QCGPJFuture --asks-> Dispatcher    |
       .cancel()  --Question---> Inbox -+-> one request at a time ------------REQ--> answers
       .status()                        |
@@ -41,7 +41,7 @@ from qcg.pilotjob.executor_api._client.links import Link
 from qcg.pilotjob.executor_api._client.requests import (
     Follow,
     Question,
-    Unit,
+    SubmittedJobs,
 )
 from qcg.pilotjob.executor_api._description.rendering import encoded
 from qcg.pilotjob.executor_api._shared import protocol
@@ -125,7 +125,7 @@ class Dispatcher(Dispatching):
             DuplicateJobName: one of the names was used before.
         """
         self.refuse_in_child()
-        self._inbox.submit(Unit(future, ",".join(map(encoded, jobs))))
+        self._inbox.submit(SubmittedJobs(future, ",".join(map(encoded, jobs))))
 
     def refuse_in_child(self) -> None:
         """Raise ExecutorClosed in a forked child: it has neither the thread nor the connection."""

@@ -21,7 +21,7 @@ from qcg.pilotjob.executor_api._client.requests import (
     Question,
     StateChecks,
     Submission,
-    Unit,
+    SubmittedJobs,
     in_batches,
 )
 from qcg.pilotjob.executor_api._shared import protocol
@@ -132,7 +132,7 @@ class Dispatching:
             return self._farewell("control", command="finishAfterAllTasksDone")
         return self._check()
 
-    def _submission(self, units: List[Unit]) -> Submission:
+    def _submission(self, units: List[SubmittedJobs]) -> Submission:
         for unit in units:
             self._pending.add(unit.future)
         if not self.link.trusted:
@@ -286,7 +286,7 @@ class Dispatching:
         left, error = self._inbox.close()
         self._ended.set()
         for item in [*left, *self._urgent, *([self._call] if self._call else [])]:
-            if isinstance(item, Unit):
+            if isinstance(item, SubmittedJobs):
                 item.future._break(copy_of_error(error))
             else:
                 item.failed(copy_of_error(error))

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from qcg.pilotjob.executor_api._client.requests import Follow, Question, Unit
+from qcg.pilotjob.executor_api._client.requests import Follow, Question, SubmittedJobs
 from qcg.pilotjob.executor_api._shared.futures import copy_of_error
 from qcg.pilotjob.executor_api._shared.rules import FREE_NAME
 from qcg.pilotjob.executor_api._shared.wakeup import Alarm
@@ -38,7 +38,7 @@ class Inbox:
         self.alarm = Alarm()
         self.leaving = Leaving.NOT
         self._lock = threading.RLock()
-        self._items: Deque[Union[Unit, Follow, Question]] = deque()
+        self._items: Deque[Union[SubmittedJobs, Follow, Question]] = deque()
         self._names: Set[str] = set()
         self._removed: Dict[str, int] = {}  # which submissions were removed here: what has their names comes later
         self._broken: Optional[BaseException] = None
@@ -49,7 +49,7 @@ class Inbox:
 
     # ---- called by any thread
 
-    def submit(self, unit: Unit) -> None:
+    def submit(self, unit: SubmittedJobs) -> None:
         """Queue jobs.
 
         Raises:
@@ -136,7 +136,7 @@ class Inbox:
     @property
     def has_units(self) -> bool:
         """Whether jobs wait to be sent."""
-        return any(isinstance(item, Unit) for item in self._items.copy())
+        return any(isinstance(item, SubmittedJobs) for item in self._items.copy())
 
     def abandon(self) -> None:
         """Leave when all jobs are done. Takes no lock: garbage is collected while somebody may hold it."""
@@ -155,21 +155,21 @@ class Inbox:
 
     # ---- called by the dispatcher's thread
 
-    def take(self, most: int) -> Tuple[List[Unit], Optional[Union[Follow, Question]]]:
+    def take(self, most: int) -> Tuple[List[SubmittedJobs], Optional[Union[Follow, Question]]]:
         """Return what came first: units with about `most` jobs, or something else."""
-        units: List[Unit] = []
+        units: List[SubmittedJobs] = []
         count = 0
         if not self._items:
             return units, None  # what is put in now comes with an alarm
         while self._items and count < most:
             item = self._items[0]
-            if isinstance(item, Unit):
+            if isinstance(item, SubmittedJobs):
                 units.append(item)
                 count += len(item.future.ids)
             elif units:
                 break
             self._items.popleft()
-            if not isinstance(item, Unit):
+            if not isinstance(item, SubmittedJobs):
                 return units, item
         return units, None
 
@@ -191,12 +191,12 @@ class Inbox:
 
     def has_unsent(self, name: str) -> bool:
         """Whether a job waits to be sent."""
-        return any(isinstance(item, Unit) and name in item.future.ids for item in self._items.copy())
+        return any(isinstance(item, SubmittedJobs) and name in item.future.ids for item in self._items.copy())
 
     def drop(self, names: Sequence[str]) -> bool:
         """Cancel jobs that wait to be sent, whole submissions of them; return whether those were all of `names`."""
         items = self._items.copy()
-        units = [item for item in items if isinstance(item, Unit) and set(item.future.ids) <= set(names)]
+        units = [item for item in items if isinstance(item, SubmittedJobs) and set(item.future.ids) <= set(names)]
         if {name for unit in units for name in unit.future.ids} != set(names):
             return False
         for unit in units:
@@ -206,13 +206,13 @@ class Inbox:
                 unit.future._job_ended(name, "CANCELED")
         return True
 
-    def take_unsent(self) -> List[Unit]:
+    def take_unsent(self) -> List[SubmittedJobs]:
         """Return all units; the questions stay."""
         with self._lock:
             # what a finalizer adds meanwhile must not be lost
             items, self._items = self._items, deque()
-            self._items.extendleft(item for item in reversed(items) if not isinstance(item, Unit))
-        return [item for item in items if isinstance(item, Unit)]
+            self._items.extendleft(item for item in reversed(items) if not isinstance(item, SubmittedJobs))
+        return [item for item in items if isinstance(item, SubmittedJobs)]
 
     def abandoned(self) -> bool:
         """Return whether `abandon` was called and nobody said how to leave."""
@@ -222,7 +222,7 @@ class Inbox:
         """Refuse everything with copies of `error` from now on."""
         self._broken = error
 
-    def close(self) -> Tuple[List[Union[Unit, Follow, Question]], BaseException]:
+    def close(self) -> Tuple[List[Union[SubmittedJobs, Follow, Question]], BaseException]:
         """Take nothing more; return what is left, and why nobody will see to it."""
         with self._lock:
             self._closed = True

@@ -22,7 +22,7 @@ __all__ = [
     "connect_dispatcher",
     "connect_others_manager",
     "connect_own_process",
-    "distant_client",
+    "remote_client",
 ]
 
 
@@ -88,7 +88,7 @@ def connect_others_manager(directory: Union[str, "os.PathLike[str]"]) -> Connect
         return connect_dispatcher(Dispatcher(link, MadeClient(_connected_client)))
     from qcg.pilotjob.executor_api._client.remote_dispatcher import RemoteDispatcher
 
-    return connect_dispatcher(RemoteDispatcher(link, MadeClient(distant_client)))
+    return connect_dispatcher(RemoteDispatcher(link, MadeClient(remote_client)))
 
 
 def connect_bare_core(manager: Any) -> Connection:
@@ -105,11 +105,11 @@ def connect_dispatcher(dispatcher: Dispatcher) -> Connection:
     return Connection(dispatcher.start(), partial(ExecutorSource, dispatcher))
 
 
-def distant_client(dispatcher: Dispatcher, attach: Attach) -> Any:
+def remote_client(dispatcher: Dispatcher, attach: Attach) -> Any:
     """Return the client of the core for a manager on another machine."""
-    from qcg.pilotjob.executor_api._client.core_client import DistantManager
+    from qcg.pilotjob.executor_api._client.core_client import RemoteManager
 
-    return DistantManager(dispatcher, attach)
+    return RemoteManager(dispatcher, attach)
 
 
 def _connected_client(dispatcher: Dispatcher, attach: Attach) -> Any:

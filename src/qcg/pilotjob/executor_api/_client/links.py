@@ -270,10 +270,10 @@ class OthersAllocation(Link):
     is_remote = True
 
     def __init__(self, run: str) -> None:
-        from qcg.pilotjob.executor_api._client.remote_channel import Distant
+        from qcg.pilotjob.executor_api._client.remote_channel import OthersPeer
 
         super().__init__(Capacity(UNKNOWN, UNKNOWN), Report(Path(run, "jobs.report"), interrupted=False))
-        self._peer = Distant(run)
+        self._peer = OthersPeer(run)
 
     @override
     def channel(self, alarm: Alarm) -> Wire:

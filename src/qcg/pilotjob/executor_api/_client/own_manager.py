@@ -23,10 +23,10 @@ from qcg.pilotjob.executor_api._shared.run_files import Directories, make_direct
 from qcg.pilotjob.executor_api._shared.texts import end_text
 from qcg.pilotjob.executor_api.errors import ManagerDied, ManagerStartError
 
-__all__ = ["Companion", "ManagerProcess", "directories_of", "limit_agents"]
+__all__ = ["ManagerProcess", "PipedProcess", "limit_agents", "made_directories"]
 
 
-class Companion:
+class PipedProcess:
     """That process. What it reads from its standard input ends when we do; what it says is read from `end_fd`.
 
     Attributes:
@@ -145,9 +145,9 @@ class ManagerProcess:
         limit_agents(arguments, timeout)
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
-        self.directories = directories_of(arguments)
+        self.directories = made_directories(arguments)
         self._said_before = _size(self.directories.output)
-        self._companion = Companion(
+        self._piped = PipedProcess(
             python_process.command("_manager.__main__", "qcgpj-manager", *arguments),
             {**orders, "arguments": arguments},
             "ready",
@@ -156,13 +156,13 @@ class ManagerProcess:
         )
         self._sockets = ""  # the manager makes it, and tells when it is ready
         self._said = b""  # and not looked at yet
-        self.pid = self._companion.pid
+        self.pid = self._piped.pid
         self.description: Dict[str, Any] = {}
 
     @property
     def end_fd(self) -> int:
         """The pipe whose end is that of the process."""
-        return self._companion.end_fd
+        return self._piped.end_fd
 
     def await_ready(self) -> None:
         """Wait until the manager takes requests; then its `description` of itself is known.
@@ -239,11 +239,11 @@ class ManagerProcess:
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end of the process; return whether it came."""
-        return self._companion.wait(timeout)
+        return self._piped.wait(timeout)
 
     def obituary(self) -> ManagerDied:
         """Return the exception that tells how the process ended, once it is collected."""
-        code = self._companion.exit_code()
+        code = self._piped.exit_code()
         ending = end_text(code)
         if self.reason:
             ending = f"ended because {self.reason}" if code >= 0 else f"{ending} while it ended because {self.reason}"
@@ -259,19 +259,19 @@ class ManagerProcess:
 
     def _abort(self) -> None:
         """End a manager that is starting: it removes what it has made, when it is given the time."""
-        self._companion.leave()
+        self._piped.leave()
         if not self.wait(_ABORT_SECONDS):
-            self._companion.kill()
+            self._piped.kill()
         self.clean_up()
 
     def kill(self) -> None:
         """End the process and every job of it at once."""
-        self._companion.kill()
+        self._piped.kill()
         self.clean_up()
 
     def clean_up(self) -> None:
         """Collect the ended process, and remove what it could not: jobs that outlived it, sockets."""
-        failed = self._companion.exit_code() != 0
+        failed = self._piped.exit_code() != 0
         self.close_descriptors()
         if self._sockets and failed:
             self._await_starter()
@@ -291,7 +291,7 @@ class ManagerProcess:
 
     def close_descriptors(self) -> None:
         """Close this process's ends of the pipes."""
-        self._companion.close_descriptors()
+        self._piped.close_descriptors()
 
 
 def limit_agents(arguments: List[str], timeout: float) -> None:
@@ -302,7 +302,7 @@ def limit_agents(arguments: List[str], timeout: float) -> None:
         arguments += ["--nl-init-timeout", str(max(1, int(min(timeout - 1, 0.9 * timeout))))]
 
 
-def directories_of(arguments: List[str]) -> Directories:
+def made_directories(arguments: List[str]) -> Directories:
     """Make the manager's directory; an ``--id`` is appended to `arguments` when there is none."""
     name = value_of("--id", arguments)
     if not name:

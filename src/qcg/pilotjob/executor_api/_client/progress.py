@@ -2,8 +2,8 @@
 
 ::
 
-    user's threads: submit, attach --> Tally.add --+
-    dispatcher's thread: ends of jobs -> callback -+-> twice a second: Tally.update -> tqdm -> standard error
+    user's threads: submit, attach --> JobCounts.add --+
+    dispatcher's thread: ends of jobs -> callback -+-> twice a second: JobCounts.update -> tqdm -> standard error
                          answers of the manager ---+
 
 Nobody waits for this thread but whoever waits for the executor's end, so a terminal that stands still delays no job.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from qcg.pilotjob.executor_api._client.requests import Question
     from qcg.pilotjob.executor_api.allocation import AllocationStatus
 
-__all__ = ["Progress", "Tally", "bar_class", "not_succeeded", "outcome", "set_total"]
+__all__ = ["JobCounts", "Progress", "bar_class", "not_succeeded", "outcome", "set_total"]
 
 _shown: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
@@ -113,7 +113,7 @@ _T = TypeVar("_T")
 _WORDS = {"FAILED": "failed", "OMITTED": "omitted", "CANCELED": "cancelled"}
 
 
-class Tally:
+class JobCounts:
     """Counts the jobs of futures. Any thread may `add`, which takes no lock; the rest is for one thread alone."""
 
     def __init__(self) -> None:
@@ -226,7 +226,7 @@ class Progress:
     def __init__(self, executor: Shown, bar_class: Type[Any]) -> None:
         self._executor = executor
         self._bar_class = bar_class
-        self.tally = Tally()
+        self.counts = JobCounts()
         # the thread's own
         self._bar: Any = None
         self._questions: List[Question] = []
@@ -256,24 +256,24 @@ class Progress:
                 self._bar.disable = True
 
     def _show(self, more: Callable[[], List[str]]) -> None:
-        tally = self.tally
-        tally.update()
-        if not tally.total:
+        counts = self.counts
+        counts.update()
+        if not counts.total:
             return
         if self._bar is None:
-            self._bar = self._bar_class(total=tally.total, unit="job", dynamic_ncols=True, mininterval=0, miniters=0)
-            self._bar.start_t = self._bar.last_print_t = tally.since
-        set_total(self._bar, tally.total)
-        texts = [tally.text, *more()]
+            self._bar = self._bar_class(total=counts.total, unit="job", dynamic_ncols=True, mininterval=0, miniters=0)
+            self._bar.start_t = self._bar.last_print_t = counts.since
+        set_total(self._bar, counts.total)
+        texts = [counts.text, *more()]
         self._bar.set_postfix_str(", ".join(text for text in texts if text), refresh=False)
-        if tally.ended > self._bar.n:
-            self._bar.update(tally.ended - self._bar.n)
+        if counts.ended > self._bar.n:
+            self._bar.update(counts.ended - self._bar.n)
         else:  # an update by nothing would count as time in which nothing was to be done
             self._bar.refresh()
 
     def _where_it_stands(self) -> List[str]:
         """Return what runs, what waits and on how many cores; or where the allocation stands, before it runs."""
-        unfinished = self.tally.unfinished
+        unfinished = self.counts.unfinished
         if not unfinished:
             return []
         states = [status.state for status in self._executor.statuses]

@@ -27,7 +27,7 @@ from qcg.pilotjob.executor_api.errors import AllocationFailed, InvalidOption, Ma
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Distant", "Peer", "RemoteChannel"]
+__all__ = ["OthersPeer", "Peer", "RemoteChannel"]
 
 _READABLE = int(zmq.POLLIN)
 _ANSWER_SECONDS = 3.0  # after which a request is sent again
@@ -272,7 +272,7 @@ class RemoteChannel:
 _GAP_SECONDS = 3.0  # more than there is between two looks, unless this process stood still
 
 
-class Distant:
+class OthersPeer:
     """Where that manager is; see `Peer`."""
 
     end_fd = -1

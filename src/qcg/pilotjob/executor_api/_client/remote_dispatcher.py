@@ -51,7 +51,7 @@ def _queued(name: str) -> Dict[str, Any]:
     return {"jobName": name, "status": "QUEUED", "runtime": {}, "history": ""}
 
 
-class AllocationKeeper(Protocol):
+class AllocationGuard(Protocol):
     """Looks after an allocation that this executor has asked for."""
 
     status: AllocationStatus
@@ -129,18 +129,18 @@ class RemoteDispatcher(Dispatcher):
 
 
 class AllocationDispatcher(RemoteDispatcher):
-    """The dispatcher for a manager in an allocation that this executor has asked for, through a `keeper`."""
+    """The dispatcher for a manager in an allocation that this executor has asked for, through a `guard`."""
 
-    def __init__(self, link: Link, client: CoreClient, keeper: AllocationKeeper, owner: Optional[Owner] = None) -> None:
+    def __init__(self, link: Link, client: CoreClient, guard: AllocationGuard, owner: Optional[Owner] = None) -> None:
         super().__init__(link, client)
-        self._keeper = keeper
+        self._guard = guard
         self._owner = owner
         self._detached: Optional[Question] = None
 
     @property
     @override
     def statuses(self) -> Sequence[AllocationStatus]:
-        return [self._keeper.status]
+        return [self._guard.status]
 
     @override
     def leave_at_exit(self) -> None:
@@ -153,7 +153,7 @@ class AllocationDispatcher(RemoteDispatcher):
         self._inbox.refuse_when_leaving()
         self._inbox.detach()
         self.join()
-        return self._keeper.directories.aux
+        return self._guard.directories.aux
 
     # ---- the thread
 
@@ -169,27 +169,27 @@ class AllocationDispatcher(RemoteDispatcher):
         if channel.greeted:
             return False
         if self._pending or self._inbox.has_items or (self._owner is not None and self._owner.wants_more):
-            if self._keeper.has_lapsed:
-                self._keeper.renew()
+            if self._guard.has_lapsed:
+                self._guard.renew()
             return False
         if not self._inbox.is_done:
             return False
         self._said_goodbye = True
-        self._keeper.kill()
+        self._guard.kill()
         return True
 
     @override
     def _cancel_between_managers(self, names: List[str]) -> bool:
         """Cancel jobs of an allocation that has ended, before the next one begins; return whether that was possible."""
-        keeper = self._keeper
+        guard = self._guard
         owners = [name.partition(":")[0] for name in names]
-        if not keeper.runs_nothing or not all(owner in self._pending for owner in owners):
+        if not guard.runs_nothing or not all(owner in self._pending for owner in owners):
             return False
         try:
-            keeper.cancel({name: self._pending.submission(owner) for name, owner in zip(names, owners)})
+            guard.cancel({name: self._pending.submission(owner) for name, owner in zip(names, owners)})
         except OSError:
             return False  # the next manager is asked
-        if not keeper.runs_nothing:  # a manager has come just now, which may have looked for cancels before
+        if not guard.runs_nothing:  # a manager has come just now, which may have looked for cancels before
             return False
         for name in names:
             if ":" not in name:
@@ -198,10 +198,10 @@ class AllocationDispatcher(RemoteDispatcher):
 
     def _has_detached(self, channel: Wire) -> bool:
         """Detach, when that is wished and possible now; return whether it has happened."""
-        keeper = self._keeper
+        guard = self._guard
         if not self._inbox.detaching or self._call is not None:
             return False
-        if self._detached is None and keeper.status.state == "LAPSED" and (self._pending or self._inbox.has_units):
+        if self._detached is None and guard.status.state == "LAPSED" and (self._pending or self._inbox.has_units):
             return False  # `_needs_no_manager` has the guard ask for the allocation that takes them; then it may go
         if self._detached is None and channel.greeted:
             if not self._inbox.has_units:  # all that was submitted has arrived
@@ -211,10 +211,10 @@ class AllocationDispatcher(RemoteDispatcher):
         if self._detached is not None and not self._detached.reply.done():
             return False
         unsent = self._inbox.take_unsent()
-        keeper.detach(None if self._detached is not None else [unit.jobs for unit in unsent])
-        keeper.clean_up()
+        guard.detach(None if self._detached is not None else [unit.jobs for unit in unsent])
+        guard.clean_up()
         self.link = DetachedAllocation(self.link.capacity, self.link.report)
-        error = ExecutorClosed(f"the executor was detached; manager={keeper.directories.aux!r} follows its jobs")
+        error = ExecutorClosed(f"the executor was detached; manager={guard.directories.aux!r} follows its jobs")
         for future in [*self._pending.futures(), *(unit.future for unit in unsent)]:
             self._pending.remove(future)
             future._break(copy_of_error(error))

@@ -27,7 +27,7 @@ __all__ = [
     "Question",
     "StateChecks",
     "Submission",
-    "Unit",
+    "SubmittedJobs",
     "in_batches",
 ]
 
@@ -50,7 +50,7 @@ class Call(Protocol):
 
 
 @dataclass(eq=False)
-class Unit:
+class SubmittedJobs:
     """The jobs of one submit(), as JSON with commas between: they are taken or refused together."""
 
     __slots__ = ("future", "jobs")
@@ -62,7 +62,7 @@ class Unit:
 class Submission:
     """Jobs for the manager, from any number of submit() calls."""
 
-    units: List[Unit]
+    units: List[SubmittedJobs]
     refuse: Callable[[QCGPJFuture, BaseException], None]
 
     def message(self) -> bytes:

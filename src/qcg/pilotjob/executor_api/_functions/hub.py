@@ -18,9 +18,9 @@ import zmq
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Waiting, Worker, hello_in, resolve, resolve_raised
 from qcg.pilotjob.executor_api._functions.future import FunctionFuture
-from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._functions.rendezvous import Rendezvous
 from qcg.pilotjob.executor_api._functions.tracebacks import said
-from qcg.pilotjob.executor_api._functions.workers import Crew
+from qcg.pilotjob.executor_api._functions.workers import WorkerSet
 from qcg.pilotjob.executor_api._shared.futures import ResolvingThread, may_wait
 from qcg.pilotjob.executor_api._shared.wakeup import Alarm
 from qcg.pilotjob.executor_api.call_errors import BrokenCall
@@ -37,7 +37,9 @@ _TOGETHER_SECONDS = 0.005  # that they may take, if they take as long as others 
 class Hub:
     """Makes calls. Any thread may use it."""
 
-    def __init__(self, submit: Callable[[Dict[str, Any]], Any], make_place: Callable[[], Place], needs: Needs) -> None:
+    def __init__(
+        self, submit: Callable[[Dict[str, Any]], Any], make_place: Callable[[], Rendezvous], needs: Needs
+    ) -> None:
         """`submit` submits the description of a job and returns its future."""
         self._submit = submit
         self._make_place = make_place
@@ -101,7 +103,7 @@ class Hub:
     def others_wait(self, name: str) -> None:
         """Give cores back, perhaps, to a job that has waited longest for some."""
         if self._thread is not None and not self._is_over:
-            self._do(lambda: self._crew.others_wait(name))
+            self._do(lambda: self._worker_set.others_wait(name))
 
     def forget_in_child(self) -> None:
         """Be closed in a forked child, which has not the thread, nor whoever may hold the lock."""
@@ -129,9 +131,9 @@ class Hub:
         if self._thread is None:
             return False
         with self._waiting.lock:
-            workers = self._crew.workers.values()
+            workers = self._worker_set.workers.values()
             busy = [worker for worker in workers if worker.calls and worker.calls[0].future is future]
-            if not busy or busy[0].calls[0].is_over or not self._crew.holds_at_first(busy[0]):
+            if not busy or busy[0].calls[0].is_over or not self._worker_set.holds_at_first(busy[0]):
                 return False
             self._waiting.claim(busy[0].calls[0])
             busy[0].is_ending = True
@@ -142,7 +144,7 @@ class Hub:
 
     def _start(self, owner: Any) -> None:
         self._place = self._make_place()
-        self._crew = Crew(
+        self._worker_set = WorkerSet(
             self._place,
             self._needs,
             self._waiting,
@@ -197,7 +199,7 @@ class Hub:
         poller.register(self._place.socket, zmq.POLLIN)
         poller.register(alarm.fileno(), zmq.POLLIN)
         while not self._is_done():
-            if alarm.fileno() in dict(poller.poll(self._crew.patience)):
+            if alarm.fileno() in dict(poller.poll(self._worker_set.patience)):
                 alarm.clear()
             self._round()
 
@@ -206,12 +208,12 @@ class Hub:
         while self._inbox:
             self._inbox.popleft()()
         self._assign()
-        self._crew.look_at_clock()  # after calls were given: a worker that is there for one is not idle
-        self._crew.start()
+        self._worker_set.look_at_clock()  # after calls were given: a worker that is there for one is not idle
+        self._worker_set.start()
 
     def _is_done(self) -> bool:
         with self._waiting.lock:
-            return self._waiting.closed and not self._waiting and not self._inbox and not self._crew.workers
+            return self._waiting.closed and not self._waiting and not self._inbox and not self._worker_set.workers
 
     def _receive(self) -> None:
         while True:
@@ -227,31 +229,31 @@ class Hub:
 
     def _greet(self, sender: bytes, message: List[bytes]) -> None:
         hello = hello_in(message, self._place.token)
-        worker = self._crew.workers.get(hello.get("worker", 0))
+        worker = self._worker_set.workers.get(hello.get("worker", 0))
         if worker is None:
             return  # whoever this is, or a worker that was given up
         if message[0] == messages.CONTROL:
             worker.control = sender
             self._at[sender] = worker, -1
-            self._crew.look_again(worker)
-        elif self._crew.greet(worker, sender, hello["rank"], hello["python"]):
+            self._worker_set.look_again(worker)
+        elif self._worker_set.greet(worker, sender, hello["rank"], hello["python"]):
             self._at[sender] = worker, hello["rank"]
 
     def _assign(self) -> None:
-        while self._crew.idle and self._waiting:
+        while self._worker_set.idle and self._waiting:
             with self._waiting.lock:  # a call that runs is always somebody's, so that it can be cancelled
                 calls = self._waiting.take(self._most_together())
                 if calls:
-                    self._crew.give(calls)
+                    self._worker_set.give(calls)
         if self._waiting.closed and not self._waiting:
-            for worker in list(self._crew.idle.values()):
-                self._crew.end(worker)
+            for worker in list(self._worker_set.idle.values()):
+                self._worker_set.end(worker)
 
     def _most_together(self) -> int:
         """Return how many calls a worker gets: one, or several when calls are short and there are many."""
         if not self._place.takes_several:
             return 1
-        share = len(self._waiting) // (2 * len(self._crew.workers))
+        share = len(self._waiting) // (2 * len(self._worker_set.workers))
         return max(1, min(_MOST_TOGETHER, share, int(_TOGETHER_SECONDS / max(self._usual_seconds, 1e-6))))
 
     def _heard(self, worker: Worker, rank: int, message: List["zmq.Frame"]) -> None:
@@ -267,7 +269,7 @@ class Hub:
             count = int(message[1].bytes)
             worker.sent -= count
             self._waiting.take_back(worker, count)
-            self._crew.has_given_back(worker)
+            self._worker_set.has_given_back(worker)
 
     def _answered(self, worker: Worker) -> None:
         answers, worker.answers = worker.answers, {}
@@ -276,13 +278,13 @@ class Hub:
             call = worker.calls.popleft()
         self._usual_seconds = max(seconds, 0.9 * self._usual_seconds)
         if not self._needs.fresh:
-            self._crew.go_on(worker)  # it makes the next one already, however long callbacks of this one take
+            self._worker_set.go_on(worker)  # it makes the next one already, however long callbacks of this one take
         if self._waiting.claim(call):
             call.future._streams = (worker.paths, streams)
             resolve(call.future, answers, all_ranks=self._needs.all_ranks)
             self._waiting.forget(call)
         if self._needs.fresh:
-            self._crew.go_on(worker)  # to its end, and with it goes the memory that the value was in
+            self._worker_set.go_on(worker)  # to its end, and with it goes the memory that the value was in
 
     def _rank_has_raised(self, worker: Worker, message: List["zmq.Frame"]) -> None:
         """Give the call the exception of the first rank that raises, and end the worker.
@@ -304,16 +306,16 @@ class Hub:
         self._receive()  # what it has said before comes first
         for sender in (*worker.ranks.values(), worker.control):
             self._at.pop(sender, None)
-        self._crew.has_ended(worker)
+        self._worker_set.has_ended(worker)
 
     def _cancel_pending(self) -> None:
         """Cancel the calls but those for which a worker is there, or its job runs already."""
-        self._crew.start()
-        self._waiting.cancel_all_but(self._crew.dismiss_spare())
+        self._worker_set.start()
+        self._waiting.cancel_all_but(self._worker_set.dismiss_spare())
 
     def _cancel_all(self) -> None:
         self._waiting.cancel_all_but(0)
-        self._crew.cancel()
+        self._worker_set.cancel()
 
     def _break(self, error: BaseException) -> None:
         """Give all futures their end: there is no thread any more that could."""
@@ -321,4 +323,4 @@ class Hub:
         broken = BrokenCall(f"the pool has failed with all of its calls: {type(error).__name__}: {said(str, error)}")
         broken.__cause__ = error
         self._waiting.break_(broken)
-        self._crew.abandon()
+        self._worker_set.abandon()

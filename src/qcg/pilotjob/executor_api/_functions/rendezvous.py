@@ -20,7 +20,7 @@ from qcg.pilotjob.executor_api._functions.modules import path_here
 from qcg.pilotjob.executor_api._shared import python_process
 from qcg.pilotjob.executor_api._shared.sockets import make_socket_directory
 
-__all__ = ["Place"]
+__all__ = ["Rendezvous"]
 
 _SEEN_SECONDS = 0.001  # in which a worker that does not see yet that it is held has noted that it has begun
 _BOOT = (
@@ -32,7 +32,7 @@ _BOOT = (
 )
 
 
-class Place:
+class Rendezvous:
     """The ROUTER socket of a hub, with what its workers have to know.
 
     On one machine the socket is a file in a private directory. Across nodes it is a TCP port; what goes there is

@@ -15,12 +15,12 @@ from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from qcg.pilotjob.executor_api._functions import messages
 from qcg.pilotjob.executor_api._functions.calls import Call, Needs, Waiting, Worker, death_of
-from qcg.pilotjob.executor_api._functions.rendezvous import Place
+from qcg.pilotjob.executor_api._functions.rendezvous import Rendezvous
 from qcg.pilotjob.executor_api._shared.protocol import RETURNS
 from qcg.pilotjob.executor_api.call_errors import CallTimeout, WorkerDied
 from qcg.pilotjob.executor_api.errors import QCGPJError
 
-__all__ = ["Crew", "Turns"]
+__all__ = ["Turns", "WorkerSet"]
 
 _TURN_SECONDS = 1.0  # that a worker serves at least, and that another job waits before one gives way to it
 _SILENCE_SECONDS = 0.5  # after which nobody waits any more: the manager tells ten times a second
@@ -99,7 +99,7 @@ _LONGEST_SECONDS = 86_400.0  # poll() takes no more than 2**31 milliseconds
 _PATIENCE_SECONDS = 0.05  # after which calls that have not begun are asked back
 
 
-class Crew:
+class WorkerSet:
     """The workers that there are; each is a job of the executor.
 
     Attributes:
@@ -109,7 +109,7 @@ class Crew:
 
     def __init__(
         self,
-        place: Place,
+        place: Rendezvous,
         needs: Needs,
         waiting: Waiting,
         submit: Callable[[Dict[str, Any]], Any],

@@ -31,7 +31,7 @@ from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.pool import Size, kind_of, size_of
 from qcg.pilotjob.executor_api._processes.children import Children
 
-__all__ = ["Ahead", "WaitingArray", "WaitingJob", "WaitingJobs"]
+__all__ = ["Reserve", "WaitingArray", "WaitingJob", "WaitingJobs"]
 
 _ALL = sys.maxsize  # cores
 _ANY = "*"  # any iteration of an array
@@ -300,7 +300,7 @@ _MOST = 16  # more than what ends while several ends are gathered
 _LOOK_AT = 4  # of those that run, for one like the next one
 
 
-class Ahead:
+class Reserve:
     """What is ready, the oldest first. Belongs to the loop's thread."""
 
     def __init__(

@@ -29,7 +29,7 @@ from qcg.pilotjob.executor_api._shared.overriding import override
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Leash", "Remote", "RemoteInterface"]
+__all__ = ["ClientWatch", "Remote", "RemoteInterface"]
 
 _DOMAIN = b"qcgpj"
 _HEARTBEAT = 5000  # milliseconds
@@ -156,7 +156,7 @@ _LOOK_SECONDS = 1.0
 
 
 @dataclass
-class Leash:
+class ClientWatch:
     """Ends the manager when its client has not been heard of for `seconds`.
 
     A manager that is let off goes on without a client; it ends when no job has been left for `idle_seconds`, so that

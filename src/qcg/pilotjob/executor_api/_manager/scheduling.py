@@ -20,7 +20,7 @@ from qcg.pilotjob.executor_api._execution.local_job import LocalJob
 from qcg.pilotjob.executor_api._execution.node_job import NodeJob
 from qcg.pilotjob.executor_api._execution.pool import Size
 from qcg.pilotjob.executor_api._execution.settings import Settings
-from qcg.pilotjob.executor_api._manager.job_queue import Ahead, WaitingArray, WaitingJob, WaitingJobs
+from qcg.pilotjob.executor_api._manager.job_queue import Reserve, WaitingArray, WaitingJob, WaitingJobs
 from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, QueueNews, is_next
 from qcg.pilotjob.executor_api._processes.children import Child
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart
@@ -75,7 +75,7 @@ class Scheduling:
         self._is_due = False
         self._restoring: Optional["asyncio.Future[None]"] = None
         self.waiting = WaitingJobs(manager.job_list, omit)
-        self._reserve = Ahead(self.waiting, self._children, self._make_ready)
+        self._reserve = Reserve(self.waiting, self._children, self._make_ready)
         self._news: Optional[QueueNews] = None
         self._children.after_reaping = self.start_what_fits
         self._children.on_next = self.hand_over

@@ -249,9 +249,9 @@ class Service(QCGPMService):  # type: ignore[misc]  # the core is untyped
         if self._lifeline is not None:
             self._loop.add_reader(self._lifeline, self._read_lifeline, self._lifeline)
         if self._remote is not None and self._remote_orders is not None:
-            from qcg.pilotjob.executor_api._manager.remote_sockets import Leash
+            from qcg.pilotjob.executor_api._manager.remote_sockets import ClientWatch
 
-            Leash(
+            ClientWatch(
                 self._remote,
                 self._manager,
                 seconds=self._remote_orders["silence"],

@@ -20,7 +20,7 @@ from qcg.pilotjob.zmqinterface import ZMQInterface
 from zmq.asyncio import Context
 
 from qcg.pilotjob.executor_api._execution.pool import Size
-from qcg.pilotjob.executor_api._manager.job_queue import Ahead, WaitingJobs
+from qcg.pilotjob.executor_api._manager.job_queue import Reserve, WaitingJobs
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.protocol import HELLO, RETURNS, WAITING
 
@@ -238,7 +238,7 @@ def is_next(job: Any) -> bool:
 class QueueNews:
     """Publishes which job has waited longest for cores. Belongs to the loop's thread."""
 
-    def __init__(self, publisher: EventPublisher, waiting: WaitingJobs, ahead: Ahead) -> None:
+    def __init__(self, publisher: EventPublisher, waiting: WaitingJobs, ahead: Reserve) -> None:
         self._publisher = publisher
         self._waiting = waiting
         self._ahead = ahead

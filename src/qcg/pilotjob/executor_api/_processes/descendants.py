@@ -121,9 +121,12 @@ def all_marked(marks: Set[str]) -> Dict[str, List[psutil.Process]]:
 
 
 def _marks_of(process: psutil.Process) -> Set[str]:
-    """Return the mark of the job whose process it is, and those of the jobs that this one is within."""
+    """Return the mark of the job whose process it is, and those of the jobs that this one is within.
+
+    A process of no job has none: an empty mark, as srun's has in the manager, would find all of these.
+    """
     env = _environment(process)
-    return {env.get(MARK, ""), *env.get(WITHIN, "").split()}
+    return {mark for mark in [env.get(MARK), *env.get(WITHIN, "").split()] if mark}
 
 
 def _descendants() -> Iterator[psutil.Process]:
