@@ -1,4 +1,4 @@
-"""What a program on the login node asks the scheduler for, and what has come of it."""
+"""Ask a scheduler for an allocation, from a program on the login node: the request, and what has come of it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Allocation:
 
 @dataclass(frozen=True)
 class AllocationStatus:
-    """Where an allocation stands.
+    """Tells where an allocation stands.
 
     Attributes:
         state: ``ASKED`` before the scheduler has taken it, ``QUEUED``, ``STARTING`` as long as the manager is not

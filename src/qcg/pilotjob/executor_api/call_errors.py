@@ -1,4 +1,4 @@
-"""What the calls of a `FunctionPool` raise beside the exceptions of the functions themselves.
+"""Exceptions that the calls of a `FunctionPool` raise beside those of the functions themselves.
 
 ::
 
@@ -50,7 +50,7 @@ class CallUnreadable(BrokenCall):
 
 
 class RemoteTraceback(Exception):
-    """Where in the worker an exception was raised, and what the call had written to standard error: its cause."""
+    """Tells where in the worker an exception was raised, and what the call had written to standard error: its cause."""
 
     def __init__(self, traceback: str, stderr: str = "") -> None:
         super().__init__(traceback, stderr)

@@ -47,7 +47,9 @@ class HasJobNames:
 
 
 class Execution(TypedDict, total=False):
-    """What runs. Either `exec` (with `args`) or `script`; relative paths are below `wd`, and `wd` below the executor's.
+    """Describes what runs: `exec` (with `args`) or `script`.
+
+    Relative paths are below `wd`, and `wd` is below the executor's.
 
     `env` may stand beside `script` too: it is exported at the head of the script.
     """
@@ -146,7 +148,7 @@ class Job(TypedDict, total=False):
 
 
 class JobInfo(TypedDict, total=False):
-    """What the manager knows of a job, in its own words: the ``data`` of its ``jobInfo`` reply.
+    """Holds what the manager knows of a job, in its own words: the ``data`` of its ``jobInfo`` reply.
 
     `runtime` holds strings: ``allocation``, ``wd``, ``stdout``, ``stderr``, and once the job has ended ``exit_code``,
     ``rtime`` (h:mm:ss.ffffff) and ``pid``. `history` has a line a state: ``<local time>: <STATE>``.
@@ -188,7 +190,7 @@ class IterationInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the manager can give to jobs.
+    """Holds what the manager can give to jobs.
 
     Attributes:
         nodes: number of nodes.

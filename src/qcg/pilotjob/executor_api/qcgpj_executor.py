@@ -61,7 +61,7 @@ class QCGPJExecutor(Executor):
             stands for so many cores of it.
         reserve_core: keep one core for the manager; jobs cannot use it.
         enable_rt_stats: keep the exact start and end of each job's process in ``rtimes_*.log`` in `wd`.
-        wrapper_rt_stats: the wrapper program that measures them, when not the manager itself shall.
+        wrapper_rt_stats: a program that measures the start and end of each process in place of the manager.
         log_level: of the manager: critical, error, warning, info, debug or notset.
         manager: a manager that somebody else has started: a ``Manager`` or ``LocalManager`` of the core, or the
             directory where another executor of the same user, on this host, has its manager. It is used instead of a

@@ -96,7 +96,7 @@ class QCGPJFuture(GuardsCallbacks, HasJobNames, Future[Dict[str, str]]):
 
     @override
     def done(self) -> bool:
-        """Whether all jobs have ended, in whatever state, or were refused or lost."""
+        """Return whether all jobs have ended, in whatever state, or were refused or lost."""
         if super().done():
             return True
         self._source.refresh(self)
@@ -104,7 +104,7 @@ class QCGPJFuture(GuardsCallbacks, HasJobNames, Future[Dict[str, str]]):
 
     @override
     def running(self) -> bool:
-        """Whether the jobs are submitted and not all have ended; `status` tells which of them are executing."""
+        """Return whether the jobs are submitted and not all have ended; `status` tells which of them are executing."""
         return not self.done()
 
     @override
@@ -157,7 +157,7 @@ class QCGPJFuture(GuardsCallbacks, HasJobNames, Future[Dict[str, str]]):
 
     @override
     def cancelled(self) -> bool:
-        """Whether a job of this future was cancelled, by `cancel` or otherwise."""
+        """Return whether a job of this future was cancelled, by `cancel` or otherwise."""
         if not super().done():
             self._source.refresh(self)
         return super().cancelled()

@@ -22,7 +22,7 @@ _Path = Union[str, "os.PathLike[str]"]
 
 
 class RunRecord:
-    """What has become of the jobs of a run, or of several, as it was when the record was taken.
+    """Holds what has become of the jobs of a run, or of several, as it was when the record was taken.
 
     Made by ``QCGPJExecutor.record()`` or ``RunRecord.of()``. It has a row for each job, and for an array one for each
     iteration, none for the whole. What was interrupted and ran again, in the resumed run or in another one of the same

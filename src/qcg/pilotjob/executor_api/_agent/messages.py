@@ -75,7 +75,7 @@ class Lines:
             self._write()
 
     def close_target(self) -> None:
-        """Let the other end read the end of the stream."""
+        """End the stream for the other end, which reads its end."""
         if self._target >= 0:
             self._write()
         if self._target >= 0:

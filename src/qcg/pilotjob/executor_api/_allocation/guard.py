@@ -281,7 +281,7 @@ class _Guard:
     # ---- the client
 
     def _listen(self, *, since: float = math.inf) -> None:
-        """Let a moment pass, in which the client may say something; a longer one when all has been the same `since`."""
+        """Wait a moment, in which the client may say something; a longer one when all has been the same `since`."""
         moment = (time.monotonic() - since) / _SLOWNESS
         if not self._selector.select(min(max(moment, _LOOK_SECONDS), _LONGEST_LOOK_SECONDS)):
             return
@@ -320,7 +320,7 @@ class _Guard:
         shutil.rmtree(self._directory / "psij", ignore_errors=True)
 
     def _end_local_pilot(self) -> None:
-        """Let the manager end in peace: psij would kill it."""
+        """Wait until the manager of a local allocation has ended: psij would kill it."""
         left = psutil.Process().children(recursive=True)
         os.killpg(0, signal.SIGTERM)  # it is in this process's group, and so is what it is forking just now
         for process in psutil.wait_procs(left, _KILL_SECONDS)[1]:

@@ -215,7 +215,7 @@ class GuardProcess:
         self._piped.write(word.encode())
 
     def renew(self) -> None:
-        """Let the next allocation be asked for."""
+        """Ask for the next allocation."""
         self.has_lapsed = False
         self.say("renew")
 
@@ -224,7 +224,7 @@ class GuardProcess:
         self.say("goodbye")
 
     def detach(self, jobs: Optional[Sequence[str]] = None) -> None:
-        """Let the allocation go on by itself; a manager that is not there yet finds the `jobs` that it is to take."""
+        """Leave the allocation to itself, and `jobs` to its manager when that is not there yet."""
         if jobs is not None:
             path = Path(self.directories.aux, HANDOVER)
             with open(f"{path}.new", "w", opener=private) as file:

@@ -69,7 +69,7 @@ class _Slurm(SlurmJobExecutor):
 
 
 class Scheduler:
-    """Where allocations come from."""
+    """Asks a scheduler for allocations. Belongs to the guard's one thread."""
 
     def __init__(self, name: str, directory: Path, poll: float) -> None:
         """`directory` is for psij's files; `poll` is in seconds."""
@@ -149,7 +149,7 @@ class Scheduler:
         return self.job.status.state in (psij.JobState.NEW, psij.JobState.QUEUED)
 
     def has_ended(self) -> bool:
-        """Whether the allocation is over."""
+        """Return whether the allocation is over."""
         return bool(self.job.status.final)
 
     @property

@@ -259,7 +259,7 @@ class Spread:
     # ---- with the lock
 
     def _look_at(self, item: Item, *, first: bool = False) -> None:
-        """Let jobs be ready, held, or given to where those are that they depend on."""
+        """Make jobs ready, hold them, or give them to the allocation of the jobs that they depend on."""
         self._held.pop(item, None)
         self._settle_dependencies(item)
         unfinished = list(self._depended_on(item))

@@ -1,1 +1,1 @@
-"""What runs in the user's process beside the user's own threads; the picture is in dispatcher.py."""
+"""Connect an executor to its manager, in the user's process. The picture of the threads is in dispatcher.py."""

@@ -62,7 +62,7 @@ class Target(Protocol):
         """Queue the jobs of `future`."""
 
     def follow(self, future: QCGPJFuture) -> "Future[None]":
-        """Let `future` follow jobs that the manager has."""
+        """Have `future` follow jobs that the manager has."""
 
     def leave(self, how: Leaving) -> None:
         """Take no more jobs, and end as `how` says."""
@@ -251,7 +251,7 @@ def _parameters(given: Any) -> Mapping[str, Any]:
 
 
 def on_signals(numbers: List[int], connection: Connection) -> None:
-    """Let each of the signals end the run of `connection` in peace; once that has ended they mean what they meant."""
+    """Have each of the signals end the run of `connection` in peace; after its end, give them back their meaning."""
     before = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, _: Optional[FrameType]) -> None:

@@ -147,7 +147,7 @@ class Dispatcher(Dispatching):
         return question
 
     def follow(self, future: QCGPJFuture) -> "Future[None]":
-        """Let `future` follow jobs that the manager has; return what raises JobUnknown when it has them not.
+        """Have `future` follow jobs that the manager has; the returned future raises JobUnknown when it has not.
 
         Raises:
             ExecutorClosed: after shutdown, at the interpreter's exit, or in a forked child.
@@ -178,7 +178,7 @@ class Dispatcher(Dispatching):
                 raise
 
     def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
-        """Let names be used again; `removed` has the numbers of the submissions that were removed."""
+        """Free the names for other jobs; `removed` has the numbers of the submissions that were removed."""
         self._inbox.forget(names, removed)
 
     def leave(self, how: Leaving) -> None:

@@ -226,7 +226,7 @@ class Dispatching:
                 self._refuse(future, ExecutorClosed(_GOES_ON))
 
     def _nothing_left(self) -> bool:
-        """Whether the thread can end; with a manager of ours its end is still to come."""
+        """Return whether the thread can end; when the manager is ours, the thread waits for the manager's end first."""
         return self._inbox.is_done and not self._pending and not self.link.is_ours
 
     def _pause(self) -> Optional[float]:
@@ -238,7 +238,7 @@ class Dispatching:
         return max(0.0, due - time.monotonic()) if due < math.inf else None
 
     def _gives_up(self, channel: Wire) -> bool:
-        """Whether to wait no longer: the connection is lost for good, or jobs that have to end do not."""
+        """Return whether to wait no longer: the connection is lost for good, or jobs that have to end do not."""
         if self._kill_at is None and not channel.lost:
             self._lost_since = None
             return False

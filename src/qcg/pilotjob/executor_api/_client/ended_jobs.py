@@ -1,4 +1,4 @@
-"""What the manager has put on record of the jobs that have ended: its file ``jobs.report``."""
+"""Read what the manager has put on record of the jobs that have ended: its file ``jobs.report``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Place = Tuple[int, int]
 
 @dataclass
 class _Job:
-    """Where the lines of a job are, and of its iterations."""
+    """Holds the places of the lines of a job and of its iterations."""
 
     place: Optional[_Place]
     iterations: Dict[int, _Place]

@@ -1,4 +1,4 @@
-"""What has to happen to dispatchers that nobody ended: at the interpreter's exit, and in a forked child."""
+"""End dispatchers that nobody has ended: at the interpreter's exit, and in a forked child."""
 
 from __future__ import annotations
 

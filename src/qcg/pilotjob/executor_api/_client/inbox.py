@@ -1,4 +1,4 @@
-"""What the user's threads leave for the dispatcher's thread; the picture is in dispatcher.py.
+"""Keep what the user's threads leave for the dispatcher's thread. The picture is in dispatcher.py.
 
 The user's threads add under one lock, so that nothing is added after the end. It is an RLock: a finalizer or a signal
 handler may run in a thread that has it, and may then submit, ask or cancel. Such a handler may also wait for an answer.
@@ -23,7 +23,7 @@ __all__ = ["Inbox", "Leaving"]
 
 
 class Leaving(enum.IntEnum):
-    """How the dispatcher leaves; a higher one overrides a lower one."""
+    """Names the ways in which the dispatcher leaves; a higher one overrides a lower one."""
 
     NOT = 0
     WHEN_DONE = 1
@@ -107,7 +107,7 @@ class Inbox:
             self._unflushed = True
 
     def forget(self, names: List[str], removed: Optional[Mapping[str, int]] = None) -> None:
-        """Let names be used again; `removed` has the numbers of the submissions that were removed."""
+        """Free the names for other jobs; `removed` has the numbers of the submissions that were removed."""
         self._names.difference_update(names)
         self._removed.update(removed or {})
 
@@ -190,7 +190,7 @@ class Inbox:
         self._items.append(question)
 
     def has_unsent(self, name: str) -> bool:
-        """Whether a job waits to be sent."""
+        """Return whether a job waits to be sent."""
         return any(isinstance(item, SubmittedJobs) and name in item.future.ids for item in self._items.copy())
 
     def drop(self, names: Sequence[str]) -> bool:

@@ -42,7 +42,7 @@ UNKNOWN = 1 << 40
 
 
 class Owned(Protocol):
-    """What ends with an executor: its manager process, or the guard of its allocation."""
+    """A process that ends with the executor: its manager, or the guard of its allocation."""
 
     pid: int
     directories: Directories
@@ -82,7 +82,7 @@ class Owned(Protocol):
 
 
 class Wire(News, Protocol):
-    """What the dispatcher talks to a manager through: a `Channel`, or what stands for one."""
+    """The dispatcher's way to a manager: a `Channel`, or another class with the same methods."""
 
     lost: bool
 
@@ -119,7 +119,7 @@ class Wire(News, Protocol):
 
 
 class Link(ABC):
-    """What is known of a manager: its capacity, its record, and what can be expected of it. A class for each kind.
+    """Holds what is known of a manager: its capacity, its record, what can be expected of it. Each kind is a class.
 
     Attributes:
         capacity: what its jobs can have.

@@ -66,7 +66,7 @@ _REFUSED = {
 
 
 class ManagerOptions(NamedTuple):
-    """What a manager of the executor's own is started with, and what ends the executor early."""
+    """Holds what a manager of the executor's own is started with, and which signals end the executor early."""
 
     arguments: List[str]
     """The manager's command line."""

@@ -27,7 +27,7 @@ __all__ = ["ManagerProcess", "PipedProcess", "limit_agents", "made_directories"]
 
 
 class PipedProcess:
-    """That process. What it reads from its standard input ends when we do; what it says is read from `end_fd`.
+    """Holds such a process. Its standard input ends when this process does; what it says is read from `end_fd`.
 
     Attributes:
         pid: its process id.
@@ -75,7 +75,7 @@ class PipedProcess:
             self._process.stdin.write(line + b"\n")
 
     def leave(self) -> None:
-        """Let it know that we want nothing more."""
+        """Close the process's standard input, which tells it that nothing more is wanted."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
@@ -295,7 +295,7 @@ class ManagerProcess:
 
 
 def limit_agents(arguments: List[str], timeout: float) -> None:
-    """Let an allocation's agents have to be ready sooner than the manager, so that it can tell which are not."""
+    """Give the agents of an allocation less time to start than the manager, which then tells which are not ready."""
     if not value_of("--nl-init-timeout", arguments):
         timeout = min(timeout, 1e6)
         # a file system that delays the agents delays the manager, too, which starts them when it has started itself

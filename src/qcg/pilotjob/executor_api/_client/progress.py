@@ -68,7 +68,7 @@ def bar_class() -> Optional[Type[Any]]:
 
 
 def set_total(bar: Any, total: int) -> None:
-    """Let there be `total` to do, now that it is known."""
+    """Set the total of a bar, now that it is known."""
     if bar.total == total:
         return
     bar.total = total
@@ -189,7 +189,7 @@ def _states_of(future: Future[Any]) -> Counter[str]:
 
 
 def _goes_on(future: Future[Any]) -> bool:
-    """Whether its jobs go on without the executor, which was detached from them or only attached to them."""
+    """Return whether the jobs of `future` go on without the executor, which has left them or was attached to them."""
     return not Future.cancelled(future) and isinstance(future.exception(), ExecutorClosed)
 
 

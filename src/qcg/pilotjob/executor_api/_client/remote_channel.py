@@ -44,7 +44,7 @@ _OPTIONS = {
 
 
 class Peer(Protocol):
-    """Who knows where the manager is: it changes with the allocation."""
+    """Knows where the manager is, which changes with the allocation."""
 
     keys: Dict[str, Any]
     manager: Optional[Dict[str, Any]]
@@ -273,7 +273,7 @@ _GAP_SECONDS = 3.0  # more than there is between two looks, unless this process 
 
 
 class OthersPeer:
-    """Where that manager is; see `Peer`."""
+    """Finds the manager in an allocation of another program, by the files of its run; see `Peer`."""
 
     end_fd = -1
     reach_seconds = 60.0

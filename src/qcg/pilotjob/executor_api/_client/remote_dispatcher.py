@@ -59,7 +59,7 @@ class AllocationGuard(Protocol):
     has_lapsed: bool
 
     def renew(self) -> None:
-        """Let the next allocation be asked for."""
+        """Ask for the next allocation."""
 
     @property
     def runs_nothing(self) -> bool:
@@ -72,7 +72,7 @@ class AllocationGuard(Protocol):
         """Give the allocation back."""
 
     def detach(self, jobs: Optional[Sequence[str]] = None) -> None:
-        """Let the allocation go on by itself; a manager that is not there yet finds the `jobs` that it is to take."""
+        """Leave the allocation to itself, and `jobs` to its manager when that is not there yet."""
 
     def clean_up(self) -> None:
         """Collect the process that looks after the allocation."""

@@ -115,7 +115,7 @@ class Check:
 
 
 class StateChecks:
-    """When to ask for the states of pending jobs, of which an event may be lost. Belongs to the dispatcher's thread.
+    """Decides when to ask for the states of pending jobs, as an event may be lost. Belongs to the dispatcher's thread.
 
     Attributes:
         suspects: the jobs that are asked for first.
@@ -204,7 +204,7 @@ class Question:
 
 
 class Pending:
-    """Who waits for which job. A job has one future of the submit() that brought it, and any number of attached ones.
+    """Holds the futures that wait for each job: one of the submit() that brought it, and any number of attached ones.
 
     Iterates over the jobs' names. Belongs to the dispatcher's thread.
     """
@@ -227,7 +227,7 @@ class Pending:
         return len(self._futures)
 
     def add(self, future: QCGPJFuture, *, attached: bool = False) -> None:
-        """Let `future` wait for its jobs."""
+        """Add a future, which waits for its jobs."""
         for name in future.ids:
             others = self._waiting_for(name)
             self._futures[name] = (*others, future) if others else future
@@ -248,7 +248,7 @@ class Pending:
         return futures
 
     def remove(self, future: QCGPJFuture) -> None:
-        """Let `future` wait for nothing."""
+        """Remove a future, which waits for nothing more."""
         for name in future.ids:
             left = tuple(other for other in self._waiting_for(name) if other is not future)
             if left:

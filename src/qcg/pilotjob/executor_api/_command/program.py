@@ -1,4 +1,4 @@
-"""What the commands have in common: typer, and how they end."""
+"""Run a command of the shell: typer, its end, and the templates that come with the package."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ _STATES = ("SUCCEED", "FAILED", "CANCELED", "OMITTED", UNFINISHED)
 
 
 class Rows(str, Enum):
-    """How rows are printed."""
+    """Names the ways in which rows are printed."""
 
     TABLE = "table"
     CSV = "csv"

@@ -1,4 +1,4 @@
-"""Which parameters the jobs of a run were submitted with: a file of the command's own in the manager's directory.
+"""Keep the parameters that the jobs of a run were submitted with, in a file of the manager's directory.
 
 The manager knows its jobs by name alone. A table that was changed between two runs has other parameters under the same
 names, so a run is resumed by what is in this file, and rows that do not agree with it are refused.
@@ -29,7 +29,7 @@ def digest(text: str, defaults: Mapping[str, Any]) -> str:
 
 
 class Submitted:
-    """What was submitted for each row of a study, by the name of the row; later lines of the file beat earlier ones."""
+    """Holds what was submitted for each row of a study, by the row's name; later lines beat earlier ones."""
 
     def __init__(self, run: Path) -> None:
         """Read the file of the manager's directory `run`, which need not be there."""
@@ -66,7 +66,7 @@ class Submitted:
         return list(self._rows.get(name, {}).get("jobs", [name]))
 
     def changed(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row was submitted with other parameters, or it is not known with which."""
+        """Return whether a row was submitted with other parameters, or it is not known with which."""
         before = self._rows.get(row["name"], {}).get("parameters")
         return before is None or _canonical(before) != _canonical(row)
 
@@ -90,7 +90,7 @@ class Submitted:
         return self._mentions(kept, rows, template)
 
     def _is_kept(self, name: str, states: Mapping[str, Set[str]], *, retry_failed: bool) -> bool:
-        """Whether the run has jobs of the row that are not submitted anew."""
+        """Return whether the run has jobs of the row that are not submitted anew."""
         of_jobs = set().union(*(states.get(job, set()) for job in self.jobs_of(name)))
         return bool(of_jobs) and (not retry_failed or UNFINISHED in of_jobs or of_jobs <= {"SUCCEED"})
 

@@ -1,4 +1,4 @@
-"""How the jobs of a study have ended: a file for programs, a line for people."""
+"""Tell how the jobs of a study have ended: a file for programs, a line for people."""
 
 from __future__ import annotations
 

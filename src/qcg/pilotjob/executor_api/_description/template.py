@@ -85,7 +85,7 @@ class Template:
 
     @cached_property
     def names(self) -> FrozenSet[str]:
-        """The parameters that it takes."""
+        """Return the parameters that the template takes."""
         return frozenset(hole.name for hole in self.holes)
 
     def with_text(self, filling: List[Any]) -> Any:

@@ -134,7 +134,7 @@ def _execution(at: Where, value: Any, name: str) -> Dict[str, Any]:
 
 
 def _is_one_file(stdout: Optional[str], stderr: Optional[str]) -> bool:
-    """Whether two paths are written differently and mean the same."""
+    """Return whether two paths are written differently and mean the same."""
     if not stdout or not stderr or stdout == stderr or os.path.basename(stdout) != os.path.basename(stderr):
         return False
     return ".." not in (stdout + stderr).split("/") and os.path.normpath(stdout) == os.path.normpath(stderr)

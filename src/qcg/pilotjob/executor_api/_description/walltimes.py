@@ -1,4 +1,4 @@
-"""How long something may run: what a user writes for it, as the manager takes it."""
+"""Read walltimes: what a user writes for the time that something may run, as the manager takes it."""
 
 from __future__ import annotations
 

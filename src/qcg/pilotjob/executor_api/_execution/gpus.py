@@ -87,7 +87,7 @@ def described(allocation: Any) -> Dict[str, str]:
 
 
 class AllocationGpus:
-    """What is known of the GPUs of all nodes, and what jobs see of them."""
+    """Holds what is known of the GPUs of all nodes, and tells what jobs see of them."""
 
     def __init__(
         self, environment: Mapping[str, str], directory: str, granted: Optional[Mapping[str, GrantedNode]]

@@ -282,14 +282,14 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
 
 
 def _is_one_file(stdout: Optional[str], stderr: Optional[str]) -> bool:
-    """Whether two paths are written differently and mean the same, by way of links to directories too."""
+    """Return whether two paths are written differently and mean the same, by way of links to directories too."""
     if not stdout or not stderr or stdout == stderr or os.path.basename(stdout) != os.path.basename(stderr):
         return False
     return os.path.realpath(stdout) == os.path.realpath(stderr)
 
 
 class Changes(Dict[str, Optional[str]]):
-    """What a job's environment has in place of the manager's; None for what it does not have."""
+    """Holds what a job's environment has in place of the manager's; None for a variable that it does not have."""
 
     @override
     def __contains__(self, name: object) -> bool:

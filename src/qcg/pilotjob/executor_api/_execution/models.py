@@ -1,4 +1,4 @@
-"""How the processes of a job on several cores are started in each model.
+"""Start the processes of a job on several cores, by the job's model.
 
 That is the command in front of the program, with the files and variables that it needs. In place of the core's
 SlurmExecution, which knows of one rank a core alone, binds ranks on all nodes to the numbers that the cores have on the
@@ -69,7 +69,7 @@ class Rank(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What starts the program: the words in front of it, variables, and files that are made for it, with their text."""
+    """Holds what starts the program: the words in front of it, variables, and files with their text."""
 
     command: List[str]
     env: Dict[str, str]
@@ -95,7 +95,7 @@ def ranks_in(parts: Iterable[Any], count: int, *, on_each_node: bool) -> List[Ra
 
 
 def lays_out_ranks(options: Sequence[str]) -> bool:
-    """Whether the user's own options of mpirun or srun say how many ranks there are, or where."""
+    """Return whether the user's own options of mpirun or srun say how many ranks there are, or where."""
     return any(
         option.partition("=")[0] in _LAYS_OUT or (option[:2] in _SHORT_OF_SRUN and option[2:].isdigit())
         for option in options
@@ -103,7 +103,7 @@ def lays_out_ranks(options: Sequence[str]) -> bool:
 
 
 def binds_ranks(options: Sequence[str]) -> bool:
-    """Whether the user's own options say what ranks are bound to."""
+    """Return whether the user's own options say what ranks are bound to."""
     return any(option.partition("=")[0] in _BINDS for option in options)
 
 

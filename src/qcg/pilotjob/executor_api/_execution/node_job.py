@@ -40,7 +40,7 @@ class NodeJob(LocalJob):
         self._temporary: List[str] = []
 
     def runs_on(self, node: str) -> bool:
-        """Whether it was given cores of `node`."""
+        """Return whether the job was given cores of `node`."""
         return node in self._nodes
 
     def node_lost(self, node: str, message: str) -> None:
@@ -54,7 +54,7 @@ class NodeJob(LocalJob):
             self._end()
 
     def ended(self, exit_code: int, message: Optional[str]) -> None:
-        """Its first process has ended, with all that came from it; called by the launcher.
+        """Take the news that the job's first process has ended, with all that came from it; called by the launcher.
 
         What Slurm or a daemon of MPI has started for it, on any of its nodes, may be left; it ends when nothing is.
         """

@@ -152,7 +152,7 @@ class NodeLauncher:
         return any(link.lost for link in self._links.values())
 
     async def _share(self, resources: AllocationResources, cores: int) -> None:
-        """Let jobs use the cores that were claimed and, should they not be enough, those that others have claimed.
+        """Give jobs the cores that were claimed and, should they not be enough, those that others have claimed.
 
         Raises:
             AgentsNotStarted: there are not so many; no agent is left then.
@@ -189,7 +189,7 @@ class NodeLauncher:
     def run(
         self, job: Any, node: str, name: str, command: List[str], env: Mapping[str, Optional[str]], **order: Any
     ) -> None:
-        """Let the agent of `node` start the process of `job`, whose `process_pid` is set and `ended` called."""
+        """Have the agent of `node` start the process of `job`, whose `process_pid` is set and `ended` called."""
         self._jobs[job.jid] = job
         self._links[node].send(
             {
@@ -202,12 +202,12 @@ class NodeLauncher:
         )
 
     def end(self, job: Any, node: str, grace: float) -> None:
-        """Let the agent of `node` end the processes of `job`."""
+        """Have the agent of `node` end the processes of `job`."""
         if job.jid in self._jobs and not self._links[node].lost:
             self._links[node].send({"end": job.jid, "grace": grace})
 
     def sweep(self, job: Any, nodes: List[str], when_done: Callable[[], None]) -> None:
-        """Let the agents of `nodes` end what is left of `job` there; call `when_done` when nothing is left."""
+        """Have the agents of `nodes` end what is left of `job` there; call `when_done` when nothing is left."""
         left = {node for node in nodes if not self._links[node].lost}
         if self._stopping or not left:
             when_done()
@@ -236,7 +236,7 @@ class NodeLauncher:
     # ---- called by the links
 
     def started(self, job: str, pid: Optional[int]) -> None:
-        """The agent has taken an order."""
+        """Take the news that the agent has taken an order."""
         if pid is not None and job in self._jobs:
             self._jobs[job].process_pid = pid
 
@@ -247,7 +247,7 @@ class NodeLauncher:
             ended.ended(code, message)
 
     def not_started(self, link: NodeLink, job: str, why: str) -> None:
-        """A job has not started for a reason of its node, which takes no more jobs when that happens again."""
+        """Take the news that a job has not started for a reason of its node; the second time, give the node up."""
         link.failures += 1
         if link.failures == _MOST_FAILURES and self._listener is not None:
             self._listener.node_unfit(link.name, why)
@@ -256,7 +256,7 @@ class NodeLauncher:
             ended.not_started_here(why)
 
     def is_ready(self, link: NodeLink) -> None:
-        """A node can be used."""
+        """Take the news that a node can be used."""
         _logger.info("the agent of node %s is ready; its cores are %s", link.name, link.found["cores"])
         if not self._shares:
             self._use(link)
@@ -278,7 +278,7 @@ class NodeLauncher:
             self._listener.drop_node(link.name)
 
     def is_lost(self, link: NodeLink) -> None:
-        """A node is no more."""
+        """Take the news that a node is no more."""
         if not self._stopping and self._listener is not None:
             self._listener.node_gone(link.name, link.lost, self._settings.loss_seconds)
         for job in list(self._sweeps):

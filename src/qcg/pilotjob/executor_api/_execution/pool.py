@@ -71,7 +71,7 @@ def set_cores(node: Any, cores: List[str], *, binds: bool) -> None:
 
 
 def provide(node: Any, consumables: Iterable[Any]) -> None:
-    """Let jobs have what a node has beside its cores: objects like the core's CR and CRBind."""
+    """Add to a node what jobs can have of it beside its cores: objects like the core's CR and CRBind."""
     node._crs = {one.crtype: one for one in consumables}
     if node.resources is not None:  # it is, unless the node was lost meanwhile
         _count(node.resources, node)
@@ -98,7 +98,7 @@ def consumables_of(node: Any) -> Dict[str, int]:
 
 
 def knows_consumables(resources: Resources) -> bool:
-    """Whether all nodes have told what they have beside cores, or never will."""
+    """Return whether all nodes have told what they have beside cores, or never will."""
     return not any(_is_unknown(node) for node in resources.nodes)
 
 

@@ -36,7 +36,7 @@ _SECONDS = 60.0  # Slurm's own commands wait for a controller that is busy
 
 
 class AllocationUnreadable(Exception):
-    """What Slurm says of the allocation cannot be used; the message says why, and what to do."""
+    """Slurm's answers about the allocation cannot be used; the message says why, and what to do."""
 
 
 class GrantedNode(NamedTuple):
@@ -63,7 +63,7 @@ class GrantedNode(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """How much of the allocation jobs shall use: a number of `cores`, or all, and how many jobs may share a core."""
+    """Holds how much of the allocation jobs shall use: a number of `cores`, or all, and how many share one."""
 
     cores: Optional[int] = None
     threads_per_core: int = 1
@@ -97,7 +97,7 @@ class AllocationResources(Resources):  # type: ignore[misc]  # the core is untyp
 
 
 def in_allocation(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process runs in an allocation of Slurm."""
+    """Return whether this process runs in an allocation of Slurm."""
     return _node_list(environment) != "" and "SLURM_JOB_CPUS_PER_NODE" in environment
 
 

@@ -26,7 +26,7 @@ __all__ = ["Call", "Needs", "Waiting", "Worker", "death_of", "hello_in", "resolv
 
 @dataclass(frozen=True)
 class Needs:
-    """What a pool was asked for.
+    """Holds what a pool was asked for.
 
     Attributes:
         job: what every worker's description has beside its name and command; its execution is completed.
@@ -133,14 +133,14 @@ class Waiting:
         return calls
 
     def again(self, call: Call) -> None:
-        """Let the call of a worker be the next one, unless it is over: cancelled, or its time was."""
+        """Put the call of a worker in front of all others, unless the call is over: cancelled, or its time was."""
         with self.lock:
             if not call.is_over:
                 call.future._begins_anew()
                 self._calls.appendleft(call)
 
     def take_back(self, worker: Worker, count: int) -> None:
-        """Let others make the last calls of a worker, which have not begun."""
+        """Take the last calls of a worker, which have not begun, back for other workers."""
         with self.lock:
             for _ in range(count):
                 self.again(worker.calls.pop())

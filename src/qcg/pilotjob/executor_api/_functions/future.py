@@ -70,7 +70,7 @@ class FunctionFuture(GuardsCallbacks, Future[Any]):
             return file.read(end - begin).decode(errors="replace")
 
     def _begin(self) -> bool:
-        """Let a waiting future run; return False when it has an end: it was cancelled, or somebody has set a result."""
+        """Set a waiting future running; return False when it has an end, by a cancel or a result that was set."""
         with self._condition:
             if self._state == PENDING:
                 self._state = RUNNING
@@ -94,7 +94,7 @@ class FunctionFuture(GuardsCallbacks, Future[Any]):
             return
 
     def _begins_anew(self) -> None:
-        """Let a running future wait again: its call is another worker's to make."""
+        """Set a running future waiting again: its call is another worker's to make."""
         with self._condition:
             if self._state == RUNNING:
                 self._state = PENDING

@@ -1,4 +1,4 @@
-"""What goes between the hub and its workers: Python objects as pickles, with large buffers beside them."""
+"""Pack and unpack the messages of a pool and its workers: Python objects as pickles, large buffers beside them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def use_cloudpickle() -> None:
 
 
 class Parcel:
-    """What was packed: the frames of a message, and the memory that some of them only refer to."""
+    """Holds the frames of a message, and the memory that some of them only refer to."""
 
     __slots__ = ("_descriptors", "frames")
 

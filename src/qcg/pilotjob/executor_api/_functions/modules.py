@@ -1,4 +1,4 @@
-"""Where functions and classes come from that are pickled by their names: the receiver has to find their modules too.
+"""Find the modules of functions and classes that are pickled by their names: the receiver has to find them too.
 
 A module that the sender has loaded from a file, by ``importlib.util.spec_from_file_location``, is found by no name. So
 its file goes with what is pickled, and the receiver loads that file, under the same name. Directories that the sender

@@ -1,4 +1,4 @@
-"""Where a hub and its workers meet: a socket, and a file that tells only the user's own processes how to get there."""
+"""Bring a pool and its workers together: a socket, and a file that tells only the user's own processes of it."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ class WorkerSet:
     # ---- how they go
 
     def end(self, worker: Worker) -> None:
-        """Let it end by itself: it has nothing to do."""
+        """Tell the worker to end by itself: it has nothing to do."""
         self.idle.pop(worker.number, None)
         worker.is_ending = True
         worker.end_at = time.monotonic() + _END_SECONDS

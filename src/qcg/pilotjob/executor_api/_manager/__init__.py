@@ -1,4 +1,4 @@
-"""What runs in the manager process: the core's manager, hardened by subclassing.
+"""Run the core's manager, hardened by subclassing, in a process of its own.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What the manager process need not load to be ready, though it and the core import it."""
+"""Put off what the manager process need not load to be ready, though it and the core import it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["defer", "import_asyncio_without_ssl"]
 
 
 def defer(name: str) -> None:
-    """Let ``import name`` load the module when something of it is first used.
+    """Have ``import name`` load the module when something of it is first used.
 
     ``importlib.util.LazyLoader`` does not do: up to Python 3.11 an import statement counts as a use.
     """

@@ -68,7 +68,7 @@ class WaitingJob:
         return self.after
 
     def wait_no_more_for(self, name: str) -> None:
-        """A job, or iteration, has succeeded."""
+        """Take the news that a job, or an iteration, has succeeded."""
         self.after -= {name}
 
     @property
@@ -109,7 +109,7 @@ class WaitingArray:
         return names
 
     def wait_no_more_for(self, name: str) -> None:
-        """A job, or iteration, has succeeded."""
+        """Take the news that a job, or an iteration, has succeeded."""
         self.scheduling._after_jobs.discard(name)
 
     @property
@@ -195,11 +195,11 @@ class WaitingJobs:
         self._queue(waiting)
 
     def remove(self, job: Job) -> None:
-        """Let a job wait no more, if it does."""
+        """Remove a job, if it waits."""
         self._waiting.pop(job.name, None)
 
     def remove_iteration(self, job: Job, iteration: Optional[int]) -> None:
-        """Let an iteration of a job wait no more, if it does."""
+        """Remove an iteration of a job, if it waits."""
         waiting = self._waiting.get(job.name)
         if isinstance(waiting, WaitingArray):
             waiting.scheduling.remove_iteration_index(iteration)
@@ -211,7 +211,7 @@ class WaitingJobs:
         return next((str(waiting.job.name) for waiting in arrays if self._waits(waiting)), None)
 
     def clear(self) -> None:
-        """Let nothing wait any more."""
+        """Remove all jobs."""
         for content in (self._waiting, self._sizes, self._dependents, self._unsettled):
             content.clear()
 
@@ -226,7 +226,7 @@ class WaitingJobs:
             self._unsettled.extend(self._dependents.get(f"{job.name}:{_ANY}", ()))
 
     def settle(self) -> None:
-        """Let go on, or omit, what has waited for jobs that have ended."""
+        """Make ready, or omit, the jobs that have waited for jobs that have ended."""
         while self._unsettled:
             waiting = self._unsettled.popleft()
             if self._waits(waiting):
@@ -253,7 +253,7 @@ class WaitingJobs:
         self._first_of(waiting.size)
 
     def drop_if_done(self, waiting: Any) -> None:
-        """Let an array wait no more of which nothing is left to be started."""
+        """Remove an array of which nothing is left to be started."""
         if not waiting.has_more and self._waits(waiting):
             del self._waiting[waiting.job.name]
 
@@ -301,7 +301,7 @@ _LOOK_AT = 4  # of those that run, for one like the next one
 
 
 class Reserve:
-    """What is ready, the oldest first. Belongs to the loop's thread."""
+    """Holds the jobs in reserve, the oldest first. Belongs to the loop's thread."""
 
     def __init__(
         self, waiting: WaitingJobs, children: Children, make: Callable[[Any, Any], Optional[LocalJob]]
@@ -353,7 +353,7 @@ class Reserve:
         return kind != 0 and kind in like and (self.first is None or self.first.kind == kind)
 
     async def take_back(self) -> None:
-        """Let all of it wait again; what is not here after that has started."""
+        """Put all jobs back among those that wait; what is not here after that has started."""
         self._taking_back += 1
         try:
             for child in reversed(await self._children.take_back()):

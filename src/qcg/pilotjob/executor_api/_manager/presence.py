@@ -1,4 +1,4 @@
-"""What managers in one directory know of each other: that one lives, what an earlier one left, who is beside it.
+"""Find other managers of a directory: one that lives, what an earlier one has left, one that is beside it.
 
 A manager that is killed leaves its jobs to the starter, which ends them, or to the client. When all three are killed
 together, the jobs go on; they bear the name of their manager's directory of sockets in their environment, and
@@ -71,7 +71,7 @@ class Presence:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def _is_there(self) -> bool:
-        """Whether the file is there that is locked; if not, take the next: a manager removes its own at its end."""
+        """Return whether the locked file is there; if not, take the next one: a manager removes its own at its end."""
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._file), os.stat(self._path)):
                 return True
@@ -207,7 +207,7 @@ def _remove(sockets: str) -> None:
 
 
 def _is_looked_after(job: Any) -> bool:
-    """Whether that Slurm job is this one, whose agents look at their nodes, or one that is over."""
+    """Return whether that Slurm job is this one, whose agents look at their nodes, or one that is over."""
     if not job:
         return False
     if job == os.environ.get("SLURM_JOB_ID"):

@@ -1,4 +1,4 @@
-"""What the manager writes: its log, its record of ended jobs, its environment."""
+"""Write the manager's files: its log, its record of ended jobs, its environment."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def write_environment(path: Path) -> None:
 
 
 def keep_order(history: List[Tuple[JobState, datetime]]) -> None:
-    """Let no step be before the one before: what starters tell of is put on record with their times.
+    """Put the last step of a history behind the one before: what starters tell of is on record with their times.
 
     A job in reserve may have been started by the starter, before the manager had decided where it has its cores. So it
     is that step which gives way; with a later start the job would be on its cores together with the next one.

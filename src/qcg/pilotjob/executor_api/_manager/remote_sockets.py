@@ -58,7 +58,7 @@ class Remote:
         return bool(key == self._client)
 
     def publish_by(self, publisher: EventPublisher) -> None:
-        """Let `publisher` send its events here too."""
+        """Have `publisher` send its events here too."""
         self._events = publisher.add_socket("tcp://*:*", **self._options)
 
     def describe(self) -> Dict[str, Any]:

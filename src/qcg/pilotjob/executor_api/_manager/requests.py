@@ -197,7 +197,7 @@ class Handler(DirectManagerHandler):  # type: ignore[misc]  # the core is untype
         return response
 
     def _has_begun(self, name: str) -> bool:
-        """Whether the array `name`, which the core calls QUEUED until it has ended, has an iteration under way."""
+        """Return whether an iteration of an array is under way; the core calls the array QUEUED until its end."""
         job = self._manager.job_list.get(name)
         return bool(
             job is not None

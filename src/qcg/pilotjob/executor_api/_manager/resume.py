@@ -50,7 +50,7 @@ class Interruptions:
         self._interrupted: Set[Tuple[str, Optional[int]]] = set()
 
     def add(self, job: Job, iteration: Optional[int]) -> None:
-        """Let the end of a job, or of an iteration, that is to come count as an interruption."""
+        """Count the end of a job, or of an iteration, that is to come as an interruption."""
         self._interrupted.add((job.name, iteration))
 
     def forget(self, name: str) -> None:
@@ -58,7 +58,7 @@ class Interruptions:
         self._interrupted = {(job, iteration) for job, iteration in self._interrupted if job != name}
 
     def caused(self, job: Job, iteration: Optional[int], state: JobState) -> bool:
-        """Whether an interruption has brought about that a job, or an iteration, ends in `state`.
+        """Return whether an interruption has brought about that a job, or an iteration, ends in `state`.
 
         So it is with what waited for an interrupted job, and with an array as a whole of which a part was interrupted.
         """
@@ -183,7 +183,7 @@ class ResumedJob(SchedulingJob):  # type: ignore[misc]  # the core is untyped
 
 
 class _InterruptedRun:
-    """What the files of a run tell."""
+    """Holds what the files of a run tell."""
 
     def __init__(self, directory: Path, report: Path, *, reruns: bool) -> None:
         self._requests: Dict[str, Dict[str, Any]] = {}
@@ -214,7 +214,7 @@ class _InterruptedRun:
                 self._ends[line["name"]] = line
 
     def _is_last(self, task: str, number: int) -> bool:
-        """Whether that submission of a job is its last one; only then it counts what has become of it."""
+        """Return whether that submission of a job is its last one; only of that one the end counts."""
         return number == self._submitted[task.partition(":")[0]]
 
     def submission(self, job: Job) -> int:
@@ -231,7 +231,7 @@ class _InterruptedRun:
             yield job
 
     def complete(self, job: Job, tracker: Tracker, record: Record) -> None:
-        """Let each file tell every end that another one tells."""
+        """Add to each file the ends that only another one tells."""
         for iteration in _parts_and_whole(job):
             if job.state(iteration).is_finished():
                 name = job.get_name(iteration)

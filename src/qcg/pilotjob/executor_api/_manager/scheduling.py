@@ -228,7 +228,7 @@ class Scheduling:
         ready.begin(now=now)
 
     async def take_back(self) -> None:
-        """Let the manager alone decide what starts."""
+        """Take back the jobs in reserve, so that the manager alone decides what starts."""
         if self._reserve:
             await self._reserve.take_back()
             self.call()

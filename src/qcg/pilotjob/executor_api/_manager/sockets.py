@@ -84,7 +84,7 @@ class BoundSocket:
 
 
 class NoRequest(Exception):
-    """What was sent is no request; the message says why."""
+    """A message is no request; the text says why."""
 
 
 def request_in(*frames: bytes) -> Dict[str, Any]:

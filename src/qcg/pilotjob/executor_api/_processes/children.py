@@ -109,7 +109,7 @@ class Children:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     def gather_when(self, condition: Callable[[], bool]) -> None:
-        """Let several ends be told at once, a few milliseconds later, while the condition holds."""
+        """Have several ends told at once, a few milliseconds later, while the condition holds."""
         self._starter.may_gather = condition
 
     def start(self, order: Order, child: Child, kind: int = 0) -> None:
@@ -272,7 +272,7 @@ class Children:
             self._taken_back = None
 
     def _fail_unstarted(self) -> None:
-        """Let what has no process, and was told to end, end without a start; the others are this process's children.
+        """End without a start what has no process and was told to end; the others are this process's children.
 
         A process whose start was not told is one of them too: `close` kills it. What was not told to end will be: who
         hears that the starter has ended ends all jobs, which are interrupted by that, and have not failed.

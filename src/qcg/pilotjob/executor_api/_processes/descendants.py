@@ -1,4 +1,4 @@
-"""What comes from this process, and what bears a job's mark: how it is found, and how it is ended."""
+"""Find and end what comes from this process, and what bears a job's mark."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether it has not ended; one that has, and waits to be asked how, does not live."""
+    """Return whether a process has not ended; one that has, and waits to be asked how, does not live."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -190,7 +190,7 @@ _logger = logging.getLogger(__name__)
 
 
 class LocalCPUs(NamedTuple):
-    """How many CPUs of this machine are used, of how many, and why not all, in words; nothing when all are."""
+    """Return how many CPUs of this machine are used, of how many, and why not all; nothing when all are."""
 
     number: int
     machine: int

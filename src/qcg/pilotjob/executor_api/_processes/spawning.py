@@ -51,7 +51,7 @@ class CannotStart(Exception):
 
 
 class Order(NamedTuple):
-    """What is to be started.
+    """Holds what is to be started.
 
     `env` has what differs from this process's environment, None for what shall not be there; `files` the absolute paths
     of the streams: one that has none reads end of file, or writes to nowhere. `cpus` are those it may use, all that
@@ -88,7 +88,7 @@ class Spawner:
 
     @contextlib.contextmanager
     def _bound_to(self, cpus: FrozenSet[int]) -> Iterator[None]:
-        """Let what this thread starts meanwhile run on `cpus` only, or wherever this process may if that is refused."""
+        """Bind what this thread starts meanwhile to `cpus`, or to all that this process may use if that is refused."""
         if not cpus:
             yield
             return
@@ -161,7 +161,7 @@ def _make_directory(path: str) -> None:
 
 
 def _keep_descriptors_from_jobs() -> None:
-    """Let no descriptor be inherited that this process has inherited itself; Python's own are not."""
+    """Keep descriptors from jobs that this process has inherited itself; Python's own are not inherited."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             with contextlib.suppress(OSError):  # that of the list itself

@@ -1,4 +1,4 @@
-"""What is behind `RunRecord`.
+"""Read, sum up and draw the records of runs, for `RunRecord`.
 
 `rows` (from a line of the record to a row), `runs` (the files of a run), `live` (what the manager of an executor tells
 besides), `merging` (several runs, and what was run again), `use` (cores over time), `summary`; and the pictures:

@@ -1,4 +1,4 @@
-"""What the manager of an executor tells of jobs that have not ended, in addition to the files of its run."""
+"""Ask the manager of an executor for jobs that have not ended, in addition to the files of its run."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Box = Tuple[float, float, float, float]
 
 @dataclass
 class Tips:
-    """What the page says where one points at.
+    """Holds what the page says of a bar, or of a step.
 
     Attributes:
         began: the start of the time axis, as ISO 8601.

@@ -1,4 +1,4 @@
-"""What a record comes to, in numbers and in words."""
+"""Sum up a record, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a `RunRecord` comes to; as text by ``str()``.
+    """Holds the sums of a `RunRecord`; as text by ``str()``.
 
     Attributes:
         jobs: the number of jobs, each iteration of an array counted as one.

@@ -47,7 +47,7 @@ class Axis:
 
 @dataclass
 class Moments:
-    """What is drawn: the runs, when the record was taken, the picture's title."""
+    """Holds what is drawn: the runs, when the record was taken, the picture's title."""
 
     runs: Sequence[Run]
     taken: datetime
@@ -80,7 +80,7 @@ class Moments:
 
 @dataclass
 class Bar:
-    """What ran on a core: a row, from when to when."""
+    """Holds what ran on a core: a row, from when to when."""
 
     row: RunRow
     started: datetime

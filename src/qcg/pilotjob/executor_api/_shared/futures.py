@@ -1,4 +1,4 @@
-"""What futures of every executor here share: their condition, the threads that run callbacks, ``map``.
+"""Share among the futures of jobs and of calls: their condition, the threads that run callbacks, ``map``.
 
 Most futures are never waited for one by one, and a condition is more than half of the memory of a future that has one.
 

@@ -1,4 +1,4 @@
-"""What a manager tells of a job: where it ran, why it failed, how its iterations fare."""
+"""Read what a manager tells of a job: where it ran, why it failed, how its iterations fare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a file on disk is: what another user may have put there or changed is not believed, executed or connected to.
+"""Refuse files of others: what another user may have put there or changed is not believed, executed or connected to.
 
 A run has a directory of its own, made with mode 0700. The working directory that it stands in may be anybody's, and
 others may write there, so what looks like the directory of a run may be a trap: its jobs would run as whoever takes up

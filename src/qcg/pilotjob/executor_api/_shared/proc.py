@@ -43,13 +43,13 @@ _KERNEL_THREAD = 0x200000  # the flag PF_KTHREAD
 
 
 def lives(pid: int, name: str) -> bool:
-    """Whether a process with that id and name lives."""
+    """Return whether a process with that id and name lives."""
     called, status = _status(pid)
     return called == name and status[0] not in _ENDED
 
 
 def has_no_environment_yet(pid: int) -> bool:
-    """Whether a process is on its way from one program to the next: it has neither's environment for a moment."""
+    """Return whether a process is between two programs: for a moment it has the environment of neither."""
     _, status = _status(pid)
     if status[0] in _ENDED:
         return False

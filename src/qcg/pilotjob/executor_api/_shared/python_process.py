@@ -1,4 +1,4 @@
-"""How a Python process of ours is started: a manager, a guard, an agent, a pilot or a worker of functions.
+"""Start a Python process of ours: a manager, a guard, an agent, a pilot or a worker of functions.
 
 What such a process imports is the standard library's and this package's, whatever files the user has: a ``queue.py``
 beside a script, or in the current directory, is not ours. So the standard library comes first there, and the

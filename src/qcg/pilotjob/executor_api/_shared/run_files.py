@@ -44,7 +44,7 @@ CANCELS = "track.cancels"
 
 
 class Directories:
-    """Where a manager keeps its files.
+    """Holds the paths of a manager's files.
 
     Attributes:
         aux: what is private to the manager's user, in the working directory.

@@ -33,7 +33,7 @@ class Alarm:
                 raise
 
     def clear(self) -> None:
-        """Let the thread sleep again; it has to look at what it was woken for after this."""
+        """Put the alarm off; the thread has to look at what it was woken for after this."""
         try:
             self._read_end.recv(4096)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What every template is: a callable that returns text with placeholders, and their defaults."""
+"""Define what every template is: a callable that returns text with placeholders, and their defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong in the text of a template, all at once, each with its place.
+"""Find all that is wrong in the text of a template, each fault with its place.
 
 ::
 

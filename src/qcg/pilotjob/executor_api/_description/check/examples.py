@@ -181,7 +181,7 @@ def open_places(template: Template, job: Any, values: Mapping[str, Any]) -> Tupl
 
 
 def _is_fixed(step: Union[str, int]) -> bool:
-    """Whether this is a key that is the same whatever the parameters are."""
+    """Return whether this is a key that is the same whatever the parameters are."""
     return isinstance(step, str) and not MARK.search(step)
 
 

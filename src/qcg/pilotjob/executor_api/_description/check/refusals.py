@@ -1,4 +1,4 @@
-"""What validation refuses in a description: all of it, and only what no parameter can mend."""
+"""Find what validation refuses in a description: all of it, and only what no parameter can mend."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a template.
+    """Holds what is known of a template.
 
     Attributes:
         findings: all that is wrong, in the order of the text.
