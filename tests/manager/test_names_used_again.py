@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from qcg.pilotjob.api.errors import ConnectionError as CoreConnectionError
 
-from qcg.pilotjob.executor_api import BasicTemplate, ManagerDied, ParallelTemplate, QCGPJExecutor, RunRecord
+from qcg.pilotjob.executor_api import BasicTemplate, JobUnknown, ManagerDied, ParallelTemplate, QCGPJExecutor, RunRecord
 
 
 def _array():
@@ -230,3 +230,26 @@ def test_numbers_stand_where_a_name_was_used_again_only(tmp_path):
     (report,) = tmp_path.glob(".qcgpjm-service-*/jobs.report")
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     assert [(line["name"], line.get("submission")) for line in lines] == [("once", None), ("x", None), ("x", 2)]
+
+
+def test_what_was_removed_is_not_there_again(tmp_path, wait_until):
+    executor = QCGPJExecutor(wd=tmp_path, resources=2)
+    _job(executor, "gone", "true").result(20)
+    needed = _job(executor, "needed", "true")
+    needed.result(20)
+    waiting = executor.submit(BasicTemplate, name="waits", exec="sleep", args=["1000"], after=[needed])
+    wait_until(lambda: waiting.status() == {"waits": "EXECUTING"})
+    executor.qcgpj_manager.remove(["gone", "needed"])
+    _interrupted_with(executor)
+    with QCGPJExecutor(resume=tmp_path, resources=2) as resumed:
+        with pytest.raises(JobUnknown):
+            resumed.attach("gone")
+        again = _job(resumed, "gone", "false")
+        assert again.result(20) == {"gone": "FAILED"}
+        assert resumed.attach("waits").cancel()
+    (run,) = tmp_path.glob(".qcgpjm-service-*")
+    report = [json.loads(line) for line in (run / "jobs.report").read_text().splitlines()]
+    assert [(job["state"], job.get("submission", 1)) for job in report if job["name"] == "gone"] == [
+        ("SUCCEED", 1),
+        ("FAILED", 2),
+    ]

@@ -43,12 +43,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
     """
 
     def __init__(
-        self,
-        tracer: Any,
-        config: Dict[Any, Any],
-        settings: Settings,
-        agents: Agents,
-        parent_manager: Optional[str] = None,
+        self, tracer: Any, config: Dict[Any, Any], settings: Settings, agents: Agents, parent: Optional[str] = None
     ) -> None:
         self.settings = settings
         self.agents = agents
@@ -71,7 +66,7 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
         self._failed_starts: Dict[Tuple[str, Optional[int]], int] = {}
         self._restarts: Dict[Tuple[str, Optional[int]], int] = {}
         self._submissions: Dict[str, int] = {}  # the numbers of the last ones of names that were used again, or may be
-        super().__init__(tracer, config, parent_manager)
+        super().__init__(tracer, config, parent)
         self._scheduler._scheduler_alg = PlacingAlgorithm(self.resources)
         knows_one_node = self.local and self.resources.total_nodes == 1
         self.scheduling = Scheduling(self, self._omit, knows_one_node=knows_one_node)
@@ -268,7 +263,12 @@ class Manager(DirectManager):  # type: ignore[misc]  # the core is untyped
             self._unwanted.discard(name)
             self.interruptions.forget(name)
         self._restarts = {task: times for task, times in self._restarts.items() if task[0] not in removed}
+        self.tracer.jobs_removed(removed)
         return removed
+
+    def was_removed(self, name: str, number: int) -> None:
+        """Take note that the submission `number` of a job was removed, by an earlier manager of the run."""
+        self._submissions[name] = number
 
     @override
     async def enqueue(self, jobs: List[Job]) -> None:

@@ -5,6 +5,7 @@
     track.reqs     a line for each job that was taken         } written before the client hears of it
     track.states   a line for each end of a job or iteration  }
     track.starts   a line for each start, where what was interrupted is not to run again
+    track.removals a line for each job that was removed
     track.cancels  a line for each job that was cancelled when the run had no manager, or has many iterations to cancel
     jobs.report    the same ends, with all that is known of them; those that the interruption itself brought about
                    bear "interrupted" in their "runtime", and count for nothing here
@@ -24,7 +25,7 @@ import os
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from qcg.pilotjob.errors import InvalidResourceSpec
 from qcg.pilotjob.joblist import Job, JobState
@@ -37,7 +38,7 @@ from qcg.pilotjob.executor_api._manager.records import LinesFile, Record, number
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.ownership import NotOwned, open_owned
 from qcg.pilotjob.executor_api._shared.protocol import INTERRUPTED, STARTS, SUBMISSION, Submissions
-from qcg.pilotjob.executor_api._shared.run_files import CANCELS
+from qcg.pilotjob.executor_api._shared.run_files import CANCELS, REMOVALS
 from qcg.pilotjob.executor_api._shared.times import moment_of
 
 __all__ = ["Interruptions", "ResumedJob", "Tracker"]
@@ -100,6 +101,7 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         self._requests = LinesFile(Path(self.reqs_file))
         self._ends = LinesFile(Path(self.finished_file))
         self._cancels = LinesFile(Path(path, CANCELS))
+        self._removals = LinesFile(Path(path, REMOVALS))
 
     @override
     def new_submited_jobs(self, jobs: List[Job]) -> None:
@@ -114,13 +116,21 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         }  # fmt: skip
         self._ends.append_sooner_or_later(json.dumps(end).encode() + b"\n")
 
+    def jobs_removed(self, submissions: Mapping[str, int]) -> None:
+        """Keep that jobs were removed; `submissions` has their numbers."""
+        lines = [
+            json.dumps({"task": name, **({} if number == 1 else {SUBMISSION: number})}) + "\n"
+            for name, number in submissions.items()
+        ]
+        self._removals.append_sooner_or_later("".join(lines).encode())
+
     def job_cancelled(self, job: Job) -> None:
         """Keep that a whole job is cancelled, before all its iterations are."""
         self._cancels.append_sooner_or_later(json.dumps({"task": job.name, **numbered(job)}).encode() + b"\n")
 
     def flush(self) -> None:
         """Write what could not be written before, if that is possible now."""
-        for file in (self._starts, self._ends, self._cancels):
+        for file in (self._starts, self._ends, self._cancels, self._removals):
             file.append_sooner_or_later(b"")
 
     def job_started(self, job: Job, iteration: Optional[int]) -> None:
@@ -139,6 +149,8 @@ class Tracker(StateTracker):  # type: ignore[misc]  # the core is untyped
         """
         run = _InterruptedRun(Path(path), Path(manager.record.report_file), reruns=manager.settings.reruns)
         jobs = list(run.jobs())
+        for name, number in run.removed.items():
+            manager.was_removed(name, number)
         left = [job for job in jobs if not job.state().is_finished()]
         for job in left:
             try:
@@ -203,6 +215,9 @@ class _InterruptedRun:
                 self._tracked.add(end["task"])
                 self._ends[end["task"]] = {"state": end["state"]}
         self._started -= self._tracked
+        removals = _lines(directory / REMOVALS)
+        removed = {one["task"] for one in removals if self._is_last(one["task"], one.get(SUBMISSION, 1))}
+        self.removed = {name: self._submitted[name] for name in removed}
         cancels = _lines(directory / CANCELS)
         self._cancelled = {one["task"] for one in cancels if self._is_last(one["task"], one.get(SUBMISSION, 1))}
         numbers = Submissions()
@@ -222,13 +237,25 @@ class _InterruptedRun:
         return self._submitted[job.name]
 
     def jobs(self) -> Iterator[Job]:
-        """Yield the jobs in the order of their submission, in the states that they had reached."""
-        for request in self._requests.values():
+        """Yield the jobs in the order of their submission, in the states that they had reached.
+
+        A job that was removed is not among them, except where one that has not ended waits for it.
+        """
+        for name, request in list(self._requests.items()):
+            if name in self.removed and not self._is_waited_for(name):
+                continue
             job = make_job(request)
             job.canceled = job.name in self._cancelled
             for iteration in _parts_and_whole(job):
                 self._restore(job, iteration)
             yield job
+
+    def _is_waited_for(self, name: str) -> bool:
+        return any(
+            name in (one.partition(":")[0] for one in (request.get("dependencies") or {}).get("after", ()))
+            for other, request in self._requests.items()
+            if other not in self._ends
+        )
 
     def complete(self, job: Job, tracker: Tracker, record: Record) -> None:
         """Add to each file the ends that only another one tells."""

@@ -18,6 +18,7 @@ __all__ = [
     "KEYS",
     "PREFIX",
     "PRESENCE",
+    "REMOVALS",
     "Directories",
     "closed_to_us",
     "find_run",
@@ -39,6 +40,8 @@ KEYS = "keys.json"
 """The keys of both sides, where the manager is in an allocation and its client elsewhere."""
 HANDOVER = "handover.json"
 """What a client leaves to a manager that is not there yet."""
+REMOVALS = "track.removals"
+"""Has a line for each job that was removed, which the next manager does not take up."""
 CANCELS = "track.cancels"
 """Has a line for each job that was cancelled while the run had no manager, or took long to cancel: for the next one."""
 
