@@ -17,7 +17,15 @@ import time
 import psutil
 import pytest
 
-from qcg.pilotjob.executor_api import BasicTemplate, JobRefused, ManagerDied, QCGPJExecutor, RunRecord, ScriptTemplate
+from qcg.pilotjob.executor_api import (
+    BasicTemplate,
+    JobFailed,
+    JobRefused,
+    ManagerDied,
+    QCGPJExecutor,
+    RunRecord,
+    ScriptTemplate,
+)
 
 FULL = "FULL" in os.environ
 
@@ -114,6 +122,26 @@ def test_the_disk_is_full(tmp_path, wait_until):
             (disk / "go").touch()
             assert running.result(20) == {"r": "SUCCEED"}
             assert executor.submit(BasicTemplate, name="last", exec="true").result(20) == {"last": "SUCCEED"}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_job_whose_files_have_no_room_runs_again(tmp_path):
+    """The disk is to blame, not the job: it has failed, and runs when the run is resumed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", disk], check=True)
+    try:
+        with QCGPJExecutor(wd=tmp_path / "wd", resources=1) as executor:
+            files = {"stdout": str(disk / "out"), "stderr": str(disk / "out")}
+            job = executor.submit(BasicTemplate, name="a", exec="true", **files)
+            assert job.result(20) == {"a": "FAILED"}
+            with pytest.raises(JobFailed, match="No space left on device"):
+                job.raise_for_status()
+        subprocess.run(["mount", "-o", "remount,nr_inodes=100", disk], check=True)
+        with QCGPJExecutor(resume=tmp_path / "wd", resources=1) as executor:
+            assert executor.attach("a").result(20) == {"a": "SUCCEED"}
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -42,7 +42,7 @@ from qcg.pilotjob.executor_api._processes.cpus import parse_cpus
 from qcg.pilotjob.executor_api._processes.descendants import become_subreaper, kill_descendants, kill_marked
 from qcg.pilotjob.executor_api._processes.resources import find_cores, gpus_here
 from qcg.pilotjob.executor_api._processes.run_times import Measures
-from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart, Order
+from qcg.pilotjob.executor_api._processes.spawning import NODE, NOT_EXECUTABLE, CannotStart, Order
 from qcg.pilotjob.executor_api._processes.starter import fork_starter
 from qcg.pilotjob.executor_api._shared.proc import kill_jobs_of
 from qcg.pilotjob.executor_api._shared.python_process import take_standard_input
@@ -205,7 +205,7 @@ class NodeAgent:
             late.cancel()
             if answers:
                 self._lines.send(answers.pop())
-            self._ended(job, error.exit_code, message=str(error), blames_node=error.blames_node)
+            self._ended(job, error.exit_code, message=str(error), blames_node=error.blames == NODE)
 
         def ended(code: int) -> None:
             assert child.started is not None

@@ -16,7 +16,7 @@ from qcg.pilotjob.executor_api._execution import models
 from qcg.pilotjob.executor_api._execution.pool import kind_of, ranks_of
 from qcg.pilotjob.executor_api._execution.settings import Settings
 from qcg.pilotjob.executor_api._processes.children import Child
-from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, STREAMS, CannotStart, Order
+from qcg.pilotjob.executor_api._processes.spawning import NODE, NOT_EXECUTABLE, STREAMS, CannotStart, Order
 from qcg.pilotjob.executor_api._shared.overriding import override
 from qcg.pilotjob.executor_api._shared.rules import MPI_MODELS, in_pieces, replaced
 from qcg.pilotjob.executor_api._shared.texts import end_text, signal_named_by_shell
@@ -101,7 +101,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
             self._not_started(error)
         except OSError as error:  # of a file that we make for it, as on a full disk: another time it may start
             _logger.exception("job %s was not started", self.job_iteration.name)
-            self._not_started(CannotStart(f"cannot start: {error}", blames_node=True))
+            self._not_started(CannotStart(f"cannot start: {error}", blames=NODE))
         except Exception as error:
             _logger.exception("job %s was not started", self.job_iteration.name)
             self.postprocess(NOT_EXECUTABLE, f"cannot start: {error}")
@@ -164,7 +164,7 @@ class LocalJob(LocalSchemaExecutionJob):  # type: ignore[misc]  # the core is un
         self._log(f"is process {self.process_pid} on {self.nlist}")
 
     def _not_started(self, error: CannotStart) -> None:
-        if error.blames_node:  # another time it may start
+        if error.blames:  # another time it may start
             job, iteration = self.job_iteration.job, self.job_iteration.iteration
             self._executor._manager.interruptions.add(job, iteration)
         self._ended(error.exit_code, str(error))

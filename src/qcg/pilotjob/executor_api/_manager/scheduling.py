@@ -21,6 +21,7 @@ from qcg.pilotjob.executor_api._execution.node_job import NodeJob
 from qcg.pilotjob.executor_api._execution.pool import Size
 from qcg.pilotjob.executor_api._execution.settings import Settings
 from qcg.pilotjob.executor_api._manager.job_queue import Reserve, WaitingArray, WaitingJob, WaitingJobs
+from qcg.pilotjob.executor_api._manager.resume import Interruptions
 from qcg.pilotjob.executor_api._manager.sockets import EventPublisher, QueueNews, is_next
 from qcg.pilotjob.executor_api._processes.children import Child
 from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart
@@ -36,6 +37,7 @@ class JobManager(Protocol):
     """Knows the jobs and the cores: what the core's manager is asked for here."""
 
     settings: Settings
+    interruptions: Interruptions
     resources: Any
     job_list: Any
     tracer: Any
@@ -190,6 +192,8 @@ class Scheduling:
             ready = LocalJob(executor, executor.job_envs, like, iteration, executor.schema)
             ready.make_ready()
         except CannotStart as error:
+            if error.blames:
+                self._manager.interruptions.add(iteration.job, iteration.iteration)
             self._manager.job_finished(iteration, None, error.exit_code, str(error))
             return None
         except Exception as error:

@@ -22,10 +22,12 @@ __all__ = ["available", "posix_spawn"]
 _logger = logging.getLogger(__name__)
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells have them
+NODE, DISK = "node", "disk"  # what may be to blame
 _OF_THE_NODE = (
     errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
 )  # fmt: skip
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT)
 _LACKS = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE)  # which may be over in a moment
 _MODES = {"stdin": os.O_RDONLY, "stdout": os.O_WRONLY | os.O_CREAT, "stderr": os.O_WRONLY | os.O_CREAT}
 STREAMS = tuple(_MODES)
@@ -37,16 +39,17 @@ OWN_GROUP: Dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) 
 class CannotStart(Exception):
     """The job's process could not be started.
 
-    `blames_node` says that it is for a reason of this machine, not of the job: on another one it may start. `is_lack`
-    says that this is a lack, of processes, memory or descriptors: in a moment it may start.
+    `blames` says what is to blame if not the job, which may then start another time: ``node``, this machine, so that it
+    may start on another one; ``disk``, on which there is no room. `is_lack` says that this is a lack, of processes,
+    memory or descriptors: in a moment it may start.
     """
 
     def __init__(
-        self, reason: str, exit_code: int = NOT_EXECUTABLE, blames_node: bool = False, *, is_lack: bool = False
+        self, reason: str, exit_code: int = NOT_EXECUTABLE, blames: str = "", *, is_lack: bool = False
     ) -> None:
         super().__init__(reason)
         self.exit_code = exit_code
-        self.blames_node = blames_node
+        self.blames = blames
         self.is_lack = is_lack
 
 
@@ -123,7 +126,7 @@ class Spawner:
 
     def _carefully(self, order: Order, is_wanted: Callable[[], bool]) -> int:
         if not os.path.isdir(order.cwd):  # whoever has given the order has seen it
-            raise CannotStart(f"cannot start: no working directory {order.cwd!r}", NOT_FOUND, blames_node=True)
+            raise CannotStart(f"cannot start: no working directory {order.cwd!r}", NOT_FOUND, NODE)
         changed = {**self._environment, **order.env}
         environment = {name: value for name, value in changed.items() if value is not None}
         with contextlib.ExitStack() as opened:
@@ -216,7 +219,8 @@ def _open(name: str, path: str, mode: int) -> IO[bytes]:
 
 
 def _cannot(reason: str, error: OSError) -> CannotStart:
-    return CannotStart(reason, blames_node=error.errno in _OF_THE_NODE, is_lack=error.errno in _LACKS)
+    blames = NODE if error.errno in _OF_THE_NODE else DISK if error.errno in _OF_THE_DISK else ""
+    return CannotStart(reason, blames=blames, is_lack=error.errno in _LACKS)
 
 
 _SETPGROUP, _SETSIGDEF, _SETSIGMASK = 0x02, 0x04, 0x08

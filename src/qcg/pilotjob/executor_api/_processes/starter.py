@@ -22,7 +22,7 @@ run finds what both have left (see `earlier`); ``(RUN, number, kind, *order)``;
 ``(READY, number, kind, *order)``, which waits for a process of the same kind to end, or for ``(NOW, number)``;
 ``(TAKE_BACK, 0)`` asks for all that is ready, and after ``(KEEP, number)`` nothing starts on the cores of that one;
 ``(GIVE_UP, number)`` ends a start that has not returned.
-From it: ``(STARTED, number, pid, when)`` or ``(FAILED, number, reason, exit code, does it blame the node, next)``, and
+From it: ``(STARTED, number, pid, when)`` or ``(FAILED, number, reason, exit code, what it blames, next)``, and
 ``(ENDED, number, exit code, is something left, when, next)``; `next` is the number of what is started on the same
 cores, or 0. ``(TAKEN_BACK, numbers)`` are not started any more, ``(WAITS, number)`` will be when there is room again
 for a process.
@@ -50,7 +50,7 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, Iterator, Mapping, Optional, Set, Tuple
 
-from qcg.pilotjob.executor_api._processes.spawning import NOT_EXECUTABLE, CannotStart, Order, Spawner
+from qcg.pilotjob.executor_api._processes.spawning import NODE, NOT_EXECUTABLE, CannotStart, Order, Spawner
 from qcg.pilotjob.executor_api._shared import times
 from qcg.pilotjob.executor_api._shared.proc import (
     STARTER,
@@ -228,7 +228,7 @@ class _Starter:
             while self._free < 0 and time.monotonic() > self._last_success + _LACK_SECONDS:
                 with contextlib.suppress(queue.Empty):
                     number = self._orders.get_nowait()[0]
-                    self._forget(number, f"cannot start: {error}", blames_node=True)
+                    self._forget(number, f"cannot start: {error}", blames=NODE)
                 self._free += 1
 
     def _take(self, *, number: int = 0, kind: int = 0) -> Optional[_Task]:
@@ -294,12 +294,12 @@ class _Starter:
                     return
             time.sleep(_LOOK_SECONDS)
 
-    def _forget(self, number: int, why: str, *, blames_node: bool = False) -> None:
+    def _forget(self, number: int, why: str, *, blames: str = "") -> None:
         """Tell that a start has failed, whatever comes of it. The lock is held."""
         self._given_up.pop(number, None)
         if self._running.pop(number, None) is not None:
             self._kept.discard(number)
-            self._tell(FAILED, number, why, NOT_EXECUTABLE, blames_node, 0)
+            self._tell(FAILED, number, why, NOT_EXECUTABLE, blames, 0)
 
     def _is_wanted(self, number: int) -> bool:
         return not self._alone and number in self._running and number not in self._given_up
@@ -320,7 +320,7 @@ class _Starter:
             number, kind, order = task
             pid, failure = self._start(number, order)
             if failure is not None:
-                task = self._go_on(number, kind, FAILED, str(failure), failure.exit_code, failure.blames_node)
+                task = self._go_on(number, kind, FAILED, str(failure), failure.exit_code, failure.blames)
                 continue
             self._has_started(number, pid)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
