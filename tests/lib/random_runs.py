@@ -8,6 +8,7 @@ the process that starts jobs, alone or together and at any moment, and resumes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -162,7 +163,8 @@ class RandomRun:
         number = self.random.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         self.steps.append([number.name, *chosen])
         for each in chosen:
-            os.kill(victims[each], number)
+            with contextlib.suppress(ProcessLookupError):  # what ended with one that was killed before
+                os.kill(victims[each], number)
         self.model.killed()
         self.resume()
 
