@@ -7,18 +7,20 @@
     nodes.NodeLink -- stdin of srun -> guard: waits for the agent's end, kills what that leaves behind
                    <- stdout of srun - agent: in a session of its own; processes.Children -> the jobs
 
-srun's own streams carry the messages (see `lines`), so no port is opened, and Slurm sees to it that nobody else speaks
-there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs and itself.
+srun's own streams carry the messages (see _agent/messages.py), so no port is opened, and Slurm sees to it that nobody
+else speaks there. The end of standard input means that the manager has gone, however it went: the agent ends its jobs
+and itself.
 
 To the agent: ``{"run": id, ...}``, ``{"end": id, "grace": seconds}`` and ``{"sweep": id}`` (end what is left here of a
 job whose first process has ended, on whichever node), each answered with ``{"did": id}``, the first with the ``"pid"``
 too; when the start takes long, that comes behind the answer, with ``"late": true``. From it: ``{"ready": {...}}``
-first, with the cores (see `cores_here`) and the GPUs (see `gpus_here`); ``{"ended": id, "code": n}`` for each job, with
+first, with the cores and the GPUs (see _processes/resources.py); ``{"ended": id, "code": n}`` for each job, with
 ``"blames_node": true`` for one that has not started here and may elsewhere; ``{"swept": id}`` when nothing of a job is
 left here; ``{"leaving": reason}`` before it ends its jobs by itself; what it does not report after that went with the
 node.
 
-Such processes do not come from the agent, so only the mark in their environment tells whose they are.
+What ``srun`` or a daemon of MPI has started for a job does not come from the agent, so only the mark in the environment
+of a process tells whose it is.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 ::
 
-    user's threads: submit, attach --> JobCounts.add --+
-    dispatcher's thread: ends of jobs -> callback -+-> twice a second: JobCounts.update -> tqdm -> standard error
-                         answers of the manager ---+
+    user's threads: submit, attach -> JobCounts.add -+
+    dispatcher's thread: ends of jobs -> callback ---+-> twice a second: JobCounts.update -> tqdm -> standard error
+                         answers of the manager -----+
 
 Nobody waits for this thread but whoever waits for the executor's end, so a terminal that stands still delays no job.
 """

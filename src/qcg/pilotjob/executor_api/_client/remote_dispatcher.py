@@ -1,6 +1,6 @@
 """A dispatcher whose manager is in an allocation: not there yet, out of reach for a while, or followed by another one.
 
-All that is said of the dispatcher holds here too. What is more: questions are answered before there is a manager,
+It does all that the dispatcher does, and more: questions are answered before there is a manager,
 states are asked for after each gap in the connection, another allocation is asked for when it is needed, and all of it
 can be left to itself.
 """

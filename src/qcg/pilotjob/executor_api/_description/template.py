@@ -3,8 +3,8 @@
 In the structure that is read, marks stand where the placeholders stood: ``<OPEN>number<CLOSE>`` for a value,
 ``<OPEN>name<CLOSE>`` for a variable of the manager, ``<OPEN>$<CLOSE>`` for the character itself.
 
-Text means nothing in these places, so the quotes are no part of the value; with them the template is JSON for editors
-and other programs.
+A placeholder in quotes may bring a number, a list or a dictionary where text means nothing, so that the quotes are no
+part of the value; with them the template is JSON for editors and other programs.
 """
 
 from __future__ import annotations

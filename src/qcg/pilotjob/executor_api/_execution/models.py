@@ -1,10 +1,12 @@
 """Start the processes of a job on several cores, by the job's model.
 
-That is the command in front of the program, with the files and variables that it needs. In place of the core's
-SlurmExecution, which knows of one rank a core alone, binds ranks on all nodes to the numbers that the cores have on the
-first ones, names the program only for the last node of Intel MPI, and starts by ``srun`` what is one process.
+What starts the ranks is a command in front of the program, with files and variables that it needs. It takes the place
+of the core's SlurmExecution, which knows of one rank a core alone, binds ranks on all nodes to the numbers that the
+cores have on the first ones, names the program only for the last node of Intel MPI, and starts by ``srun`` what is one
+process.
 
-Slurm itself knows of the allocation alone, so ``srun`` has to be told by variables. All that it takes from them gives
+``srun`` in a job finds the nodes and cores of that job. Slurm itself knows of the allocation alone, so ``srun`` has to
+be told by variables. All that it takes from them gives
 way to its own options, with one exception: it can be kept to some nodes of the allocation only by a file with a line
 for each task, and then that file is the layout. So a job on all nodes has no such file. For others a program named
 ``srun``, first in PATH, names the nodes by ``--nodelist`` in place of the file, which is for those who call Slurm's own

@@ -4,7 +4,8 @@ A manager that is killed leaves its jobs to the starter, which ends them, or to 
 together, the jobs go on; they bear the name of their manager's directory of sockets in their environment, and
 ``manager.json`` is still there, where that manager has written it down.
 
-That is allowed, and each has files of its own. But there are twice the jobs on those cores, so the user is told.
+Another manager may have jobs in the same working directory on the same cores, as a cell of a notebook makes that is run
+twice. That is allowed, and each has files of its own. But there are twice the jobs on those cores, so the user is told.
 
 To look through a working directory takes long when it has the outputs of many jobs. So a manager first looks whether
 there is another one at all: each holds a name in Linux's abstract namespace of sockets, which the kernel gives to one

@@ -14,7 +14,8 @@ A name can be used again once its job has ended and was removed; its last submis
 of earlier ones counts for nothing here (see _shared/protocol.py). Each file may have lost its last lines: what one
 tells is true.
 
-They are true ends in the record, and count for nothing when the run is resumed.
+An end that was brought about from outside, by the run's end or by that of a node, is a true end in the record, and
+counts for nothing when the run is resumed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The manager's two sockets for its own machine, private: files in a directory that only the owner can enter.
 
+As long as a job waits for cores, clients with pools of functions are told so: the workers of a pool can give some back.
 The other end is _client/channels.py. The news is published again and again as long as a job waits, so nothing is lost
 with a message, and not at all as long as nobody has subscribed to it.
 """

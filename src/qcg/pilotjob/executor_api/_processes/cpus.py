@@ -1,9 +1,9 @@
 """The CPUs of this machine that this process may use: by affinity, by its cgroups, by a batch system.
 
-A quota is not in the affinity: a container that may use 2.5 CPUs of 64 can run on each of them, and is stopped for the
-rest of each period once it has used 250 ms of CPU time in 100 ms.
+A quota of the control groups is not in the affinity: a container that may use 2.5 CPUs of 64 can run on each of them,
+and is stopped for the rest of each period once it has used 250 ms of CPU time in 100 ms.
 
-Where such a system confines its jobs, by cpusets or affinity, the kernel tells. Where it does not, the variables in a
+Where a batch system confines its jobs, by cpusets or affinity, the kernel tells. Where it does not, the variables in a
 job's environment are all that tells one job's share of a machine from its neighbour's.
 """
 

@@ -1,7 +1,8 @@
 """One job's process, from its description: what the manager starts here and an agent on its node.
 
-The call returns when the new program runs, which takes the kernel a good part of a millisecond. Called through ctypes
-it lets the other threads go on meanwhile; Python's own ``os.posix_spawn`` and ``subprocess`` keep them waiting.
+`posix_spawn`, the call of the C library, returns when the new program runs, which takes the kernel a good part of a
+millisecond. Called through ctypes it lets the other threads go on meanwhile; Python's own ``os.posix_spawn`` and
+``subprocess`` keep them waiting.
 """
 
 from __future__ import annotations

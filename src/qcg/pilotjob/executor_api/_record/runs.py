@@ -1,7 +1,8 @@
 """The files of a run: what has ended, what was submitted, which cores there were and when.
 
-Nothing of such a run is executed, unpickled or connected to. All its files have to be those of one user: what somebody
-else has put between them tells nothing of that user's jobs.
+A user may read what a colleague's jobs have done, and is told whose they are. Nothing of such a run is executed,
+unpickled or connected to. All its files have to be those of one user: what somebody else has put between them tells
+nothing of that user's jobs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Write and read what client and manager say to each other: requests, replies, events, and files of the run.
 
-The manager numbers the submissions of each name from 1 on, in the order of ``track.reqs``. Numbers other than 1 stand
+A name can be used again when its job has ended and was removed, so a job is a submission, not a name. The manager
+numbers the submissions of each name from 1 on, in the order of ``track.reqs``. Numbers other than 1 stand
 as "submission" in the lines of ``jobs.report``, ``track.states`` and ``track.starts``, in events, and in the replies to
 ``submit``, ``jobStatus`` and ``removeJob``.
 """
