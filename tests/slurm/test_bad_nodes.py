@@ -69,9 +69,12 @@ def test_jobs_fail_with_the_reason_when_no_node_is_left(with_own_nodes):
     with QCGPJExecutor() as executor:
         os.mkdir("shared")
         hide(os.path.abspath("shared"), "n1", "n2")
-        jobs = [executor.submit(ScriptTemplate, name=f"j{n}", wd=f"shared/{n}", script="hostname") for n in range(20)]
-        states = [job.result(60)[job.ids[0]] for job in jobs]
-        messages = [job.info()[job.ids[0]].get("messages") or "" for job in jobs]
+        jobs = [
+            {"name": f"j{n}", "execution": {"script": "hostname", "wd": f"shared/{n}"}} for n in range(20)
+        ]  # taken together: what comes when no node is left is refused
+        future = executor.submit(lambda: json.dumps(jobs))
+        states = list(future.result(60).values())
+        messages = [info.get("messages") or "" for info in future.info().values()]
     print(json.dumps([states, messages]))
     """
         )
